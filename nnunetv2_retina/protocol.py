@@ -1,0 +1,136 @@
+"""The ``retina`` block of an nnU-Net ``dataset.json``: how a data set is trained, split and evaluated.
+
+Converters write it, nnU-Net carries it unchanged from raw to preprocessed to results, the trainers and the evaluation
+read it. A data set without the block gets the defaults below.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nnunetv2_retina.errors import RetinaError
+
+BLOCK = "retina"
+INFERENCE_MODES = ("stack", "orthoplane")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of one data set. Field names are the keys of the JSON block.
+
+    Raises:
+        RetinaError: for a value of the wrong type or out of its range.
+    """
+
+    iterations: int = 5000
+    """Optimiser steps of a whole training (RETINA Table 1: 1000 to 10000)."""
+    iterations_per_epoch: int = 100
+    """Steps between two validations, log lines and checkpoints; the last epoch may be shorter."""
+    batch_size: int = 16
+    """Patches per optimiser step, over all GPUs together."""
+    patch_size: int = 224
+    """Side of the square training patch and inference tile, in pixels."""
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each class in the cross entropy, background first; None: all 1. Not with region-based training."""
+    evaluated_classes: tuple[int, ...] | None = None
+    """Label values that count in the mean score; None: every foreground class."""
+    inference: str = "stack"
+    """``stack``: slice by slice along the first axis; ``orthoplane``: the mean over xy, xz and yz."""
+    groups: Mapping[str, str] | None = None
+    """Case name -> name of the volume it was cut from; cases of one volume fall in the same part of every split."""
+    folds: tuple[Mapping[str, list[str]], ...] | None = None
+    """Fixed splits, each ``{"train": [cases], "val": [cases]}``; None: cross-validation over the groups."""
+    source: str | None = None
+    """Where the values come from: a paper's section or table."""
+
+    def __post_init__(self) -> None:
+        problems = [*self._number_problems(), *self._class_problems(), *self._split_problems()]
+        if self.inference not in INFERENCE_MODES:
+            problems.append(f"inference is {self.inference!r}; expected one of {', '.join(INFERENCE_MODES)}")
+        if problems:
+            raise RetinaError(f'dataset.json, block "{BLOCK}": ' + "; ".join(problems) + ". Correct it there.")
+
+    def _number_problems(self) -> list[str]:
+        problems = []
+        for name, least in (("iterations", 1), ("iterations_per_epoch", 1), ("batch_size", 1), ("patch_size", 16)):
+            value = getattr(self, name)
+            if not _is_int(value) or value < least:
+                problems.append(f"{name} is {value!r}; expected a whole number of at least {least}")
+        return problems
+
+    def _class_problems(self) -> list[str]:
+        problems = []
+        weights, classes = self.class_weights, self.evaluated_classes
+        if weights is not None:
+            if not isinstance(weights, tuple) or not all(_is_number(w) and w >= 0 for w in weights):
+                problems.append(f"class_weights is {weights!r}; expected a list of numbers >= 0, background first")
+            elif not any(weights):
+                problems.append(f"class_weights is {weights!r}; at least one must be above 0")
+        if classes is not None and not (isinstance(classes, tuple) and classes and all(_is_int(c) for c in classes)):
+            problems.append(f"evaluated_classes is {classes!r}; expected a list of label values, at least one")
+        return problems
+
+    def _split_problems(self) -> list[str]:
+        problems = []
+        if self.groups is not None and not (
+            isinstance(self.groups, Mapping) and all(isinstance(v, str) for v in self.groups.values())
+        ):
+            problems.append(f"groups is {self.groups!r}; expected an object of case name -> volume name")
+        if self.folds is not None and not (
+            isinstance(self.folds, tuple) and self.folds and all(_is_fold(fold) for fold in self.folds)
+        ):
+            problems.append(f'folds is {self.folds!r}; expected a list of {{"train": [cases], "val": [cases]}}')
+        if self.source is not None and not isinstance(self.source, str):
+            problems.append(f"source is {self.source!r}; expected a text")
+        return problems
+
+    @classmethod
+    def from_dataset_json(cls, dataset_json: Mapping[str, Any]) -> Protocol:
+        """Read the block of a loaded ``dataset.json``; the defaults where there is none.
+
+        Raises:
+            RetinaError: for an unknown key, or a value of the wrong type or range.
+        """
+        block = dataset_json.get(BLOCK, {})
+        if not isinstance(block, Mapping):
+            raise RetinaError(
+                f'dataset.json: "{BLOCK}" is {type(block).__name__}; expected an object of settings. Correct it there.'
+            )
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in block if key not in known]
+        if unknown:
+            guess = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f" Did you mean {guess[0]}?" if guess else ""
+            raise RetinaError(
+                f'dataset.json, block "{BLOCK}": unknown key {", ".join(map(repr, unknown))}; '
+                f"known are {', '.join(known)}.{hint}"
+            )
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in block.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """The block as JSON holds it: settings that differ from the defaults, lists instead of tuples."""
+        default = Protocol()
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if value != getattr(default, key)
+        }
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_fold(fold: object) -> bool:
+    return (
+        isinstance(fold, Mapping)
+        and set(fold) == {"train", "val"}
+        and all(isinstance(part, list) and part and all(isinstance(case, str) for case in part) for part in fold.values())
+    )
