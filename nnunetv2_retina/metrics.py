@@ -1,0 +1,101 @@
+"""Scores of a label image against a ground truth, from voxel counts.
+
+Arrays may have any number of axes; the prediction and the ground truth have the same shape and hold whole numbers.
+Counts add up: score a whole test set by adding the counts of its images. A score whose denominator is zero is undefined
+and is NaN, never 0 or 1, so that it cannot slip into a mean unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_retina.errors import RetinaError
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Voxels of one class: found (tp), wrongly claimed (fp) and missed (fn). Add two with ``+``.
+
+    Scores follow RETINA's evaluation: ``iou = tp / (tp + fp + fn)``, ``f = 2 tp / (2 tp + fp + fn)``,
+    ``precision = tp / (tp + fp)``, ``recall = tp / (tp + fn)``.
+    """
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union, 0 to 1; NaN if the class is in neither image."""
+        return _ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def f(self) -> float:
+        """F-score (the Dice coefficient), 0 to 1; NaN if the class is in neither image."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def precision(self) -> float:
+        """Share of the prediction that is right, 0 to 1; NaN if nothing was predicted."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of the ground truth that was found, 0 to 1; NaN if there is none."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+
+def count_classes(
+    prediction: NDArray[Any], truth: NDArray[Any], classes: Sequence[int], ignore: int | None = None
+) -> dict[int, Counts]:
+    """Count the voxels of each class.
+
+    Args:
+        prediction: Label values, integer or bool, any axes.
+        truth: Label values of the same shape.
+        classes: Label values to count.
+        ignore: Label value of the ground truth whose voxels are left out altogether; None: no such value.
+
+    Returns:
+        Label value -> its counts.
+
+    Raises:
+        RetinaError: if the shapes differ or an array does not hold whole numbers.
+    """
+    _check_labels(prediction, truth)
+    valid = np.ones(truth.shape, bool) if ignore is None else truth != ignore
+    counts = {}
+    for label in classes:
+        predicted, actual = (prediction == label) & valid, (truth == label) & valid
+        tp = int(np.count_nonzero(predicted & actual))
+        counts[label] = Counts(tp, int(np.count_nonzero(predicted)) - tp, int(np.count_nonzero(actual)) - tp)
+    return counts
+
+
+def mean_score(values: Sequence[float]) -> float:
+    """Mean of the defined values; NaN if there is none."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _check_labels(prediction: NDArray[Any], truth: NDArray[Any]) -> None:
+    if prediction.shape != truth.shape:
+        raise RetinaError(
+            f"prediction of shape {prediction.shape} against a ground truth of shape {truth.shape}; "
+            "they must be equal. Are both of the same case, with the same axis order?"
+        )
+    for name, array in (("prediction", prediction), ("ground truth", truth)):
+        if array.dtype.kind not in "biu":
+            raise RetinaError(f"the {name} is of type {array.dtype}; expected whole numbers (label values).")
