@@ -1,0 +1,235 @@
+"""Which tensors a checkpoint gives, what is frozen, and how published checkpoints are named.
+
+Three scopes (Xing et al. 2025, "Fine-tuning", and BaderLab/RETINA train.py where text and code differ):
+
+=============  =================================================  ==================  ==========================
+scope          taken from the checkpoint                          frozen              source
+=============  =================================================  ==================  ==========================
+transformer    blocks and final norm                              the same            the paper's text (default)
+encoder        CNN, patch and position embeddings, transformer    the transformer     the released code
+full           everything but the head                            nothing             the paper's ablation
+=============  =================================================  ==================  ==========================
+
+Frozen parts run in evaluation mode during training, without dropout: dropout regularises weights that are being
+learned, and on fixed ones it would only make the features of training and prediction differ. They contain layer norms,
+which have no running statistics (the CNN has group norms, also without); a batch norm in a frozen part would stop
+updating its statistics by the same rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network import NetworkConfig, TransUNet
+
+HEAD = ".seg_layers."
+"""What marks the keys of the head, here and in nnU-Net's loader."""
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A rule of transfer: prefixes of the keys that are taken, and of those that are frozen."""
+
+    name: str
+    taken: tuple[str, ...]
+    frozen: tuple[str, ...]
+
+    def takes(self, key: str) -> bool:
+        """Whether the tensor of this key comes from the checkpoint. The head never does."""
+        return HEAD not in key and key.startswith(self.taken)
+
+
+SCOPES = {
+    scope.name: scope
+    for scope in (
+        Scope("transformer", ("transformer.",), ("transformer.",)),
+        Scope("encoder", ("cnn.", "embedding.", "transformer."), ("transformer.",)),
+        Scope("full", ("",), ()),
+    )
+}
+
+
+def freeze(network: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
+    """Exclude every parameter below the prefixes from training; return their names."""
+    frozen = [name for name, _ in network.named_parameters() if prefixes and name.startswith(prefixes)]
+    for name in frozen:
+        network.get_parameter(name).requires_grad_(False)
+    return frozen
+
+
+def set_train_mode(network: nn.Module) -> None:
+    """``network.train()``, except that modules whose parameters are all frozen stay in evaluation mode."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def restrict_next_load(network: nn.Module, scope: Scope) -> None:
+    """Let the next ``network.load_state_dict`` change only what the scope takes; later ones change everything.
+
+    nnU-Net's loader hands over the whole checkpoint but the head. This keeps the rest at its fresh initialisation
+    without a second loader.
+    """
+
+    def keep_fresh(module: nn.Module, state_dict: dict[str, Tensor], *_: Any) -> None:
+        fresh = {key: value.clone() for key, value in module.state_dict().items() if not scope.takes(key)}
+        state_dict.update(fresh)
+        hook.remove()
+
+    hook = network.register_load_state_dict_pre_hook(keep_fresh)
+
+
+def check_compatible(weights: StateDict, network: nn.Module, source: str) -> None:
+    """Compare names and shapes of all but the head, before nnU-Net does, to say what is wrong in one sentence.
+
+    Raises:
+        RetinaError: with the first difference, and both sizes where the checkpoint is of another size.
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items() if HEAD not in key}
+    got = {key: tuple(value.shape) for key, value in weights.items()}
+    missing = [key for key in expected if key not in got]
+    if missing:
+        raise RetinaError(
+            f"{source} does not hold a TransUNet: {len(missing)} of {len(expected)} tensors are missing, "
+            f"the first is {missing[0]}. {_hint_for_names(got)}"
+        )
+    wrong = [key for key in expected if got[key] != expected[key]]
+    if wrong:
+        key = wrong[0]
+        raise RetinaError(
+            f"{source} is of another size: {describe_size(got)}, but this trainer's network is "
+            f"{describe_size(expected)} ({len(wrong)} tensors differ; the first, {key}, is {got[key]} there and "
+            f"{expected[key]} here). Use the trainer of that size, for example {_trainer_hint(got)}."
+        )
+
+
+def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Size of a network in words, from the shapes of its tensors."""
+    dim, mlp, depth, grid = _sizes(shapes)
+    name = _size_name(shapes)
+    return f"{name or 'an unnamed size'} (embed_dim {dim}, mlp_dim {mlp}, depth {depth}, position grid {grid} x {grid})"
+
+
+def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
+    mlp, dim = shapes["transformer.blocks.0.mlp.fc1.weight"]
+    depth = 1 + max(int(key.split(".")[2]) for key in shapes if key.startswith("transformer.blocks."))
+    grid = round(shapes["embedding.pos_embed"][1] ** 0.5)
+    return dim, mlp, depth, grid
+
+
+def _size_name(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    dim, mlp, depth, _ = _sizes(shapes)
+    for name in ("retina", "base", "tiny"):
+        config = NetworkConfig.named(name)
+        if (config.embed_dim, config.mlp_dim, config.depth) == (dim, mlp, depth):
+            return name
+    return None
+
+
+def _trainer_hint(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return {"base": "nnUNetTrainerRETINA_base", "tiny": "nnUNetTrainerRETINA_tiny"}.get(
+        _size_name(shapes) or "", "nnUNetTrainerRETINA"
+    )
+
+
+def _hint_for_names(keys: Mapping[str, Any]) -> str:
+    if any("transformer.embeddings.hybrid_model" in key for key in keys):
+        return (
+            "It has the names of the authors' release: convert it with nnunetv2_retina.transfer.from_published and "
+            "nnunetv2_retina.checkpoint.save first."
+        )
+    return "Give a checkpoint that RETINA's pre-training or one of its trainers wrote."
+
+
+# Published name -> ours, tried in this order; a key that fits none is an error, None drops it on purpose.
+_PUBLISHED: tuple[tuple[str, str | None], ...] = (
+    (r"transformer\.embeddings\.position_embeddings", "embedding.pos_embed"),
+    (r"transformer\.embeddings\.patch_embeddings\.(weight|bias)", r"embedding.proj.\1"),
+    (r"transformer\.embeddings\.hybrid_model\.root\.conv\.weight", "cnn.stem.0.weight"),
+    (r"transformer\.embeddings\.hybrid_model\.root\.gn\.(weight|bias)", r"cnn.stem.1.\1"),
+    (
+        r"transformer\.embeddings\.hybrid_model\.body\.block(?P<stage>\d)\.unit(?P<unit>\d+)\.(?P<rest>.+)",
+        r"cnn.stages.{stage}.{unit}.{rest}",
+    ),
+    (r"transformer\.encoder\.layer\.(\d+)\.attention_norm\.(\w+)", r"transformer.blocks.\1.norm1.\2"),
+    (r"transformer\.encoder\.layer\.(\d+)\.ffn_norm\.(\w+)", r"transformer.blocks.\1.norm2.\2"),
+    (r"transformer\.encoder\.layer\.(\d+)\.ffn\.(fc\d)\.(\w+)", r"transformer.blocks.\1.mlp.\2.\3"),
+    (r"transformer\.encoder\.layer\.(\d+)\.attn\.out\.(\w+)", r"transformer.blocks.\1.attn.proj.\2"),
+    (r"transformer\.encoder\.layer\.(\d+)\.attn\.(\w+)\.(\w+)", r"transformer.blocks.\1.attn.\2.\3"),
+    (r"transformer\.encoder\.encoder_norm\.(\w+)", r"transformer.norm.\1"),
+    (r"decoder\.conv_more\.(.+)", r"decoder.bottleneck.\1"),
+    (r"decoder\.blocks\.(.+)", r"decoder.blocks.\1"),
+    (r"FinalDecoder\.conv1\.(weight|bias)", r"decoder.seg_layers.0.\1"),
+    (r"segmentation_head\.0\.(weight|bias)", r"decoder.seg_layers.0.\1"),
+)
+_UNIT_PARTS = {"gn1": "norm1", "gn2": "norm2", "gn3": "norm3", "downsample": "shortcut.0", "gn_proj": "shortcut.1"}
+
+
+def from_published(state_dict: StateDict, num_heads: int | None = None) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """Translate a state dict of the authors' release (BaderLab/RETINA) into this project's names.
+
+    Args:
+        state_dict: tensors by published name, with or without a ``module.`` prefix; any size and square position
+            grid. Of the pre-training network's two heads the one it uses (``FinalDecoder``) is kept.
+        num_heads: attention heads, which no tensor shows; 12 by default, as in every published size.
+
+    Returns:
+        The sizes, and the tensors as ``TransUNet(1, out_channels, config).load_state_dict`` takes them.
+
+    Raises:
+        RetinaError: for an unknown or missing tensor, or a position grid that is not square.
+    """
+    source = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if "FinalDecoder.conv1.weight" in source:
+        source = {key: value for key, value in source.items() if not key.startswith("segmentation_head.")}
+    translated = {_translate(key): value for key, value in source.items()}
+    config = _published_config(translated, num_heads or 12)
+    head = translated.get("decoder.seg_layers.0.weight")
+    with torch.device("meta"):
+        reference = TransUNet(1, 1 if head is None else head.shape[0], config)
+    check_compatible(translated, reference, "The published state dict")
+    return config, translated
+
+
+def _translate(key: str) -> str:
+    for pattern, ours in _PUBLISHED:
+        match = re.fullmatch(pattern, key)
+        if match and ours is not None:
+            if "stage" in match.groupdict():
+                return _translate_unit(match)
+            return match.expand(ours)
+    raise RetinaError(
+        f"unknown tensor {key!r}: not a state dict of the authors' release (BaderLab/RETINA). "
+        "Expected names such as transformer.encoder.layer.0.attn.query.weight."
+    )
+
+
+def _translate_unit(match: re.Match[str]) -> str:
+    part, _, parameter = match["rest"].rpartition(".")
+    part = _UNIT_PARTS.get(part, part)
+    return f"cnn.stages.{int(match['stage']) - 1}.{int(match['unit']) - 1}.{part}.{parameter}"
+
+
+def _published_config(weights: StateDict, num_heads: int) -> NetworkConfig:
+    needed = ("embedding.pos_embed", "transformer.blocks.0.mlp.fc1.weight", "cnn.stem.0.weight")
+    for key in needed:
+        if key not in weights:
+            raise RetinaError(f"the state dict lacks the tensor that becomes {key}: not a whole TransUNet")
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    dim, mlp, depth, grid = _sizes(shapes)
+    if grid**2 != shapes["embedding.pos_embed"][1]:
+        raise RetinaError(
+            f"the position embeddings have {shapes['embedding.pos_embed'][1]} entries, which is no square grid"
+        )
+    return NetworkConfig(embed_dim=dim, mlp_dim=mlp, depth=depth, num_heads=num_heads, grid_size=grid)
