@@ -1,0 +1,78 @@
+"""Overlay sheets and the HTML report."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.reporting import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    IGNORED,
+    RIGHT,
+    OverlayRow,
+    colour_in,
+    compare,
+    html_page,
+    overlay_sheet,
+    picture,
+    stretch,
+    table,
+)
+
+
+def test_outcome_of_every_pixel() -> None:
+    truth = np.array([0, 1, 1, 0, 1, 255])
+    prediction = np.array([0, 1, 0, 1, 2, 1])
+    expected = [0, RIGHT, FALSE_NEGATIVE, FALSE_POSITIVE, FALSE_POSITIVE, IGNORED]
+    np.testing.assert_array_equal(compare(prediction, truth, ignore=255), expected)
+
+
+def test_stretch_fills_the_range_of_any_type() -> None:
+    grey = stretch(np.arange(1000, dtype=np.uint16).reshape(10, 100))
+    assert grey.min() == 0 and grey.max() == 1 and grey.dtype == np.float32
+    np.testing.assert_array_equal(stretch(np.full((2, 2), 9)), 0.5)
+
+
+def test_only_the_given_labels_are_tinted() -> None:
+    tinted = colour_in(np.full((1, 2), 0.5, np.float32), np.array([[0, 1]]), {1: "#FF0000"})
+    np.testing.assert_allclose(tinted, [[[0.5, 0.5, 0.5], [0.75, 0.25, 0.25]]])
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (20, 60), (60, 20)])
+def test_sheet_is_a_picture_with_a_row_per_image(tmp_path: Path, shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    truth = (image > 200).astype(np.uint8)
+    row = OverlayRow("case <1>", image, truth, truth)
+    overlay_sheet(tmp_path / "one.png", [row], {1: "mitochondria"})
+    overlay_sheet(tmp_path / "three.png", [row] * 3, {1: "mitochondria", 2: "vesicles"}, ignore=255)
+    one, three = (iio.imread(tmp_path / name) for name in ("one.png", "three.png"))
+    assert one.shape[1] == three.shape[1] and three.shape[0] > 1.5 * one.shape[0]
+    assert one.std() > 10
+
+
+def test_sheet_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RetinaError, match="needs at least one image"):
+        overlay_sheet(tmp_path / "sheet.png", [], {1: "mitochondria"})
+
+
+def test_sheet_with_unequal_shapes_is_refused(tmp_path: Path) -> None:
+    row = OverlayRow("case_1", np.zeros((4, 4)), np.zeros((4, 5), int), np.zeros((4, 4), int))
+    with pytest.raises(RetinaError, match=r"case_1: image, truth and prediction .* expected one \(y, x\) shape"):
+        overlay_sheet(tmp_path / "sheet.png", [row], {1: "mitochondria"})
+
+
+def test_page_escapes_text_and_embeds_pictures(tmp_path: Path) -> None:
+    iio.imwrite(tmp_path / "dot.png", np.zeros((2, 2), np.uint8))
+    page = html_page("a < b", [table(["case"], [["<c>"]]), picture(tmp_path / "dot.png", 'a "dot"')])
+    assert "a &lt; b" in page and "<td>&lt;c&gt;</td>" in page
+    assert 'src="data:image/png;base64,' in page and str(tmp_path) not in page
+
+
+def test_reporting_imports_nothing_of_nnunet() -> None:
+    code = "import sys, nnunetv2_retina.reporting; sys.exit('nnunetv2' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
