@@ -284,7 +284,7 @@ class TransUNet(nn.Module):
                 image is mirrored at its lower and right border up to the next multiple, the output cropped back).
 
         Returns:
-            (B, num_classes, H, W) float.
+            (B, num_classes, H, W) float32, under autocast too.
 
         Raises:
             ValueError: for another number of axes or channels, or an image smaller than 16 x 16.
@@ -299,12 +299,13 @@ class TransUNet(nn.Module):
         features, skips = self.cnn(image)
         tokens = self.transformer(self.embedding(features))
         grid = tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
-        return self.decoder(grid, skips)[..., :height, :width]
+        return self.decoder(grid, skips)[..., :height, :width].float()
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise ValueError(
-                f"got an image of shape {tuple(image.shape)}; expected (batch, {self.in_channels} channels, height, width)"
+                f"got an image of shape {tuple(image.shape)}; "
+                f"expected (batch, {self.in_channels} channels, height, width)"
             )
         if min(image.shape[-2:]) < STRIDE:
             raise ValueError(

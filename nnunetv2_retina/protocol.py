@@ -108,7 +108,8 @@ class Protocol:
                 f'dataset.json, block "{BLOCK}": unknown key {", ".join(map(repr, unknown))}; '
                 f"known are {', '.join(known)}.{hint}"
             )
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in block.items()})
+        settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in block.items()}
+        return cls(**settings)
 
     def to_json(self) -> dict[str, Any]:
         """The block as JSON holds it: settings that differ from the defaults, lists instead of tuples."""
@@ -129,8 +130,8 @@ def _is_number(value: object) -> bool:
 
 
 def _is_fold(fold: object) -> bool:
-    return (
-        isinstance(fold, Mapping)
-        and set(fold) == {"train", "val"}
-        and all(isinstance(part, list) and part and all(isinstance(case, str) for case in part) for part in fold.values())
-    )
+    return isinstance(fold, Mapping) and set(fold) == {"train", "val"} and all(map(_is_case_list, fold.values()))
+
+
+def _is_case_list(part: object) -> bool:
+    return isinstance(part, list) and bool(part) and all(isinstance(case, str) for case in part)

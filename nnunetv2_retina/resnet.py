@@ -1,7 +1,7 @@
 """The convolutional half of the 2D TransUNet: ResNet-V2 with weight-standardised convolutions and group norm.
 
 Numerically equal to the hybrid R50 of Chen et al. (TransUNet, 2021), which RETINA (Xing et al. 2025) keeps: published
-weights depend on the unpadded max-pool and on the zero row and column that it makes necessary (see ``ResNetV2.forward``).
+weights depend on the unpadded max-pool and on the zeros that it makes necessary (see ``ResNetV2.forward``).
 
 Shapes: B batch, C channels, H and W height and width in pixels, multiples of 16.
 """

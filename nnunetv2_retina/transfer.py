@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
@@ -75,19 +76,55 @@ def set_train_mode(network: nn.Module) -> None:
             module.eval()
 
 
-def restrict_next_load(network: nn.Module, scope: Scope) -> None:
-    """Let the next ``network.load_state_dict`` change only what the scope takes; later ones change everything.
+def restrict_load(network: nn.Module, scope: Scope) -> RemovableHandle:
+    """Let ``network.load_state_dict`` change only what the scope takes, until the returned handle is removed.
 
     nnU-Net's loader hands over the whole checkpoint but the head. This keeps the rest at its fresh initialisation
     without a second loader.
     """
 
     def keep_fresh(module: nn.Module, state_dict: dict[str, Tensor], *_: Any) -> None:
-        fresh = {key: value.clone() for key, value in module.state_dict().items() if not scope.takes(key)}
-        state_dict.update(fresh)
-        hook.remove()
+        state_dict.update({key: value for key, value in module.state_dict().items() if not scope.takes(key)})
 
-    hook = network.register_load_state_dict_pre_hook(keep_fresh)
+    return network.register_load_state_dict_pre_hook(keep_fresh)
+
+
+def report(network: TransUNet, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What was loaded, left fresh and frozen, as ``transfer_report.json`` holds it.
+
+    Args:
+        network: after the transfer.
+        record: where the weights came from; ``record["scope"]`` is a key of ``SCOPES``, or None.
+    """
+    scope = SCOPES[record["scope"]] if record["scope"] else None
+    names = list(network.state_dict())
+    loaded = [name for name in names if scope is not None and scope.takes(name)]
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    return {
+        **record,
+        "network": network.config.to_dict(),
+        "parameters": {
+            "all": sum(sizes.values()),
+            "loaded": sum(sizes.get(name, 0) for name in loaded),
+            "frozen": sum(sizes[name] for name in frozen),
+        },
+        "loaded": loaded,
+        "fresh": [name for name in names if name not in set(loaded)],
+        "frozen": frozen,
+    }
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The report in one line, for the training log."""
+    counts = {key: f"{value / 1e6:.2f} M" for key, value in report["parameters"].items()}
+    if report["source"] is None:
+        return f"Random initialisation: all {counts['all']} parameters are trained, nothing was transferred."
+    return (
+        f"Transferred from {report['source']} ({report['named_by']}): {counts['loaded']} of {counts['all']} parameters "
+        f"(scope {report['scope']}); {counts['frozen']} frozen; the rest is at its fresh initialisation. "
+        "See transfer_report.json."
+    )
 
 
 def check_compatible(weights: StateDict, network: nn.Module, source: str) -> None:

@@ -1,0 +1,132 @@
+"""The only place that writes and reads checkpoints: whole files under final names, with a description of themselves.
+
+A weights file is ``{"network_weights": {name: tensor}, "retina": {...}}``: plain tensors and builtins, so it loads with
+``weights_only=True``, and nnU-Net's ``-pretrained_weights`` takes it as it is. Needs torch alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_retina import __version__
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network import NetworkConfig
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Contents of a weights file, on the CPU."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    retina: dict[str, Any] = field(default_factory=dict)
+    """What the file says of itself; empty for files of other origin."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names and values of the tensors, in the order of the names: the same for equal weights."""
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            tensor = self.weights[name].detach().contiguous().cpu()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the name of a temporary file beside ``path``; on success it becomes ``path``, on failure it is removed."""
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def save(
+    path: str | os.PathLike[str], weights: Mapping[str, Tensor], config: NetworkConfig, **description: Any
+) -> None:
+    """Write a weights file.
+
+    Args:
+        path: its final name; it never holds a half-written file.
+        weights: ``TransUNet.state_dict()``, on any device.
+        config: the network's sizes.
+        description: what made the weights: plain numbers, texts, lists and dicts (recipe, step, epoch, ...).
+    """
+    retina = {"format_version": FORMAT_VERSION, "version": __version__, "network": config.to_dict(), **description}
+    plain = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+    with replacing(path) as temporary:
+        torch.save({"network_weights": plain, "retina": retina}, temporary)
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a weights file, or the weights of an nnU-Net checkpoint.
+
+    nnU-Net's own checkpoints hold NumPy scalars and a device, which only the unrestricted loader takes; nnU-Net opens
+    every file it is given that way, so this asks for no more trust than it does.
+
+    Raises:
+        RetinaError: if there is no such file, it cannot be read, or it holds no ``network_weights``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RetinaError(f"no checkpoint at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
+    content = _load_file(path)
+    weights = content.get("network_weights") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise RetinaError(f"{path} holds no network_weights ({_what_it_holds(content)}). {_advice(content)}")
+    retina = content.get("retina") or content.get("init_args", {}).get("retina") or {}
+    version = retina.get("format_version", FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise RetinaError(
+            f"{path} has format version {version}; this is nnunetv2-retina {__version__}, which reads up to "
+            f"{FORMAT_VERSION}: install a newer one"
+        )
+    return Checkpoint(path, dict(weights), dict(retina))
+
+
+def _load_file(path: Path) -> Any:
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise RetinaError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch checkpoint: it is truncated, damaged "
+            f"or of another kind. Copy or download it again. ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _what_it_holds(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}"
+    names = [str(key) for key in content]
+    return "its entries are " + ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _advice(content: Any) -> str:
+    if isinstance(content, Mapping) and any("hybrid_model" in str(key) for key in content):
+        return (
+            "These are the names of the authors' release: translate them with "
+            "nnunetv2_retina.transfer.from_published and write the result with nnunetv2_retina.checkpoint.save."
+        )
+    return 'Expected {"network_weights": {name: tensor}}, as RETINA\'s pre-training and nnU-Net write it.'

@@ -1,0 +1,92 @@
+"""Splits of a data set into training and validation cases that keep the cases of one volume together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from nnunetv2_retina.checkpoint import replacing
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import Protocol
+
+MAX_FOLDS = 5
+Split = Mapping[str, Sequence[str]]
+
+
+def make_splits(cases: Sequence[str], protocol: Protocol) -> list[Split]:
+    """The protocol's fixed folds, or nnU-Net's cross-validation over the volumes: five folds, fewer where there are
+    fewer volumes, none for a single one. With one volume a case and five of them this is nnU-Net's own split.
+
+    Raises:
+        RetinaError: if the protocol names a case that the data set does not have.
+    """
+    groups = dict(protocol.groups or {})
+    named = [*groups, *(case for fold in protocol.folds or () for part in fold.values() for case in part)]
+    unknown = sorted(set(named) - set(cases))
+    if unknown:
+        raise RetinaError(
+            f'dataset.json, block "retina": groups or folds name {unknown[0]!r}, which is no training case; '
+            f"the training cases are {_some(sorted(cases))}"
+        )
+    if protocol.folds is not None:
+        return [dict(fold) for fold in protocol.folds]
+    members: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        members.setdefault(groups.get(case, case), []).append(case)
+    volumes = sorted(members)
+    if len(volumes) < 2:
+        return []
+    splits = generate_crossval_split(volumes, seed=12345, n_splits=min(MAX_FOLDS, len(volumes)))
+    return [{part: [case for v in split[part] for case in members[v]] for part in ("train", "val")} for split in splits]
+
+
+def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold: Any) -> None:
+    """Make sure that ``folder/splits_final.json`` holds the fold, before nnU-Net reads it.
+
+    nnU-Net itself answers a fold outside the file with a random split, and needs five cases to make the file.
+
+    Args:
+        folder: the data set's preprocessed folder.
+        cases: names of all training cases.
+        protocol: with groups or fixed folds, where the data set has them.
+        fold: a number from 0, or ``"all"``, which needs no file.
+
+    Raises:
+        RetinaError: if the fold cannot exist, or an existing file parts the cases of one volume.
+    """
+    if fold == "all":
+        return
+    path = folder / "splits_final.json"
+    splits = load_json(str(path)) if path.is_file() else make_splits(cases, protocol)
+    if not isinstance(fold, int) or not 0 <= fold < len(splits):
+        raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
+    _check_volumes_together(splits[fold], protocol.groups or {}, path)
+    if not path.is_file():
+        with replacing(path) as temporary:
+            save_json(splits, temporary, sort_keys=False)
+
+
+def _available(splits: Sequence[Split], cases: Sequence[str], path: Path) -> str:
+    if not splits:
+        return f"the training cases ({_some(sorted(cases))}) are one volume, which cannot be split. Train fold all"
+    source = f"in {path}" if path.is_file() else f"of {len(cases)} training cases"
+    return f"the folds {source} are {', '.join(str(i) for i in range(len(splits)))} (and all)"
+
+
+def _check_volumes_together(split: Split, groups: Mapping[str, str], path: Path) -> None:
+    training = {groups[case]: case for case in split["train"] if case in groups}
+    for case in split["val"]:
+        if groups.get(case) in training:
+            raise RetinaError(
+                f"{path} puts {case} into validation and {training[groups[case]]} into training, though both were cut "
+                f"from {groups[case]}: the validation would be too good. Delete that file; the next training makes one "
+                "that keeps volumes together"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

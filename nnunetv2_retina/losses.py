@@ -1,0 +1,53 @@
+"""The Dice of the published fine-tuning, to be put into nnU-Net's compound losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class SquaredDiceLoss(nn.Module):
+    """1 - Dice with squared terms in the denominator, the mean over all channels, background included.
+
+    Xing et al. 2025 (after TransUNet's ``DiceLoss``): sums run over the whole batch; 1 - (2 sum(p t) + s) / (sum(p p)
+    + sum(t t) + s). Takes the arguments of nnU-Net's Dice classes. Unlike theirs it is 0 for a perfect prediction.
+
+    Args:
+        apply_nonlin: softmax over the channels, or sigmoid for regions.
+        smooth: s above.
+        ddp: add the sums of all processes, so that the loss is that of the whole batch.
+    """
+
+    def __init__(self, apply_nonlin: Callable[[Tensor], Tensor], smooth: float = 1e-5, ddp: bool = False) -> None:
+        super().__init__()
+        self.apply_nonlin = apply_nonlin
+        self.smooth = smooth
+        self.ddp = ddp
+
+    def forward(self, logits: Tensor, target: Tensor, loss_mask: Tensor | None = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            logits: (B, C, H, W) float.
+            target: (B, 1, H, W) class indices, or (B, C, H, W) one-hot for regions.
+            loss_mask: (B, 1, H, W); pixels where it is 0 do not count.
+
+        Returns:
+            Scalar in [0, 1].
+        """
+        probabilities = self.apply_nonlin(logits.float())
+        if target.shape != probabilities.shape:
+            target = torch.zeros_like(probabilities).scatter_(1, target.long(), 1)
+        target = target.to(probabilities.dtype)
+        if loss_mask is not None:
+            probabilities, target = probabilities * loss_mask, target * loss_mask
+        axes = (0, 2, 3)
+        sums = torch.stack([(probabilities * target).sum(axes), (probabilities**2).sum(axes), (target**2).sum(axes)])
+        if self.ddp:
+            from nnunetv2.utilities.ddp_allgather import AllGatherGrad
+
+            sums = AllGatherGrad.apply(sums).sum(0)
+        overlap, predicted, wanted = sums
+        return 1 - ((2 * overlap + self.smooth) / (predicted + wanted + self.smooth)).mean()

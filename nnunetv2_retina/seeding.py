@@ -1,0 +1,90 @@
+"""``$RETINA_SEED``: the same initialisation, samples and augmentation in every run with the same seed.
+
+nnU-Net draws batches in worker processes with random seeds, in the order in which they finish. With a seed, each batch
+has a random state of its own, derived from (seed, stream, first epoch, worker, number of the batch), and batches arrive
+in a fixed order. Reproducible for equal ``nnUNet_n_proc_DA``; on GPUs up to the non-deterministic kernels.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+
+from nnunetv2_retina.errors import RetinaError
+
+VARIABLE = "RETINA_SEED"
+
+
+def seed_from_environment() -> int | None:
+    """The value of ``$RETINA_SEED``; None where it is not set.
+
+    Raises:
+        RetinaError: if it is no whole number >= 0.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise RetinaError(f"${VARIABLE} is {text!r}; expected a whole number from 0, or unset it")
+    return int(text)
+
+
+def set_seed(*entropy: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global random states."""
+    words = np.random.SeedSequence(entropy).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))
+
+
+class SeededBatches:
+    """A data loader whose n-th batch is the same in every run.
+
+    Args:
+        loader: nnU-Net's data loader.
+        entropy: what the random states are derived from, beside the worker and the batch.
+    """
+
+    def __init__(self, loader: Any, *entropy: int) -> None:
+        self.loader = loader
+        self.entropy = entropy
+        self.worker = 0
+        self.count = 0
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Called by batchgenerators in each worker."""
+        torch.set_num_threads(1)
+        self.worker = thread_id
+        self.loader.set_thread_id(thread_id)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        # In the main process (nnUNet_n_proc_DA=0) the states that the network's dropout uses are put back.
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        set_seed(*self.entropy, self.worker, self.count)
+        self.count += 1
+        try:
+            return next(self.loader)
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+def seeded_loader(loader: Any, num_processes: int, pin_memory: bool, *entropy: int) -> Any:
+    """Batches in a fixed order, from as many worker processes as told; from this process if that is 0."""
+    batches = SeededBatches(loader, *entropy)
+    if num_processes == 0:
+        return SingleThreadedAugmenter(batches, None)
+    return MultiThreadedAugmenter(
+        batches, None, num_processes, seeds=[0] * num_processes, pin_memory=pin_memory, wait_time=0.002
+    )

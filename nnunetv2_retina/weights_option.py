@@ -1,0 +1,55 @@
+"""Which pre-trained weights a training was asked to start from, known before nnU-Net makes a result folder.
+
+nnU-Net hands ``-pretrained_weights`` to its loader only after the trainer exists, its folder with it, and the loader
+answers a wrong file with a key or a shape. The trainers look the option up here and check the file first; loading
+itself stays with nnU-Net.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import dataclass
+
+VARIABLE = "RETINA_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class WeightsRequest:
+    """A weights file and where it was named."""
+
+    path: str
+    origin: str
+
+    @property
+    def loaded_by_nnunet(self) -> bool:
+        """Whether nnU-Net itself calls its loader; otherwise the trainer calls it."""
+        return self.origin == "-pretrained_weights"
+
+
+def requested_weights() -> WeightsRequest | None:
+    """``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None."""
+    option = _training_argument("pretrained_weights")
+    if option:
+        return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")
+    variable = os.environ.get(VARIABLE, "").strip()
+    return WeightsRequest(os.path.expanduser(variable), f"${VARIABLE}") if variable else None
+
+
+def is_validation_only() -> bool:
+    """Whether the running ``nnUNetv2_train`` was given ``--val``."""
+    return bool(_training_argument("only_run_validation") or _training_argument("val"))
+
+
+def _training_argument(name: str) -> str | None:
+    """Value of an argument of ``run_training`` (or, with several GPUs, ``run_ddp``) further up the call stack.
+
+    Read only; where nnU-Net renames it, None, and nnU-Net's own messages appear instead of ours.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        is_nnunet = frame.f_globals.get("__name__") == "nnunetv2.run.run_training"
+        if is_nnunet and frame.f_code.co_name in ("run_training", "run_ddp"):
+            return frame.f_locals.get(name)
+        frame = frame.f_back
+    return None
