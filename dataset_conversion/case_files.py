@@ -1,0 +1,60 @@
+"""Image and label files as nnU-Net's own readers expect them: PNG or TIFF for 2D, NIfTI for 3D."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import SimpleITK
+import tifffile
+
+from dataset_conversion.spec import Array
+from nnunetv2_retina.errors import RetinaError
+
+PNG, TIFF, NIFTI = ".png", ".tif", ".nii.gz"
+PNG_PIXEL_LIMIT = 178_956_970
+"""Pillow, through which nnU-Net reads PNG, refuses larger images as a decompression bomb."""
+
+
+def file_ending(image: Array) -> str:
+    """The file ending a case needs.
+
+    3D: NIfTI. 2D: PNG for uint8 and uint16; TIFF for what PNG cannot hold (int16, float32), uncompressed so that
+    nnU-Net's ``NaturalImage2DIO`` reads it without further packages.
+
+    Args:
+        image: (Y, X) or (Z, Y, X), of a type from ``storable_image``.
+    """
+    if image.ndim == 3:
+        return NIFTI
+    return PNG if image.dtype in (np.uint8, np.uint16) else TIFF
+
+
+def write_array(path: Path, array: Array, spacing: tuple[float, ...]) -> None:
+    """Write one image or label file in the format of its ending.
+
+    Args:
+        path: ends in ``.png``, ``.tif`` or ``.nii.gz``.
+        array: (Y, X) for the first two, (Z, Y, X) for NIfTI.
+        spacing: per axis of the array; only NIfTI stores it, as the number it is (the header has no nm).
+
+    Raises:
+        RetinaError: if the file cannot be written, or nnU-Net could not read it again.
+    """
+    try:
+        if path.name.endswith(NIFTI):
+            volume = SimpleITK.GetImageFromArray(array)
+            volume.SetSpacing([float(step) for step in reversed(spacing)])
+            SimpleITK.WriteImage(volume, str(path), useCompression=True)
+        elif path.suffix == TIFF:
+            tifffile.imwrite(path, array, photometric="minisblack", metadata=None)
+        else:
+            if array.size > PNG_PIXEL_LIMIT:
+                raise RetinaError(
+                    f"{path.name}: {array.shape[0]} x {array.shape[1]} pixels; nnU-Net reads PNG images of at most "
+                    f"{PNG_PIXEL_LIMIT} pixels. Cut it into tiles first."
+                )
+            iio.imwrite(path, array)
+    except (OSError, RuntimeError) as error:
+        raise RetinaError(f"cannot write {path}: {error}. Is the disk full or the folder read-only?") from error

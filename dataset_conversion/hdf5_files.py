@@ -1,0 +1,108 @@
+"""Volumes in HDF5 files, named ``FILE.h5::path/in/the/file``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from dataset_conversion.spec import Array
+from nnunetv2_retina.errors import RetinaError
+
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+SEPARATOR = "::"
+
+
+def split_location(location: str) -> tuple[Path, str | None]:
+    """``FILE.h5::raw`` -> the file and ``raw``; a plain path -> the path and None."""
+    file, separator, dataset = location.partition(SEPARATOR)
+    return Path(file), dataset.strip("/") if separator else None
+
+
+def list_datasets(path: Path) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every array with two or more axes.
+
+    Raises:
+        RetinaError: if the file cannot be opened.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim >= 2:
+            found[name] = tuple(item.shape)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(note)
+    except OSError as error:
+        raise RetinaError(f"{path}: cannot be read as HDF5 ({error}). Is the file complete?") from error
+    return found
+
+
+def match_datasets(path: Path, pattern: str) -> dict[str, str]:
+    """Data sets whose path fits a pattern with one ``*``.
+
+    Args:
+        path: the file.
+        pattern: ``*`` stands for one part of the path, as in ``*/raw`` or ``volumes/*/labels``.
+
+    Returns:
+        What ``*`` stood for -> the data set's path.
+
+    Raises:
+        RetinaError: if none fits, listing those there are.
+    """
+    before, _, after = pattern.strip("/").partition("*")
+    expression = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}")
+    names = list_datasets(path)
+    fitting = {match[1]: name for name in names if (match := expression.fullmatch(name))}
+    if not fitting:
+        raise RetinaError(f"{path}: no data set fits {pattern!r}. {_listing(names)}")
+    return fitting
+
+
+def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...] | None, tuple[str, ...]]:
+    """Read one data set.
+
+    Args:
+        path: the file.
+        dataset: its path inside; None for the only one.
+
+    Returns:
+        The array as stored; its spacing in nm from the attribute ``resolution`` (CREMI) or ``element_size_um``
+        (ilastik, Fiji), else None; remarks.
+
+    Raises:
+        RetinaError: for a path that is not there or not given though there are several; the text lists them.
+    """
+    names = list_datasets(path)
+    remarks: tuple[str, ...] = ()
+    if dataset is None:
+        if len(names) != 1:
+            raise RetinaError(f"{path}: which data set? Name one (FILE{SEPARATOR}PATH). {_listing(names)}")
+        dataset = next(iter(names))
+        remarks = (f"data set {dataset}: the only one in the file",)
+    dataset = dataset.strip("/")
+    if dataset not in names:
+        raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {_listing(names)}")
+    with h5py.File(path, "r") as file:
+        item = file[dataset]
+        return item[()], _spacing(item), remarks
+
+
+def _listing(names: dict[str, tuple[int, ...]]) -> str:
+    if not names:
+        return "The file holds no array with two or more axes."
+    shown = ", ".join(f"{name} {shape}" for name, shape in list(names.items())[:20])
+    return f"The file holds: {shown}" + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _spacing(item: h5py.Dataset) -> tuple[float, ...] | None:
+    for attribute, factor in (("resolution", 1.0), ("element_size_um", 1000.0)):
+        if attribute in item.attrs:
+            values = np.atleast_1d(item.attrs[attribute])
+            if values.dtype.kind in "iuf" and len(values) == item.ndim:
+                return tuple(float(value) * factor for value in values)
+    return None

@@ -1,0 +1,104 @@
+"""Where a data set goes: finding $nnUNet_raw, refusing conflicts, and putting a finished folder in place at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnunetv2_retina.errors import RetinaError
+
+RAW = "nnUNet_raw"
+_OTHERS = ("nnUNet_preprocessed", "nnUNet_results")
+
+
+def raw_root(root: str | Path | None = None) -> Path:
+    """The folder that holds the raw data sets: ``root``, or ``$nnUNet_raw``.
+
+    Raises:
+        RetinaError: if neither is given, or it is not a folder.
+    """
+    given = os.environ.get(RAW) if root is None else str(root)
+    label = f"${RAW}" if root is None else "the target folder"
+    if not given:
+        raise RetinaError(
+            f"${RAW} is not set; expected the folder of nnU-Net's raw data sets. "
+            f"Set it, for example: mkdir -p ~/{RAW} && export {RAW}=~/{RAW}"
+        )
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise RetinaError(f"{label} is {path}, which does not exist. Create it: mkdir -p {path}")
+    if not path.is_dir():
+        raise RetinaError(f"{label} is {path}, which is a file; expected a folder. Correct the path.")
+    return path
+
+
+def check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -> None:
+    """Refuse a data set that exists, or an ID that another data set uses.
+
+    nnU-Net finds a data set by its ID alone, in its three folders together: two names for one ID stop it later.
+
+    Args:
+        root: the folder of raw data sets.
+        folder_name: such as ``Dataset801_CREMI``.
+        overwrite: whether an existing data set of this very name may be replaced.
+        elsewhere: whether to look into ``$nnUNet_preprocessed`` and ``$nnUNet_results`` too.
+
+    Raises:
+        RetinaError: naming the folder in the way.
+    """
+    prefix = folder_name.split("_", 1)[0] + "_"
+    folders = [root, *(Path(value) for name in _OTHERS if elsewhere and (value := os.environ.get(name)))]
+    for folder in folders:
+        taken = sorted(path.name for path in folder.glob(f"{prefix}*") if path.is_dir() and path.name != folder_name)
+        if taken:
+            raise RetinaError(
+                f"ID {int(prefix[7:-1])} is already used by {taken[0]} in {folder}; expected an unused ID for "
+                f"{folder_name}. Choose another one, or move that folder away."
+            )
+    if (root / folder_name).exists() and not overwrite:
+        raise RetinaError(
+            f"{root / folder_name} exists already. Choose another ID or name, or allow overwriting (--overwrite)."
+        )
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside ``target`` that takes its place when the block ends well, and vanishes when it does not.
+
+    Its name begins with a dot, so nnU-Net never takes it for a data set. An existing target is replaced at the end.
+
+    Raises:
+        RetinaError: if the parent folder is not writable, or the finished folder cannot be put in place.
+    """
+    token = uuid.uuid4().hex[:8]
+    partial = target.with_name(f".{target.name}.partial-{token}")
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise RetinaError(
+            f"{target.parent} is not writable ({error.strerror}). Change its permissions, or choose another folder."
+        ) from error
+    try:
+        yield partial
+        _replace(partial, target, target.with_name(f".{target.name}.old-{token}"))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(partial: Path, target: Path, retired: Path) -> None:
+    """Rename ``partial`` to ``target``; the old target comes back if that fails."""
+    try:
+        if target.exists():
+            target.rename(retired)
+        partial.rename(target)
+    except OSError as error:
+        if retired.exists() and not target.exists():
+            retired.rename(target)
+        raise RetinaError(
+            f"cannot put {target} in place ({error.strerror}). Check the folder's permissions."
+        ) from error
+    shutil.rmtree(retired, ignore_errors=True)
