@@ -1,0 +1,100 @@
+"""Shared fixtures: a clean environment, and small data sets that nnU-Net itself has planned and preprocessed."""
+
+import json
+import os
+from pathlib import Path
+
+# Read by nnU-Net when it is imported, and inherited by the processes it starts.
+os.environ["nnUNet_def_n_proc"] = "1"
+os.environ["nnUNet_n_proc_DA"] = "0"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import numpy as np
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+CASES = tuple(f"case_{i}" for i in range(6))
+PROTOCOL = {"iterations": 4, "iterations_per_epoch": 2, "batch_size": 2, "patch_size": 64}
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    """No variable of the user's reaches a test."""
+    from nnunetv2_retina.registration import external_folder
+
+    for name in (*FOLDERS, "RETINA_WEIGHTS", "RETINA_SEED", "RETINA_REGISTER", "nnUNet_compile"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("nnUNet_extTrainer", external_folder())
+
+
+def blobs(seed: int, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """A grey image and a mask with labels 0, 1 and 2: discs on noise. (size, size) uint8 both."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    image, mask = rng.normal(120, 15, (size, size)), np.zeros((size, size), np.uint8)
+    for label, grey in ((1, 50), (2, 190), (1, 60), (2, 200)):
+        cy, cx = rng.integers(12, size - 12, 2)
+        disc = (y - cy) ** 2 + (x - cx) ** 2 < 100
+        image[disc], mask[disc] = rng.normal(grey, 15, disc.sum()), label
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def preprocess(root: Path, dataset_id: int, labels: dict, **more) -> Path:
+    """Write a 2D data set with ``blobs``, let nnU-Net plan and preprocess it; return its preprocessed folder."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess as nnunet_preprocess
+    from skimage.io import imsave
+
+    raw = root / "nnUNet_raw" / f"Dataset{dataset_id}_test"
+    for folder in ("imagesTr", "labelsTr"):
+        (raw / folder).mkdir(parents=True)
+    for i, case in enumerate(CASES):
+        image, mask = blobs(i)
+        if "ignore" in labels:
+            mask[:, :20] = labels["ignore"]
+        imsave(raw / "imagesTr" / f"{case}_0000.png", image, check_contrast=False)
+        imsave(raw / "labelsTr" / f"{case}.png", mask, check_contrast=False)
+    settings = {"channel_names": {"0": "EM"}, "labels": labels, "numTraining": len(CASES), "file_ending": ".png"}
+    (raw / "dataset.json").write_text(json.dumps(settings | {"retina": PROTOCOL} | more))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FOLDERS:
+            (root / name).mkdir(exist_ok=True)
+            patch.setenv(name, str(root / name))
+        extract_fingerprints([dataset_id], num_processes=1, check_dataset_integrity=True)
+        plan_experiments([dataset_id])
+        nnunet_preprocess([dataset_id], configurations=["2d"], num_processes=[1])
+    return root / "nnUNet_preprocessed" / raw.name
+
+
+LABELS = {"background": 0, "one": 1, "two": 2}
+REGIONS = {"background": 0, "any": [1, 2], "two": 2}
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory):
+    """A root with three preprocessed data sets: 901 plain, 902 with an ignore label, 903 with regions and ignore."""
+    root = tmp_path_factory.mktemp("nnunet")
+    preprocess(root, 901, LABELS)
+    preprocess(root, 902, LABELS | {"ignore": 3})
+    preprocess(root, 903, REGIONS | {"ignore": 3}, regions_class_order=[1, 2])
+    return root
+
+
+@pytest.fixture
+def workspace(datasets, tmp_path, monkeypatch):
+    """nnU-Net's folders set to the data sets above, with results (and changes of the settings) of this test alone."""
+    import shutil
+
+    root = tmp_path / "workspace"
+    root.mkdir()
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        shutil.copytree(datasets / name, root / name)
+    (root / "nnUNet_results").mkdir()
+    for name in FOLDERS:
+        monkeypatch.setenv(name, str(root / name))
+    return root

@@ -1,0 +1,55 @@
+"""The ``retina`` block: defaults, round trip, and an answer to every wrong setting."""
+
+import json
+
+import pytest
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import Protocol
+
+FULL = Protocol(
+    iterations=1000,
+    iterations_per_epoch=50,
+    batch_size=8,
+    class_weights=(0.1, 1.0, 1.0),
+    evaluated_classes=(1, 2),
+    inference="orthoplane",
+    groups={"a_xy": "a", "a_xz": "a"},
+    folds=({"train": ["b"], "val": ["a_xy"]},),
+    source="Table 1",
+)
+
+
+def test_defaults_without_a_block():
+    assert Protocol.from_dataset_json({"labels": {}}) == Protocol()
+
+
+def test_round_trip_through_json():
+    assert Protocol.from_dataset_json(json.loads(json.dumps({"retina": FULL.to_json()}))) == FULL
+    assert Protocol().to_json() == {}
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"iteration": 5}, r"unknown key 'iteration'; known are iterations.* Did you mean iterations\?"),
+        ({"zzz": 5}, r"unknown key 'zzz'; known are .*source\.$"),
+        ([], r'"retina" is list; expected an object'),
+        ({"iterations": "many"}, r"iterations is 'many'; expected a whole number of at least 1"),
+        ({"iterations": 2.5}, r"iterations is 2.5"),
+        ({"batch_size": True}, r"batch_size is True"),
+        ({"patch_size": 8}, r"patch_size is 8; expected a whole number of at least 16"),
+        ({"class_weights": [1, -1]}, r"class_weights is \(1, -1\); expected a list of numbers >= 0"),
+        ({"class_weights": 3}, r"class_weights is 3; expected a list"),
+        ({"class_weights": [0, 0]}, r"at least one must be above 0"),
+        ({"evaluated_classes": ["a"]}, r"evaluated_classes is \('a',\); expected a list of label values"),
+        ({"inference": "3d"}, r"inference is '3d'; expected one of stack, orthoplane"),
+        ({"groups": ["a"]}, r"groups is \('a',\); expected an object of case name -> volume name"),
+        ({"folds": [{"train": ["a"]}]}, r"folds is .*; expected a list of \{\"train\": \[cases\]"),
+        ({"source": 3}, r"source is 3; expected a text"),
+        ({"iterations": 0, "inference": "x"}, r"iterations is 0.*; inference is 'x'"),
+    ],
+)
+def test_refuses(block, message):
+    with pytest.raises(RetinaError, match=message):
+        Protocol.from_dataset_json({"retina": block})
