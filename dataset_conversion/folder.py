@@ -10,7 +10,7 @@ from dataset_conversion.folder_layout import Hdf5Paths, Pair, case_names, find_p
 from dataset_conversion.mask_values import LabelNames, MaskMap, declared_map, found_map, parse_labels
 from dataset_conversion.pixel_checks import count_values, integer_label
 from dataset_conversion.raw_dataset import CaseRecord, write_raw_dataset
-from dataset_conversion.spec import Case, DatasetSpec
+from dataset_conversion.spec import Case, DatasetSpec, dataset_folder_name
 from dataset_conversion.target_folder import check_free, raw_root
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
@@ -70,7 +70,7 @@ def convert_folder(
     Raises:
         RetinaError: for anything a user can put right; nothing is left on disk then.
     """
-    check_free(raw_root(root), f"Dataset{dataset_id:03d}_{name}", overwrite, elsewhere=root is None)
+    check_free(raw_root(root), dataset_folder_name(dataset_id, name), overwrite, elsewhere=root is None)
     pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5)
     names = case_names(pair.name for pair in pairs)
     mask_map, more = (declared_map(labels, ignore), ()) if labels else found_map(_found_values(pairs), ignore)

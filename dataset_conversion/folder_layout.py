@@ -123,7 +123,8 @@ def _match(
     if lone_masks:
         raise RetinaError(
             f"no image for mask {lone_masks[0]} ({masks[lone_masks[0]]}){_more(lone_masks)}; expected a file "
-            f"of the same name in {image_place}.{_similar(lone_masks[0], lone_images)} Add the image or remove the mask."
+            f"of the same name in {image_place}.{_similar(lone_masks[0], lone_images)} "
+            "Add the image, or remove the mask."
         )
     if lone_images and split == "train":
         raise RetinaError(

@@ -85,20 +85,14 @@ class DatasetSpec:
     """What was decided for the data set as a whole, for the report."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, int) or isinstance(self.id, bool) or not 1 <= self.id <= 999:
-            raise RetinaError(f"data set ID is {self.id!r}; expected a whole number from 1 to 999")
-        if not _NAME.fullmatch(self.name):
-            raise RetinaError(
-                f"data set name is {self.name!r}; expected letters, digits, '_' and '-', "
-                "beginning with a letter or digit"
-            )
+        dataset_folder_name(self.id, self.name)
         check_labels(self.labels)
         self._check_protocol()
 
     @property
     def folder_name(self) -> str:
         """``Dataset801_CREMI``"""
-        return f"Dataset{self.id:03d}_{self.name}"
+        return dataset_folder_name(self.id, self.name)
 
     @property
     def ignore_value(self) -> int | None:
@@ -119,6 +113,21 @@ class DatasetSpec:
             )
         if evaluated is not None and not set(evaluated) <= set(classes):
             raise RetinaError(f"protocol: evaluated_classes {list(evaluated)}; the labels are {sorted(classes)}")
+
+
+def dataset_folder_name(dataset_id: int, name: str) -> str:
+    """``801, "CREMI"`` -> ``Dataset801_CREMI``
+
+    Raises:
+        RetinaError: for an ID or name nnU-Net does not accept.
+    """
+    if not isinstance(dataset_id, int) or isinstance(dataset_id, bool) or not 1 <= dataset_id <= 999:
+        raise RetinaError(f"data set ID is {dataset_id!r}; expected a whole number from 1 to 999")
+    if not _NAME.fullmatch(name):
+        raise RetinaError(
+            f"data set name is {name!r}; expected letters, digits, '_' and '-', beginning with a letter or digit"
+        )
+    return f"Dataset{dataset_id:03d}_{name}"
 
 
 def check_labels(labels: Mapping[str, int]) -> None:
