@@ -48,7 +48,7 @@ class MaskMap:
         """
         mask = integer_label(mask, case)
         if self.rest is None:
-            check_values(mask, self.values, case, _advice(self))
+            check_values(mask, self.values, case, _advice(self, binary=mask.size > 0 and int(mask.max()) == 255))
         result = np.full(mask.shape, self.rest or 0, dtype=np.uint8 if max(self.labels.values()) < 256 else np.uint16)
         for value, label in self.values.items():
             if label or self.rest:
@@ -156,8 +156,8 @@ def found_map(found: Collection[int], ignore: int | None = None) -> tuple[MaskMa
     return declared_map(names, ignore), ("labels named after their values; choose names with --labels 1=NAME ...",)
 
 
-def _advice(mask_map: MaskMap) -> str:
-    """What to type for an undeclared value."""
+def _advice(mask_map: MaskMap, binary: bool) -> str:
+    """What to type for an undeclared value; ``binary``: the mask's highest value is 255."""
     only = [name for name in mask_map.labels if name not in (BACKGROUND, IGNORE)]
-    binary = f" For a 0/255 mask write --labels 255={only[0]}." if len(only) == 1 and 255 not in mask_map.values else ""
-    return f"Name it (--labels VALUE=NAME), declare it unannotated (--ignore VALUE) or correct the mask.{binary}"
+    hint = f" For a 0/255 mask write --labels 255={only[0]}." if binary and len(only) == 1 else ""
+    return f"Name it (--labels VALUE=NAME), declare it unannotated (--ignore VALUE) or correct the mask.{hint}"

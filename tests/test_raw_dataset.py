@@ -181,14 +181,23 @@ def test_count_values_beyond_the_table():
 @pytest.mark.parametrize(
     ("cases", "message"),
     [
-        ([case(label=np.zeros((7, 5), int))], r"case a: the image has shape \(5, 7\), the mask \(7, 5\); expected the same"),
-        ([case(), case("b", (3, 5, 7))], r"case a is 2D, case b is 3D with shape \(3, 5, 7\); expected all 2D or all 3D"),
+        (
+            [case(label=np.zeros((7, 5), int))],
+            r"case a: the image has shape \(5, 7\), the mask \(7, 5\); expected the same",
+        ),
+        (
+            [case(), case("b", (3, 5, 7))],
+            r"case a is 2D, case b is 3D with shape \(3, 5, 7\); expected all 2D or all 3D",
+        ),
         ([case(), case("b", dtype=np.float32)], r"case a has type uint16, case b has type float32; .*different scales"),
         ([case("a"), case("A")], r"case A \(train\): the name is already used by a \(train\)"),
         ([case("a"), case("a", split="test")], r"case a \(test\): the name is already used by a \(train\)"),
         ([case("t", split="test")], "no training case; expected at least one image with its mask"),
         ([], "no training case"),
-        ([case(spacing=(1, 2, 3))], r"case a: spacing \(1.0, 2.0, 3.0\) .* expected 2 numbers above 0, in the order y, x"),
+        (
+            [case(spacing=(1, 2, 3))],
+            r"case a: spacing \(1.0, 2.0, 3.0\) .* expected 2 numbers above 0, in the order y, x",
+        ),
         ([case(spacing=(1, 0))], r"expected 2 numbers above 0"),
         ([case(shape=(2, 3, 4, 5))], r"the image has shape \(2, 3, 4, 5\); expected \(Y, X\) or \(Z, Y, X\)"),
         ([Case("a", np.zeros((2, 2), complex), np.zeros((2, 2), int))], "the image has type complex128"),
