@@ -63,7 +63,8 @@ class Protocol:
 
     def _class_problems(self) -> list[str]:
         problems = []
-        weights, classes = self.class_weights, self.evaluated_classes
+        weights: object = self.class_weights
+        classes: object = self.evaluated_classes
         if weights is not None:
             if not isinstance(weights, tuple) or not all(_is_number(w) and w >= 0 for w in weights):
                 problems.append(f"class_weights is {weights!r}; expected a list of numbers >= 0, background first")

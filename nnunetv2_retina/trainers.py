@@ -80,6 +80,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         _check_fold(plans, configuration, fold, self.protocol)
         self._seed = seeding.seed_from_environment()
         self._weights: WeightsRequest | None = None
+        self._continued = False
         self._record: dict[str, Any] | None = None
         self._load_hook: torch.utils.hooks.RemovableHandle | None = None
         if not plans.get("continue_training") and not is_validation_only():
@@ -138,7 +139,8 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
 
     def initialize(self) -> None:
         """Build everything (nnU-Net's own), then load ``$RETINA_WEIGHTS``; ``-pretrained_weights`` nnU-Net loads."""
-        if self._record is None:  # --c without a checkpoint to continue from
+        if self._record is None or (self._weights is None and not self._continued):
+            # --c without a checkpoint to continue from, or a trainer made in Python code of one's own
             self._record = self._plan_transfer(NetworkConfig.named(self.network_size))
         if self._seed is not None:
             seeding.set_seed(self._seed, self.local_rank)
@@ -277,7 +279,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         """Restore everything, with the set of frozen tensors of the run that is continued."""
         if not self.was_initialized:
             stored = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
-            self._weights = None
+            self._continued, self._weights = True, None
             self._record = stored["init_args"]["retina"]["transfer"]
         super().load_checkpoint(filename_or_checkpoint)
 

@@ -29,7 +29,7 @@ class WeightsRequest:
 
 def requested_weights() -> WeightsRequest | None:
     """``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None."""
-    option = _training_argument("pretrained_weights")
+    option = _training_argument("pretrained_weights_file") or _training_argument("pretrained_weights")
     if option:
         return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")
     variable = os.environ.get(VARIABLE, "").strip()
@@ -41,15 +41,18 @@ def is_validation_only() -> bool:
     return bool(_training_argument("only_run_validation") or _training_argument("val"))
 
 
-def _training_argument(name: str) -> str | None:
-    """Value of an argument of ``run_training`` (or, with several GPUs, ``run_ddp``) further up the call stack.
+_FUNCTIONS = ("maybe_load_checkpoint", "run_training", "run_ddp")
 
-    Read only; where nnU-Net renames it, None, and nnU-Net's own messages appear instead of ours.
+
+def _training_argument(name: str) -> str | None:
+    """Value of an argument of nnU-Net's training functions further up the call stack; None where there is none.
+
+    Read only; where nnU-Net renames it, nnU-Net's own messages appear instead of ours.
     """
     frame = inspect.currentframe()
     while frame is not None:
         is_nnunet = frame.f_globals.get("__name__") == "nnunetv2.run.run_training"
-        if is_nnunet and frame.f_code.co_name in ("run_training", "run_ddp"):
-            return frame.f_locals.get(name)
+        if is_nnunet and frame.f_code.co_name in _FUNCTIONS and name in frame.f_locals:
+            return frame.f_locals[name]
         frame = frame.f_back
     return None
