@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         written = COMMANDS[args.command].run(args, _show_progress if sys.stderr.isatty() else None)
-    except RetinaError as error:
+    except (RetinaError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for path in [written] if isinstance(written, Path) else written:
@@ -91,7 +91,8 @@ def _label_table(report: dict[str, Any]) -> list[str]:
             row += [f"{count:,}", f"{100 * count / whole:.2f} %"]
         rows.append(row)
     cases = ", ".join(f"{part['cases']} {split}" for split, part in report["totals"].items() if part["cases"])
-    return [f"  {len(report['cases'])} cases: {cases}", *_format(rows)]
+    number = len(report["cases"])
+    return [f"  {number} case{'s' if number > 1 else ''}: {cases}", *_format(rows)]
 
 
 def _format(rows: list[list[str]]) -> list[str]:

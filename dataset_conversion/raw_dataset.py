@@ -240,9 +240,23 @@ def _spacing(case: Case) -> tuple[float, ...]:
     return spacing
 
 
+def _spacing_remarks(case: Case, spacing: tuple[float, ...]) -> list[str]:
+    """What a volume's spacing means for nnU-Net, which puts the axis of the largest spacing first and slices along it."""
+    if case.image.ndim == 2:
+        return []
+    if case.spacing is None:
+        return ["no voxel size known: 1 x 1 x 1 was written"]
+    if spacing[0] < max(spacing):
+        axis = AXES[3][int(np.argmax(spacing))]
+        return [f"the largest spacing is along {axis}: nnU-Net's 2d configuration slices along {axis}, not along z"]
+    return []
+
+
 def _record(case: Case, stored: Array, spacing: tuple[float, ...], counts: dict[str, int] | None) -> CaseRecord:
     low, high = float(stored.min()), float(stored.max())
-    remarks = (*case.remarks, f"the whole image has one grey level ({low:g})") if low == high else case.remarks
+    remarks = [*case.remarks, *_spacing_remarks(case, spacing)]
+    if low == high:
+        remarks.append(f"the whole image has one grey level ({low:g})")
     return CaseRecord(
         name=case.name,
         source=case.source,
@@ -256,7 +270,7 @@ def _record(case: Case, stored: Array, spacing: tuple[float, ...], counts: dict[
         intensity_max=high,
         label_counts=counts,
         group=case.group,
-        remarks=remarks,
+        remarks=tuple(remarks),
     )
 
 

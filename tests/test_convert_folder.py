@@ -111,6 +111,8 @@ def test_single_files(source, raw):
     read_back(convert(source / "x.tif", raw, mask=source / "y.png"), "x")
     with pytest.raises(RetinaError, match=r"x.tif is a file without its mask. Give the mask file as second argument"):
         convert(source / "x.tif", raw, overwrite=True)
+    with pytest.raises(RetinaError, match=r"no.h5: no such file. Check the path"):
+        convert(source / "x.tif", raw, mask=f"{source / 'no.h5'}::*/labels", overwrite=True)
     with pytest.raises(RetinaError, match=r"source is a folder, so its masks lie in it; got also y.png"):
         convert(source, raw, mask="y.png", overwrite=True)
 
@@ -394,6 +396,16 @@ def test_command_reports_an_error_without_traceback(source, raw, capsys):
     assert "iterations is 0" in capsys.readouterr().err
     assert main(["folder", "/", "-d", "7"]) == 2
     assert "Give one: --name NAME" in capsys.readouterr().err
+
+
+def test_command_reports_the_systems_errors(source, raw, capsys, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    pair(source)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert main(["folder", str(source), "-d", "7"]) == 2
+    assert "error: [Errno 13] Permission denied" in capsys.readouterr().err
 
 
 def test_help():

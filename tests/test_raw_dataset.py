@@ -155,6 +155,26 @@ def test_report(tmp_path):
     assert report["remarks"] == ["said", "no training case holds a voxel of er (label value 2)"]
 
 
+@pytest.mark.parametrize(
+    ("spacing", "remark"),
+    [
+        (None, "no voxel size known: 1 x 1 x 1 was written"),
+        ((15, 16, 16), "the largest spacing is along y: nnU-Net's 2d configuration slices along y, not along z"),
+        ((16, 16, 16), None),
+        ((40, 4, 4), None),
+    ],
+)
+def test_spacing_remarks(tmp_path, spacing, remark):
+    report = report_of(write_raw_dataset(spec(), [case(shape=(3, 5, 7), spacing=spacing)], tmp_path))
+    assert report["cases"][0]["remarks"] == ([] if remark is None else [remark])
+
+
+def test_one_grey_level(tmp_path):
+    image = np.full((2, 2), 7, np.uint8)
+    report = report_of(write_raw_dataset(spec(), [Case("a", image, image * 0)], tmp_path))
+    assert report["cases"][0]["remarks"] == ["the whole image has one grey level (7)"]
+
+
 def test_one_case_in_memory_at_a_time(tmp_path):
     """The generator is asked for the next case only when the last one is on disk."""
     seen = []
