@@ -241,7 +241,7 @@ def _spacing(case: Case) -> tuple[float, ...]:
 
 
 def _spacing_remarks(case: Case, spacing: tuple[float, ...]) -> list[str]:
-    """What a volume's spacing means for nnU-Net, which puts the axis of the largest spacing first and slices along it."""
+    """What a volume's spacing means for nnU-Net, which slices along the axis of the largest spacing."""
     if case.image.ndim == 2:
         return []
     if case.spacing is None:
