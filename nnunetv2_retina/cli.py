@@ -1,0 +1,89 @@
+"""The command line: arguments in, one function call each, errors without a traceback. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nnunetv2_retina.errors import RetinaError
+
+USAGE_ERROR = 2
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Call ``action``; the exit status: 0, 2 after a RetinaError, whose text goes to stderr, or 130 after Ctrl-C."""
+    try:
+        action()
+    except RetinaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def quickstart(argv: Sequence[str] | None = None) -> int:
+    """``retina_quickstart``: see ``nnunetv2_retina.quickstart``. The last line it prints is the report's path."""
+    from nnunetv2_retina.quickstart import DEFAULT_OUTPUT, DEFAULT_TRAINER, QuickstartSettings, run_quickstart
+
+    defaults = QuickstartSettings()
+    parser = argparse.ArgumentParser(
+        prog="retina_quickstart",
+        description="Run the whole chain on generated EM-like volumes, or on images of your own: convert, preprocess, "
+        "train a tiny network, predict images that were held out, score and draw them. About five minutes on "
+        "two CPU cores. Everything goes into one folder; nnU-Net's own folders are not touched.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("-o", "--output", type=Path, default=DEFAULT_OUTPUT, metavar="FOLDER", help="where to write")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        default=argparse.SUPPRESS,
+        help="images and masks of your own, laid out as for 'retina_convert folder': images/ and masks/ (some are "
+        "then held out for the scores), or train/ and test/ with both in each (default: generated volumes)",
+    )
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=defaults.iterations,
+        metavar="N",
+        help="training steps; more is better and slower",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=defaults.batch_size, metavar="N", help="patches per training step"
+    )
+    parser.add_argument(
+        "--trainer", default=DEFAULT_TRAINER, metavar="NAME", help="nnU-Net trainer, for instance nnUNetTrainerRETINA"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default=argparse.SUPPRESS, help="(default: cuda where there is one)"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="seed of the generated volumes")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="use an output folder that holds other files; they are left alone. A folder that an earlier quickstart "
+        "made is always replaced",
+    )
+    arguments = parser.parse_args(argv)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    def run() -> None:
+        settings = QuickstartSettings(
+            iterations=arguments.iterations,
+            batch_size=arguments.batch_size,
+            trainer=arguments.trainer,
+            device=getattr(arguments, "device", None),
+            seed=arguments.seed,
+        )
+        data, overwrite = getattr(arguments, "data", None), getattr(arguments, "overwrite", False)
+        say(str(run_quickstart(arguments.output, data, settings, overwrite, say)))
+
+    return guarded(run)
