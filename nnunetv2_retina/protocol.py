@@ -76,16 +76,15 @@ class Protocol:
 
     def _split_problems(self) -> list[str]:
         problems = []
-        if self.groups is not None and not (
-            isinstance(self.groups, Mapping) and all(isinstance(v, str) for v in self.groups.values())
-        ):
-            problems.append(f"groups is {self.groups!r}; expected an object of case name -> volume name")
-        if self.folds is not None and not (
-            isinstance(self.folds, tuple) and self.folds and all(_is_fold(fold) for fold in self.folds)
-        ):
-            problems.append(f'folds is {self.folds!r}; expected a list of {{"train": [cases], "val": [cases]}}')
-        if self.source is not None and not isinstance(self.source, str):
-            problems.append(f"source is {self.source!r}; expected a text")
+        groups: object = self.groups
+        folds: object = self.folds
+        source: object = self.source
+        if groups is not None and not _is_text_table(groups):
+            problems.append(f"groups is {groups!r}; expected an object of case name -> volume name")
+        if folds is not None and not (isinstance(folds, tuple) and folds and all(map(_is_fold, folds))):
+            problems.append(f'folds is {folds!r}; expected a list of {{"train": [cases], "val": [cases]}}')
+        if source is not None and not isinstance(source, str):
+            problems.append(f"source is {source!r}; expected a text")
         return problems
 
     @classmethod
@@ -128,6 +127,10 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_text_table(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
 
 
 def _is_fold(fold: object) -> bool:

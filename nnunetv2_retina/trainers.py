@@ -21,6 +21,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_lo
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 from torch._dynamo import OptimizedModule
@@ -77,6 +78,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         config = NetworkConfig.named(self.network_size)
         self._check_device(device)
         _write_protocol_into(plans, configuration, self.protocol, config)
+        _check_class_weights(PlansManager(plans).get_label_manager(dataset_json), self.protocol.class_weights)
         _check_fold(plans, configuration, fold, self.protocol)
         self._seed = seeding.seed_from_environment()
         self._weights: WeightsRequest | None = None
@@ -86,7 +88,6 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         if not plans.get("continue_training") and not is_validation_only():
             self._record = self._plan_transfer(config)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self._check_class_weights()
         self.initial_lr = 0.003
         self.weight_decay = 1e-4
         self.num_iterations_per_epoch = min(self.protocol.iterations_per_epoch, self.protocol.iterations)
@@ -283,22 +284,6 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
             self._record = stored["init_args"]["retina"]["transfer"]
         super().load_checkpoint(filename_or_checkpoint)
 
-    def _check_class_weights(self) -> None:
-        weights = self.protocol.class_weights
-        if weights is None:
-            return
-        if self.label_manager.has_regions:
-            raise RetinaError(
-                'dataset.json, block "retina": class_weights cannot be used with region-based training, where a pixel '
-                "has several classes. Remove them"
-            )
-        heads = self.label_manager.num_segmentation_heads
-        if len(weights) != heads:
-            raise RetinaError(
-                f'dataset.json, block "retina": class_weights has {len(weights)} entries, but there are {heads} '
-                "classes, background included. Give one weight a class"
-            )
-
     @staticmethod
     def _check_device(device: torch.device) -> None:
         if device.type == "cuda" and not torch.cuda.is_available():
@@ -322,6 +307,21 @@ def _write_protocol_into(plans: dict[str, Any], configuration: str, protocol: Pr
             "_kw_requires_import": [],
         },
     )
+
+
+def _check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None) -> None:
+    if weights is None:
+        return
+    if labels.has_regions:
+        raise RetinaError(
+            'dataset.json, block "retina": class_weights cannot be used with region-based training, where a pixel has '
+            "several classes. Remove them"
+        )
+    if len(weights) != labels.num_segmentation_heads:
+        raise RetinaError(
+            f'dataset.json, block "retina": class_weights has {len(weights)} entries, but there are '
+            f"{labels.num_segmentation_heads} classes, background included. Give one weight a class"
+        )
 
 
 def _check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> None:

@@ -147,15 +147,30 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
         raise RetinaError(
             f"{source} is of another size: {describe_size(got)}, but this trainer's network is "
             f"{describe_size(expected)} ({len(wrong)} tensors differ; the first, {key}, is {got[key]} there and "
-            f"{expected[key]} here). Use the trainer of that size, for example {_trainer_hint(got)}."
+            f"{expected[key]} here). Use the trainer of that size, for example {trainer_for(got)}."
         )
 
 
 def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Size of a network in words, from the shapes of its tensors."""
+    """Size of a network in words, from the shapes of its tensors.
+
+    Raises:
+        RetinaError: if these are not a TransUNet's.
+    """
+    if not shapes.keys() >= _SIZE_KEYS:
+        raise RetinaError(f"not the tensors of a TransUNet: {', '.join(sorted(_SIZE_KEYS - shapes.keys()))} missing")
     dim, mlp, depth, grid = _sizes(shapes)
     name = _size_name(shapes)
     return f"{name or 'an unnamed size'} (embed_dim {dim}, mlp_dim {mlp}, depth {depth}, position grid {grid} x {grid})"
+
+
+def trainer_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The RETINA trainer whose network has these shapes."""
+    suffix = {"base": "_base", "tiny": "_tiny"}.get(_size_name(shapes) or "", "")
+    return f"nnUNetTrainerRETINA{suffix}"
+
+
+_SIZE_KEYS = {"embedding.pos_embed", "transformer.blocks.0.mlp.fc1.weight"}
 
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
@@ -172,12 +187,6 @@ def _size_name(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         if (config.embed_dim, config.mlp_dim, config.depth) == (dim, mlp, depth):
             return name
     return None
-
-
-def _trainer_hint(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    return {"base": "nnUNetTrainerRETINA_base", "tiny": "nnUNetTrainerRETINA_tiny"}.get(
-        _size_name(shapes) or "", "nnUNetTrainerRETINA"
-    )
 
 
 def _hint_for_names(keys: Mapping[str, Any]) -> str:
@@ -259,8 +268,7 @@ def _translate_unit(match: re.Match[str]) -> str:
 
 
 def _published_config(weights: StateDict, num_heads: int) -> NetworkConfig:
-    needed = ("embedding.pos_embed", "transformer.blocks.0.mlp.fc1.weight", "cnn.stem.0.weight")
-    for key in needed:
+    for key in sorted(_SIZE_KEYS):
         if key not in weights:
             raise RetinaError(f"the state dict lacks the tensor that becomes {key}: not a whole TransUNet")
     shapes = {key: tuple(value.shape) for key, value in weights.items()}

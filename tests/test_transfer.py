@@ -79,6 +79,9 @@ def test_report_counts_and_names(network):
     assert "scope transformer" in transfer.summary(report)
 
 
+CNN = "transformer.embeddings.hybrid_model"
+
+
 def as_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Our names in the authors' spelling, written out independently of the table under test."""
     out = {}
@@ -87,9 +90,10 @@ def as_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if parts[0] == "cnn" and parts[1] == "stages":
             part = {"norm": "gn", "conv": "conv"}.get(parts[4][:-1])
             name = f"{part}{parts[4][-1]}" if part else {"0": "downsample", "1": "gn_proj"}[parts[5]]
-            key = f"transformer.embeddings.hybrid_model.body.block{int(parts[2]) + 1}.unit{int(parts[3]) + 1}.{name}.{parts[-1]}"
+            unit = f"block{int(parts[2]) + 1}.unit{int(parts[3]) + 1}"
+            key = f"{CNN}.body.{unit}.{name}.{parts[-1]}"
         elif parts[0] == "cnn":
-            key = f"transformer.embeddings.hybrid_model.root.{('conv', 'gn')[int(parts[2])]}.{parts[-1]}"
+            key = f"{CNN}.root.{('conv', 'gn')[int(parts[2])]}.{parts[-1]}"
         elif key == "embedding.pos_embed":
             key = "transformer.embeddings.position_embeddings"
         elif parts[0] == "embedding":

@@ -14,6 +14,7 @@ import os
 
 VARIABLE = "nnUNet_extTrainer"
 SWITCH = "RETINA_REGISTER"
+OFF = ("0", "false", "no", "off")
 
 
 def external_folder() -> str:
@@ -23,7 +24,7 @@ def external_folder() -> str:
 
 def register() -> None:
     """Append the folder to ``$nnUNet_extTrainer``; whatever the user has set stays, and comes first."""
-    if os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "no", "off"):
+    if os.environ.get(SWITCH, "1").strip().lower() in OFF:
         return
     paths = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
     if external_folder() not in paths:
