@@ -87,3 +87,22 @@ def quickstart(argv: Sequence[str] | None = None) -> int:
         say(str(run_quickstart(arguments.output, data, settings, overwrite, say)))
 
     return guarded(run)
+
+
+def doctor(argv: Sequence[str] | None = None) -> int:
+    """``retina_doctor``: see ``nnunetv2_retina.doctor``. Exit status 1 if something is wrong."""
+    from nnunetv2_retina.doctor import examine
+
+    argparse.ArgumentParser(
+        prog="retina_doctor",
+        description="Check the installation: versions, devices, nnU-Net's three folders, registration, weights. Says "
+        "what is right, what is wrong and what to type. Exit status 1 if something is wrong.",
+    ).parse_args(argv)
+    wrong = 0
+    for finding in examine():
+        wrong += finding.level == "wrong"
+        print(f"{finding.level:6}{finding.topic:21}{finding.text}", flush=True)
+        if finding.advice:
+            print(f"{'':6}{'':21}-> {finding.advice}", flush=True)
+    print(f"\n{wrong} to put right" if wrong else "\nEverything that is needed is there.")
+    return 1 if wrong else 0
