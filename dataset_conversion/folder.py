@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dataset_conversion.folder_layout import Hdf5Paths, Pair, case_names, find_pairs
@@ -44,6 +45,7 @@ def convert_folder(
     spacing: Sequence[float] | None = None,
     hdf5: Hdf5Paths | None = None,
     protocol: Protocol | None = None,
+    held_out: Collection[str] = (),
     root: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[CaseRecord], None] | None = None,
@@ -60,6 +62,7 @@ def convert_folder(
         spacing: nm along z, y, x (or y, x); None: what the image files state, else 1.
         hdf5: paths inside HDF5 files.
         protocol: training settings for ``dataset.json``; None: the defaults.
+        held_out: stems of training images that become test cases.
         root: folder of raw data sets; None: ``$nnUNet_raw``.
         overwrite: replace an existing data set of the same ID and name.
         progress: called after each written case.
@@ -72,6 +75,7 @@ def convert_folder(
     """
     check_free(raw_root(root), dataset_folder_name(dataset_id, name), overwrite, elsewhere=root is None)
     pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5)
+    pairs = [replace(pair, split="test") if pair.name in held_out else pair for pair in pairs]
     names = case_names(pair.name for pair in pairs)
     mask_map, more = (declared_map(labels, ignore), ()) if labels else found_map(_found_values(pairs), ignore)
     if mask_map.changes:

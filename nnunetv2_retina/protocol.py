@@ -7,6 +7,7 @@ read it. A data set without the block gets the defaults below.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -29,6 +30,9 @@ class Protocol:
     """Optimiser steps of a whole training (RETINA Table 1: 1000 to 10000)."""
     iterations_per_epoch: int = 100
     """Steps between two validations, log lines and checkpoints; the last epoch may be shorter."""
+    learning_rate: float = 0.003
+    """At the first step; it falls to 0 with power 0.9. RETINA's 0.003 suits pre-trained weights; a short training from
+    random initialisation gets further with 0.01."""
     batch_size: int = 16
     """Patches per optimiser step, over all GPUs together."""
     patch_size: int = 224
@@ -59,6 +63,8 @@ class Protocol:
             value = getattr(self, name)
             if not _is_int(value) or value < least:
                 problems.append(f"{name} is {value!r}; expected a whole number of at least {least}")
+        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
+            problems.append(f"learning_rate is {self.learning_rate!r}; expected a number above 0")
         return problems
 
     def _class_problems(self) -> list[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DATASET_ID = 1
 DATASET_NAME = "Quickstart"
+_LEAST_TRAIN = 2
+_MOST_HELD_OUT = 10
 _Z_STEP = 5.0
 _NM_PER_PIXEL = 8.0
 
@@ -68,6 +70,47 @@ def write_generated(
         licence="generated; no rights reserved",
     )
     return write_raw_dataset(spec, cases(), root)
+
+
+def write_own(root: Path, data: Path, protocol: Protocol) -> tuple[Path, str]:
+    """Convert the user's folder, and hold out some images for the scores where it has no test images with masks.
+
+    Args:
+        root: Folder of raw data sets.
+        data: Folder laid out as for ``retina_convert folder``.
+        protocol: Iterations and batch size for ``dataset.json``.
+
+    Returns:
+        The data set's folder, and a sentence on what is in it.
+
+    Raises:
+        RetinaError: for a folder that cannot be converted, or with too few images.
+    """
+    from dataset_conversion.folder import convert_folder
+    from dataset_conversion.folder_layout import find_pairs
+
+    if not data.is_dir():
+        raise RetinaError(f"{data} is not a folder; expected one with images/ and masks/, or train/ and test/.")
+    pairs, _ = find_pairs(str(data))
+    train = [pair.name for pair in pairs if pair.split == "train"]
+    test = [pair.name for pair in pairs if pair.split == "test" and pair.mask is not None]
+    held_out = [] if test else train[-_held_out_number(len(train)) :]
+    rest = len(train) - len(held_out)
+    if rest < _LEAST_TRAIN:
+        raise RetinaError(
+            f"{data} holds {len(train)} training images with masks and {len(test)} test images with masks; expected at "
+            f"least {_LEAST_TRAIN} to train on and 1 to score. Cut larger images into parts, one file each."
+        )
+    dataset = convert_folder(data, DATASET_ID, DATASET_NAME, protocol=protocol, held_out=held_out, root=root)
+    if test:
+        return dataset, f"{rest} images of {data} to train on, and its {len(test)} test images for the scores."
+    names = ", ".join(held_out)
+    return dataset, f"{rest} images of {data} to train on; held out for the scores: {names}."
+
+
+def _held_out_number(images: int) -> int:
+    """A fifth of the images, the last by name: slices of one stack that follow each other then stay together."""
+    return max(1, min(images // 5, _MOST_HELD_OUT))
 
 
 def read_class_names(dataset: Path) -> dict[int, str]:

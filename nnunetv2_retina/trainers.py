@@ -56,7 +56,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
 
     SGD, learning rate 0.003, momentum 0.9, weight decay 1e-4, polynomial decay 0.9 at every iteration; half cross
     entropy, half Dice (FACTS of the paper and its released code); nnU-Net's augmentation. Iterations, batch and patch
-    size and class weights come from ``dataset.json["retina"]``.
+    size and class weights (and another learning rate) come from ``dataset.json["retina"]``.
 
     Raises:
         RetinaError: before any folder is made, for a wrong protocol, weights file, fold, configuration or device.
@@ -88,7 +88,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         if not plans.get("continue_training") and not is_validation_only():
             self._record = self._plan_transfer(config)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 0.003
+        self.initial_lr = self.protocol.learning_rate
         self.weight_decay = 1e-4
         self.num_iterations_per_epoch = min(self.protocol.iterations_per_epoch, self.protocol.iterations)
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 10)

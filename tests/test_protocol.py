@@ -10,6 +10,7 @@ from nnunetv2_retina.protocol import Protocol
 FULL = Protocol(
     iterations=1000,
     iterations_per_epoch=50,
+    learning_rate=0.01,
     batch_size=8,
     class_weights=(0.1, 1.0, 1.0),
     evaluated_classes=(1, 2),
@@ -37,6 +38,8 @@ def test_round_trip_through_json():
         ([], r'"retina" is list; expected an object'),
         ({"iterations": "many"}, r"iterations is 'many'; expected a whole number of at least 1"),
         ({"iterations": 2.5}, r"iterations is 2.5"),
+        ({"learning_rate": 0}, r"learning_rate is 0; expected a number above 0"),
+        ({"learning_rate": "fast"}, r"learning_rate is 'fast'"),
         ({"batch_size": True}, r"batch_size is True"),
         ({"patch_size": 8}, r"patch_size is 8; expected a whole number of at least 16"),
         ({"class_weights": [1, -1]}, r"class_weights is \(1, -1\); expected a list of numbers >= 0"),
