@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Read by nnU-Net when it is imported, and inherited by the processes it starts.
@@ -30,6 +32,21 @@ def clean_environment(monkeypatch):
     for name in (*FOLDERS, "RETINA_WEIGHTS", "RETINA_SEED", "RETINA_REGISTER", "nnUNet_compile"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("nnUNet_extTrainer", external_folder())
+
+
+def bare_environment(**more: str) -> dict[str, str]:
+    """The environment of a fresh shell: nothing that points to this project but its installation."""
+    hidden = ("nnUNet_extTrainer", "RETINA_REGISTER", "RETINA_WEIGHTS", "RETINA_SEED", "PYTHONPATH")
+    return {key: value for key, value in os.environ.items() if key not in hidden} | more
+
+
+def installed() -> bool:
+    """Whether the package is installed here, so that its start-up file is in site-packages."""
+    from nnunetv2_retina.registration import external_folder
+
+    code = "import os; print(os.environ.get('nnUNet_extTrainer', ''))"
+    command = [sys.executable, "-c", code]
+    return external_folder() in subprocess.run(command, cwd="/", env=bare_environment(), stdout=-1, text=True).stdout
 
 
 def blobs(seed: int, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
