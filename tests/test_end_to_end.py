@@ -127,10 +127,8 @@ def test_validation_can_be_repeated(root, png):
 
 def test_model_folder_of_another_process(root, png):
     model = fold(root, png.name, 0).parent
-    line = (
-        f"nnUNetv2_predict_from_modelfolder -i {png / 'imagesTs'} -o {root / 'by_folder'} -m {model} -f 0 -device cpu"
-    )
-    type_in(root, line)
+    folders = f"-i {png / 'imagesTs'} -o {root / 'by_folder'} -m {model}"
+    type_in(root, f"nnUNetv2_predict_from_modelfolder {folders} -f 0 -device cpu")
     assert len(list((root / "by_folder").glob("*.png"))) == 2
 
 
