@@ -18,7 +18,7 @@ BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Settings of one data set. Field names are the keys of the JSON block.
 

@@ -77,7 +77,13 @@ class QuickstartSettings:
     def protocol(self) -> Protocol:
         """The data set's block of training settings."""
         per_epoch = min(self.iterations_per_epoch, self.iterations)
-        return Protocol(self.iterations, per_epoch, self.batch_size, self.patch_size)
+        return Protocol(
+            iterations=self.iterations,
+            iterations_per_epoch=per_epoch,
+            batch_size=self.batch_size,
+            patch_size=self.patch_size,
+            learning_rate=0.01,  # a short training from random initialisation
+        )
 
 
 @dataclass
