@@ -145,13 +145,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hdf5-mask", metavar="PATH", help="path of the mask inside HDF5 files")
     default = Protocol()
     parser.add_argument("--iterations", type=int, help=f"training steps (default {default.iterations})")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help=f"at the first step (default {default.learning_rate:g}, for pre-trained weights; a short training from random "
+        "initialisation gets further with 0.03)",
+    )
     parser.add_argument("--batch-size", type=int, help=f"patches a step (default {default.batch_size})")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
 
 
 def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
     """Convert as the command line says. Returns the data set's folder."""
-    given = {"iterations": args.iterations, "batch_size": args.batch_size}
+    given = {name: getattr(args, name) for name in ("iterations", "learning_rate", "batch_size")}
     return convert_folder(
         args.source,
         args.id,

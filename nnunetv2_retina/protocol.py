@@ -32,7 +32,7 @@ class Protocol:
     """Steps between two validations, log lines and checkpoints; the last epoch may be shorter."""
     learning_rate: float = 0.003
     """At the first step; it falls to 0 with power 0.9. RETINA's 0.003 suits pre-trained weights; a short training from
-    random initialisation gets further with 0.01."""
+    random initialisation gets further with 0.03."""
     batch_size: int = 16
     """Patches per optimiser step, over all GPUs together."""
     patch_size: int = 224

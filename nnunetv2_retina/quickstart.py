@@ -35,7 +35,7 @@ class QuickstartSettings:
         RetinaError: for a number out of its range.
     """
 
-    iterations: int = 300
+    iterations: int = 180
     """Optimiser steps of the training."""
     iterations_per_epoch: int = 30
     """Steps between two lines of progress."""
@@ -82,7 +82,7 @@ class QuickstartSettings:
             iterations_per_epoch=per_epoch,
             batch_size=self.batch_size,
             patch_size=self.patch_size,
-            learning_rate=0.01,  # a short training from random initialisation
+            learning_rate=0.03,  # a short training from random initialisation
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Read by nnU-Net when it is imported, and inherited by the processes it starts.
 os.environ["nnUNet_def_n_proc"] = "1"
-os.environ["nnUNet_n_proc_DA"] = "0"
+os.environ["nnUNet_n_proc_DA"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -114,4 +114,5 @@ def workspace(datasets, tmp_path, monkeypatch):
     (root / "nnUNet_results").mkdir()
     for name in FOLDERS:
         monkeypatch.setenv(name, str(root / name))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # batches from this process: no workers to start
     return root
