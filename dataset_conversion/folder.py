@@ -148,8 +148,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rate",
         type=float,
-        help=f"at the first step (default {default.learning_rate:g}, for pre-trained weights; a short training from random "
-        "initialisation gets further with 0.03)",
+        help=f"at the first step (default {default.learning_rate:g}, for pre-trained weights; a short training from "
+        "random initialisation gets further with 0.03)",
     )
     parser.add_argument("--batch-size", type=int, help=f"patches a step (default {default.batch_size})")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")

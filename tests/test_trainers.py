@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import PROTOCOL
 from nnunetv2.run import run_training as nnunet_run
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina import checkpoint, trainers
@@ -18,9 +19,10 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def no_validation(monkeypatch):
-    """The final validation starts processes; test_end_to_end.py has it."""
+def short(monkeypatch):
+    """The final validation starts processes, the progress plot takes seconds; test_end_to_end.py has both."""
     monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
 
 
 @pytest.fixture
