@@ -14,20 +14,17 @@ from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import save_json
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_retina import __version__, checkpoint, folds, seeding, transfer
+from nnunetv2_retina import __version__, checkpoint, preflight, seeding, transfer
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.losses import SquaredDiceLoss
 from nnunetv2_retina.network import NetworkConfig, TransUNet
@@ -76,10 +73,11 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         self.protocol = Protocol.from_dataset_json(dataset_json)
         plans = deepcopy(plans)
         config = NetworkConfig.named(self.network_size)
-        self._check_device(device)
-        _write_protocol_into(plans, configuration, self.protocol, config)
-        _check_class_weights(PlansManager(plans).get_label_manager(dataset_json), self.protocol.class_weights)
-        _check_fold(plans, configuration, fold, self.protocol)
+        preflight.check_device(device)
+        preflight.write_protocol_into(plans, configuration, self.protocol, config)
+        labels = PlansManager(plans).get_label_manager(dataset_json)
+        preflight.check_class_weights(labels, self.protocol.class_weights)
+        preflight.check_fold(plans, configuration, fold, self.protocol)
         self._seed = seeding.seed_from_environment()
         self._weights: WeightsRequest | None = None
         self._continued = False
@@ -265,7 +263,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's split, of a file that keeps the cases of one volume together."""
-        _check_fold(self.plans_manager.plans, self.configuration_name, self.fold, self.protocol)
+        preflight.check_fold(self.plans_manager.plans, self.configuration_name, self.fold, self.protocol)
         return super().do_split()
 
     def save_checkpoint(self, filename: str) -> None:
@@ -283,58 +281,6 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
             self._continued, self._weights = True, None
             self._record = stored["init_args"]["retina"]["transfer"]
         super().load_checkpoint(filename_or_checkpoint)
-
-    @staticmethod
-    def _check_device(device: torch.device) -> None:
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise RetinaError("no CUDA GPU is usable here. To train on the processor, add: -device cpu")
-
-
-def _write_protocol_into(plans: dict[str, Any], configuration: str, protocol: Protocol, config: NetworkConfig) -> None:
-    """Put patch and batch size and the network into the plans, which nnU-Net saves and predicts with."""
-    resolved = PlansManager(plans).get_configuration(configuration)
-    if len(resolved.patch_size) != 2:
-        raise RetinaError(
-            f"configuration {configuration} has {len(resolved.patch_size)}D patches; the TransUNet is two-dimensional. "
-            "Train configuration 2d: volumes are then predicted slice by slice"
-        )
-    plans["configurations"][configuration].update(
-        patch_size=[protocol.patch_size, protocol.patch_size],
-        batch_size=protocol.batch_size,
-        architecture={
-            "network_class_name": "nnunetv2_retina.network.TransUNet",
-            "arch_kwargs": {"config": config.to_dict()},
-            "_kw_requires_import": [],
-        },
-    )
-
-
-def _check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None) -> None:
-    if weights is None:
-        return
-    if labels.has_regions:
-        raise RetinaError(
-            'dataset.json, block "retina": class_weights cannot be used with region-based training, where a pixel has '
-            "several classes. Remove them"
-        )
-    if len(weights) != labels.num_segmentation_heads:
-        raise RetinaError(
-            f'dataset.json, block "retina": class_weights has {len(weights)} entries, but there are '
-            f"{labels.num_segmentation_heads} classes, background included. Give one weight a class"
-        )
-
-
-def _check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> None:
-    """Refuse a fold that cannot exist; make the file of splits where there is none."""
-    folder = Path(str(nnUNet_preprocessed)) / plans["dataset_name"]
-    data = folder / PlansManager(plans).get_configuration(configuration).data_identifier
-    if not data.is_dir():
-        raise RetinaError(
-            f"no preprocessed data in {data}. Run: nnUNetv2_plan_and_preprocess -d {plans['dataset_name'][7:10]} "
-            f"-c {configuration}"
-        )
-    cases = infer_dataset_class(str(data)).get_identifiers(str(data))
-    folds.prepare_splits(folder, cases, protocol, fold)
 
 
 class nnUNetTrainerRETINA_encoder(nnUNetTrainerRETINA):

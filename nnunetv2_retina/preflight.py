@@ -1,0 +1,70 @@
+"""What a training needs, checked before nnU-Net makes a result folder; the protocol, written into the plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_retina import folds
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network import NetworkConfig
+from nnunetv2_retina.protocol import Protocol
+
+
+def check_device(device: torch.device) -> None:
+    """Refuse a GPU that is not there, which nnU-Net takes for granted."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RetinaError("no CUDA GPU is usable here. To train on the processor, add: -device cpu")
+
+
+def write_protocol_into(plans: dict[str, Any], configuration: str, protocol: Protocol, config: NetworkConfig) -> None:
+    """Put patch and batch size and the network into the plans, which nnU-Net saves and predicts with."""
+    resolved = PlansManager(plans).get_configuration(configuration)
+    if len(resolved.patch_size) != 2:
+        raise RetinaError(
+            f"configuration {configuration} has {len(resolved.patch_size)}D patches; the TransUNet is two-dimensional. "
+            "Train configuration 2d: volumes are then predicted slice by slice"
+        )
+    plans["configurations"][configuration].update(
+        patch_size=[protocol.patch_size, protocol.patch_size],
+        batch_size=protocol.batch_size,
+        architecture={
+            "network_class_name": "nnunetv2_retina.network.TransUNet",
+            "arch_kwargs": {"config": config.to_dict()},
+            "_kw_requires_import": [],
+        },
+    )
+
+
+def check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None) -> None:
+    if weights is None:
+        return
+    if labels.has_regions:
+        raise RetinaError(
+            'dataset.json, block "retina": class_weights cannot be used with region-based training, where a pixel has '
+            "several classes. Remove them"
+        )
+    if len(weights) != labels.num_segmentation_heads:
+        raise RetinaError(
+            f'dataset.json, block "retina": class_weights has {len(weights)} entries, but there are '
+            f"{labels.num_segmentation_heads} classes, background included. Give one weight a class"
+        )
+
+
+def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> None:
+    """Refuse a fold that cannot exist; make the file of splits where there is none."""
+    folder = Path(str(nnUNet_preprocessed)) / plans["dataset_name"]
+    data = folder / PlansManager(plans).get_configuration(configuration).data_identifier
+    if not data.is_dir():
+        raise RetinaError(
+            f"no preprocessed data in {data}. Run: nnUNetv2_plan_and_preprocess -d {plans['dataset_name'][7:10]} "
+            f"-c {configuration}"
+        )
+    cases = infer_dataset_class(str(data)).get_identifiers(str(data))
+    folds.prepare_splits(folder, cases, protocol, fold)
