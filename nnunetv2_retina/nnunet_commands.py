@@ -136,12 +136,14 @@ class TrainingProgress:
         self._values: dict[str, str] = {}
 
     def __call__(self, line: str) -> str | None:
-        """Take one line of output; give the summary where it ends an epoch."""
+        """Take one line of output; give the summary where it ends an epoch, and the cases of the final validation."""
         text = re.sub(r"^\S+ [\d:.]+: ", "", line.strip())
         if match := re.fullmatch(r"Epoch (\d+)", text):
             self._epoch = int(match[1])
             self._values = {}
             self._first = self._clock() if self._first is None else self._first
+        if text.startswith("predicting "):
+            return f"final validation: {text}"
         for name in ("train_loss", "val_loss", "Pseudo dice"):
             if text.startswith(name):
                 numbers = _NUMBER.findall(re.sub(r"float\d+", "", text[len(name) :]))

@@ -147,9 +147,13 @@ def test_training_output_becomes_a_line_an_epoch() -> None:
         stamp + "val_loss -1e-05",
         stamp + "Pseudo dice [np.float32(0.5), np.float32(nan)]",
         stamp + "Epoch time: 10.0 s",
+        stamp + "predicting train_03",
     ]
     said = [message for line in lines if (message := progress(line + "\n")) is not None]
-    assert said == ["epoch   1 of 4   loss 0.457   validation: loss -0.000, pseudo Dice 0.500 nan   30 s left"]
+    assert said == [
+        "epoch   1 of 4   loss 0.457   validation: loss -0.000, pseudo Dice 0.500 nan   30 s left",
+        "final validation: predicting train_03",
+    ]
 
 
 def test_output_without_epochs_says_nothing() -> None:
