@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -122,7 +123,8 @@ def _registration() -> Iterator[Finding]:
             f"unset {registration.SWITCH}, or export {registration.VARIABLE}={registration.external_folder()}",
         )
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints where it looks
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # nnU-Net prints where it looks
+            warnings.simplefilter("ignore")
             from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
             from nnunetv2_retina.trainers import nnUNetTrainerRETINA
