@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_retina import folds
@@ -54,6 +54,17 @@ def check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None)
         raise RetinaError(
             f'dataset.json, block "retina": class_weights has {len(weights)} entries, but there are '
             f"{labels.num_segmentation_heads} classes, background included. Give one weight a class"
+        )
+
+
+def check_channels(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+    """Refuse pre-trained weights, whose stem takes three channels (grey is repeated), for another number of them."""
+    manager = PlansManager(plans)
+    channels = determine_num_input_channels(manager, manager.get_configuration(configuration), dataset_json)
+    if channels not in (1, 3):
+        raise RetinaError(
+            f"the data set has {channels} channels, but pre-trained weights take one (grey) or three. Train "
+            "nnUNetTrainerTransUNet from random initialisation, or convert the data set to one channel"
         )
 
 

@@ -312,6 +312,14 @@ def test_class_weights_do_not_go_with_regions(workspace):
         train("nnUNetTrainerTransUNet_tiny", 903)
 
 
+def test_weights_do_not_go_with_two_channels(workspace, weights):
+    path = workspace / "nnUNet_preprocessed/Dataset901_test/dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"channel_names": {"0": "SE", "1": "BSE"}}))
+    with pytest.raises(RetinaError, match=r"the data set has 2 channels, but pre-trained weights take one"):
+        train("nnUNetTrainerRETINA_tiny", pretrained_weights=str(weights))
+    assert results(workspace) == []
+
+
 def test_3d_configuration_is_refused(workspace):
     path = workspace / "nnUNet_preprocessed/Dataset901_test/nnUNetPlans.json"
     plans = json.loads(path.read_text())
