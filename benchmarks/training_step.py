@@ -2,8 +2,8 @@
 
     python benchmarks/training_step.py [retina|base|tiny]
 
-Forward, loss, backward, clipping and SGD on 4 patches of 224 x 224. The two alternate, and the median ratio of the pairs
-is printed. Needs torch alone.
+Forward, loss, backward, clipping and SGD on 4 patches of 224 x 224. The two alternate, and the median ratio of the
+pairs is printed. Needs torch alone.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         self._load_hook: torch.utils.hooks.RemovableHandle | None = None
         if not plans.get("continue_training") and not is_validation_only():
             self._record = self._plan_transfer(config)
-        if self._weights is not None:
-            preflight.check_channels(plans, configuration, dataset_json)
+            if self._record["source"]:
+                preflight.check_channels(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.initial_lr = self.protocol.learning_rate
         self.weight_decay = 1e-4
