@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 SCRIPTS = Path(sys.executable).parent
-TINY = "-tr nnUNetTrainerRETINA_tiny -device cpu"
+TRAINER = "-tr nnUNetTrainerRETINA -device cpu"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def root(tmp_path_factory):
             for i in range(cases):
                 write(root / kind / part, f"{part}{i}", kind, 10 * cases + i)
     torch.manual_seed(0)
-    config = NetworkConfig.named("tiny")
+    config = NetworkConfig.named("retina")
     checkpoint.save(root / "pretrained.pth", TransUNet(1, 1, config).state_dict(), config)
     return root
 
@@ -83,7 +83,7 @@ def prepare(root: Path, dataset: int, kind: str, *options: str) -> Path:
     return root / "nnUNet_raw" / f"Dataset{dataset}_{kind}"
 
 
-def fold(root: Path, dataset: str, fold: int | str, trainer: str = "nnUNetTrainerRETINA_tiny") -> Path:
+def fold(root: Path, dataset: str, fold: int | str, trainer: str = "nnUNetTrainerRETINA") -> Path:
     return root / "nnUNet_results" / dataset / f"{trainer}__nnUNetPlans__2d" / f"fold_{fold}"
 
 
@@ -91,7 +91,7 @@ def fold(root: Path, dataset: str, fold: int | str, trainer: str = "nnUNetTraine
 def png(root):
     """PNG images, trained in fold 0 with -pretrained_weights."""
     raw = prepare(root, 921, "png")
-    type_in(root, f"nnUNetv2_train 921 2d 0 {TINY} -pretrained_weights {root / 'pretrained.pth'}")
+    type_in(root, f"nnUNetv2_train 921 2d 0 {TRAINER} -pretrained_weights {root / 'pretrained.pth'}")
     return raw
 
 
@@ -110,7 +110,7 @@ def test_prediction_equals_validation(root, png):
     assert cases
     for case in cases:
         shutil.copy(png / "imagesTr" / f"{case}_0000.png", images)
-    type_in(root, f"nnUNetv2_predict -i {images} -o {root / 'again'} -d 921 -c 2d -f 0 {TINY}")
+    type_in(root, f"nnUNetv2_predict -i {images} -o {root / 'again'} -d 921 -c 2d -f 0 {TRAINER}")
     for case in cases:
         again = imread(root / "again" / f"{case}.png")
         np.testing.assert_array_equal(again, imread(validation / f"{case}.png"))
@@ -120,7 +120,7 @@ def test_validation_can_be_repeated(root, png):
     validation = fold(root, png.name, 0) / "validation"
     before = {path.name: imread(path) for path in validation.glob("*.png")}
     shutil.rmtree(validation)
-    type_in(root, f"nnUNetv2_train 921 2d 0 {TINY} --val")
+    type_in(root, f"nnUNetv2_train 921 2d 0 {TRAINER} --val")
     for name, mask in before.items():
         np.testing.assert_array_equal(imread(validation / name), mask)
 
@@ -133,28 +133,28 @@ def test_model_folder_of_another_process(root, png):
 
 
 def test_fold_all_with_the_variable_then_continue(root, png):
-    type_in(root, f"nnUNetv2_train 921 2d all {TINY}", RETINA_WEIGHTS=str(root / "pretrained.pth"))
+    type_in(root, f"nnUNetv2_train 921 2d all {TRAINER}", RETINA_WEIGHTS=str(root / "pretrained.pth"))
     ended = fold(root, png.name, "all") / "checkpoint_final.pth"
     state = torch.load(ended, weights_only=False)
     assert state["init_args"]["retina"]["transfer"]["named_by"] == "$RETINA_WEIGHTS"
-    shown = type_in(root, f"nnUNetv2_train 921 2d all {TINY} --c")
+    shown = type_in(root, f"nnUNetv2_train 921 2d all {TRAINER} --c")
     assert "Validation complete" in shown
     assert "NO PRE-TRAINED WEIGHTS" not in shown
 
 
 def test_float_tiff_without_weights(root):
     raw = prepare(root, 922, "tiff")
-    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TINY}")
+    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TRAINER}")
     assert "NO PRE-TRAINED WEIGHTS" in shown
-    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TINY}")
+    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TRAINER}")
     for path in (raw / "labelsTs").iterdir():
         assert imread(root / "tiffs" / path.name).shape == imread(path).shape
 
 
 def test_volumes(root):
     raw = prepare(root, 923, "volume", "--spacing 40 4 4")
-    type_in(root, f"nnUNetv2_train 923 2d 0 {TINY} -pretrained_weights {root / 'pretrained.pth'}")
-    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'volumes'} -d 923 -c 2d -f 0 {TINY}")
+    type_in(root, f"nnUNetv2_train 923 2d 0 {TRAINER} -pretrained_weights {root / 'pretrained.pth'}")
+    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'volumes'} -d 923 -c 2d -f 0 {TRAINER}")
     for path in (raw / "labelsTs").iterdir():
         predicted, wanted = sitk.ReadImage(root / "volumes" / path.name), sitk.ReadImage(path)
         assert predicted.GetSize() == wanted.GetSize()
