@@ -182,6 +182,9 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Nothing: the network has one output."""
 
+    def plot_network_architecture(self) -> None:
+        """Nothing: nnU-Net's plot needs a package that no longer installs, and says so at every start."""
+
     # ---- training
 
     def _build_loss(self) -> nn.Module:
