@@ -52,7 +52,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
     """2D TransUNet of size ``retina`` whose transformer blocks come from pre-training and stay frozen.
 
     SGD, learning rate 0.003, momentum 0.9, weight decay 1e-4, polynomial decay 0.9 at every iteration; half cross
-    entropy, half Dice (FACTS of the paper and its released code); nnU-Net's augmentation. Iterations, batch and patch
+    entropy, half Dice, as in the released code; nnU-Net's augmentation. Iterations, batch and patch
     size and class weights (and another learning rate) come from ``dataset.json["retina"]``.
 
     Raises:
