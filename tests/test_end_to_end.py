@@ -47,8 +47,8 @@ def write(folder: Path, name: str, kind: str, seed: int) -> None:
     if kind == "volume":
         slices = [blobs(seed + 100 * z) for z in range(3)]
         image, mask = (np.stack(arrays) for arrays in zip(*slices, strict=True))
-        tifffile.imwrite(folder / "images" / f"{name}.tif", image)
-        tifffile.imwrite(folder / "masks" / f"{name}.tif", mask)
+        tifffile.imwrite(folder / "images" / f"{name}.tif", image, photometric="minisblack")
+        tifffile.imwrite(folder / "masks" / f"{name}.tif", mask, photometric="minisblack")
         return
     image, mask = blobs(seed)
     if kind == "tiff":
