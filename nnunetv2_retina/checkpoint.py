@@ -109,10 +109,9 @@ def _load_file(path: Path) -> Any:
         except pickle.UnpicklingError:
             return torch.load(path, map_location="cpu", weights_only=False)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise RetinaError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch checkpoint: it is truncated, damaged "
-            f"or of another kind. Copy or download it again. ({type(error).__name__}: {reason})"
+            "or of another kind. Copy or download it again"
         ) from error
 
 
