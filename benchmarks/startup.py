@@ -31,7 +31,7 @@ def main() -> None:
     import nnunetv2_retina
 
     root = os.path.dirname(os.path.dirname(nnunetv2_retina.__file__))
-    path = f"import sys; sys.path.append({root!r}); "
+    path = f"import os, sys; sys.path.append({root!r}); "  # site imports os at every start
     for code in ("", HOOK):
         seconds(path + code)  # bytecode and file caches
     pairs = [(seconds(path), seconds(path + HOOK)) for _ in range(PAIRS)]

@@ -33,7 +33,7 @@ def quickstart(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="retina_quickstart",
         description="Run the whole chain on generated EM-like volumes, or on images of your own: convert, preprocess, "
-        "train a tiny network, predict images that were held out, score and draw them. Three to six minutes on "
+        "train a tiny network, predict images that were held out, score and draw them. Two to six minutes on "
         "two CPU cores. Everything goes into one folder; nnU-Net's own folders are not touched.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -29,7 +29,7 @@ _PREDICTIONS = "predictions"
 
 @dataclass(frozen=True)
 class QuickstartSettings:
-    """How large and how long; the defaults take three to six minutes on two CPU cores.
+    """How large and how long; the defaults take two to six minutes on two CPU cores.
 
     Raises:
         RetinaError: for a number out of its range.
