@@ -55,7 +55,9 @@ class Protocol:
         if self.inference not in INFERENCE_MODES:
             problems.append(f"inference is {self.inference!r}; expected one of {', '.join(INFERENCE_MODES)}")
         if problems:
-            raise RetinaError(f'dataset.json, block "{BLOCK}": ' + "; ".join(problems) + ". Correct it there.")
+            raise RetinaError(
+                f'training settings (block "{BLOCK}" of dataset.json): {"; ".join(problems)}. Correct them'
+            )
 
     def _number_problems(self) -> list[str]:
         problems = []
