@@ -10,8 +10,7 @@ from pathlib import Path
 
 from dataset_conversion.hdf5_files import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
 from dataset_conversion.image_files import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
-from dataset_conversion.pixel_checks import shorten
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 
 MASK_FOLDERS = ("masks", "labels")
 EXPECTED = (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_conversion.pixel_checks import check_values, integer_label, shorten
+from dataset_conversion.pixel_checks import check_values, integer_label
 from dataset_conversion.spec import BACKGROUND, IGNORE, Array
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 
 ANY = "any"
 MAX_FOUND_CLASSES = 32

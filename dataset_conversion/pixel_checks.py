@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from dataset_conversion.spec import Array
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 
 _TABLE_SIZE = 1 << 16
 AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
@@ -93,13 +92,6 @@ def check_values(label: Array, declared: Iterable[int], case: str, advice: str =
         f"case {case}: label value {value} is not declared ({counts[value]} voxels, the first at {where}{others}); "
         f"expected {shorten(allowed, 12)}. {advice}".rstrip()
     )
-
-
-def shorten(values: Iterable[Any], limit: int = 5) -> str:
-    """The first few values, then how many more there are."""
-    items = [str(value) for value in values]
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
 
 
 def check_image(image: Array, case: str) -> None:

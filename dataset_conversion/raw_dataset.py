@@ -20,11 +20,11 @@ import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
 from dataset_conversion.case_files import NIFTI, file_ending, write_array
-from dataset_conversion.pixel_checks import AXES, check_image, check_values, integer_label, shorten, storable_image
+from dataset_conversion.pixel_checks import AXES, check_image, check_values, integer_label, storable_image
 from dataset_conversion.spec import Array, Case, DatasetSpec
 from dataset_conversion.target_folder import atomic_folder, check_free, raw_root
 from nnunetv2_retina import __version__
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.protocol import BLOCK, Protocol
 
 __all__ = ["REPORT", "Case", "CaseRecord", "DatasetSpec", "write_raw_dataset"]

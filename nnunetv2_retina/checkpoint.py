@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_retina import __version__
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.network import NetworkConfig
 
 FORMAT_VERSION = 1
@@ -91,7 +91,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     content = _load_file(path)
     weights = content.get("network_weights") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise RetinaError(f"{path} holds no network_weights ({_what_it_holds(content)}). {_advice(content)}")
+        names = content if isinstance(content, Mapping) else ()
+        raise RetinaError(f"{path} holds no network_weights ({_what_it_holds(content)}). {advice(names)}")
     retina = content.get("retina") or content.get("init_args", {}).get("retina") or {}
     version = retina.get("format_version", FORMAT_VERSION)
     if version > FORMAT_VERSION:
@@ -118,14 +119,14 @@ def _load_file(path: Path) -> Any:
 def _what_it_holds(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f"it holds a {type(content).__name__}"
-    names = [str(key) for key in content]
-    return "its entries are " + ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"its entries are {shorten(content, 3)}"
 
 
-def _advice(content: Any) -> str:
-    if isinstance(content, Mapping) and any("hybrid_model" in str(key) for key in content):
+def advice(names: Iterable[object]) -> str:
+    """What to do with a file whose tensors or entries have these names, none of which was expected."""
+    if any("hybrid_model" in str(name) for name in names):
         return (
             "These are the names of the authors' release: translate them with "
             "nnunetv2_retina.transfer.from_published and write the result with nnunetv2_retina.checkpoint.save."
         )
-    return 'Expected {"network_weights": {name: tensor}}, as RETINA\'s pre-training and nnU-Net write it.'
+    return 'Expected {"network_weights": {name: tensor}}, as RETINA\'s pre-training and trainers write it.'

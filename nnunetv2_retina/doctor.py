@@ -115,7 +115,7 @@ def _space(name: str, folder: Path) -> Finding:
 
 
 def _registration() -> Iterator[Finding]:
-    if os.environ.get(registration.SWITCH, "1").strip().lower() in registration.OFF:
+    if registration.switched_off():
         yield Finding(
             "note",
             "registration",
@@ -151,10 +151,10 @@ def _registration() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from nnunetv2_retina import checkpoint, transfer
-    from nnunetv2_retina.weights_option import VARIABLE
+    from nnunetv2_retina.weights_option import VARIABLE, requested_weights
 
-    path = os.environ.get(VARIABLE, "").strip()
-    if not path:
+    request = requested_weights()
+    if request is None:
         yield Finding(
             "note",
             "weights",
@@ -163,10 +163,10 @@ def _weights() -> Iterator[Finding]:
         )
         return
     try:
-        stored = checkpoint.load(os.path.expanduser(path))
+        stored = checkpoint.load(request.path)
         shapes = {key: tuple(value.shape) for key, value in stored.weights.items()}
         size = transfer.describe_size(shapes)
     except RetinaError as error:
         yield Finding("wrong", "weights", str(error), f"set ${VARIABLE} to another file, or unset it")
         return
-    yield Finding("ok", "weights", f"{path}: {size}; for {transfer.trainer_for(shapes)} and its variants")
+    yield Finding("ok", "weights", f"{request.path}: {size}; for {transfer.trainer_for(shapes)} and its variants")

@@ -1,5 +1,14 @@
-"""The one exception type for what a user can put right. The command line prints its text without a traceback."""
+"""The one exception type for what a user can put right, and how its texts list things."""
+
+from collections.abc import Iterable
 
 
 class RetinaError(ValueError):
     """Wrong input or a wrong setting. The text says what was got, what was expected and what to do."""
+
+
+def shorten(values: Iterable[object], limit: int = 5) -> str:
+    """The first few values, then how many more there are."""
+    items = [str(value) for value in values]
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

@@ -10,7 +10,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_retina.checkpoint import replacing
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.protocol import Protocol
 
 MAX_FOLDS = 5
@@ -30,7 +30,7 @@ def make_splits(cases: Sequence[str], protocol: Protocol) -> list[Split]:
     if unknown:
         raise RetinaError(
             f'dataset.json, block "retina": groups or folds name {unknown[0]!r}, which is no training case; '
-            f"the training cases are {_some(sorted(cases))}"
+            f"the training cases are {shorten(sorted(cases))}"
         )
     if protocol.folds is not None:
         return [dict(fold) for fold in protocol.folds]
@@ -72,7 +72,7 @@ def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold:
 
 def _available(splits: Sequence[Split], cases: Sequence[str], path: Path) -> str:
     if not splits:
-        return f"the training cases ({_some(sorted(cases))}) are one volume, which cannot be split. Train fold all"
+        return f"the training cases ({shorten(sorted(cases))}) are one volume, which cannot be split. Train fold all"
     source = f"in {path}" if path.is_file() else f"of {len(cases)} training cases"
     return f"the folds {source} are {', '.join(str(i) for i in range(len(splits)))} (and all)"
 
@@ -86,7 +86,3 @@ def _check_volumes_together(split: Split, groups: Mapping[str, str], path: Path)
                 f"from {groups[case]}: the validation would be too good. Delete that file; the next training makes one "
                 "that keeps volumes together"
             )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -70,14 +70,14 @@ class NetworkConfig:
         Raises:
             ValueError: for another name.
         """
-        if name not in _NAMED:
-            raise ValueError(f"unknown network size {name!r}; there are {', '.join(_NAMED)}")
-        return _NAMED[name]
+        if name not in SIZES:
+            raise ValueError(f"unknown network size {name!r}; there are {', '.join(SIZES)}")
+        return SIZES[name]
 
     @property
     def name(self) -> str | None:
         """The size's name, whatever its position grid and dropout; None for sizes without one."""
-        for name, config in _NAMED.items():
+        for name, config in SIZES.items():
             if replace(self, grid_size=config.grid_size, dropout=config.dropout) == config:
                 return name
         return None
@@ -99,7 +99,7 @@ class NetworkConfig:
         return cls(**values)
 
 
-_NAMED = {
+SIZES = {
     "retina": NetworkConfig(),
     "base": NetworkConfig(embed_dim=768, mlp_dim=3072),
     "tiny": NetworkConfig(

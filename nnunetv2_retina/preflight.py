@@ -43,6 +43,7 @@ def write_protocol_into(plans: dict[str, Any], configuration: str, protocol: Pro
 
 
 def check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None) -> None:
+    """Refuse class weights that do not fit the labels, or go with regions."""
     if weights is None:
         return
     if labels.has_regions:

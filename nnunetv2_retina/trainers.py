@@ -167,7 +167,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.SGD(trained, self.initial_lr, momentum=0.9, weight_decay=self.weight_decay)
         # Counted in epochs, as nnU-Net does, with fractions: train_step moves on at every iteration.
-        epochs = self.protocol.iterations / self.num_iterations_per_epoch
+        epochs = self.protocol.iterations / self.protocol.iterations_per_epoch
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, epochs)
 
     def _plain_network(self) -> TransUNet:
@@ -254,7 +254,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One iteration at its own learning rate; on processors that multiply bfloat16, under autocast."""
-        self.lr_scheduler.step(self._iteration / min(self.protocol.iterations_per_epoch, self.protocol.iterations))
+        self.lr_scheduler.step(self._iteration / self.protocol.iterations_per_epoch)
         self._iteration += 1
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_bfloat16()):
             return super().train_step(batch)

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nnunetv2_retina.checkpoint import advice
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.network import SIZES, NetworkConfig, TransUNet
 
 HEAD = ".seg_layers."
 """What marks the keys of the head, here and in nnU-Net's loader."""
@@ -139,7 +140,7 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
     if missing:
         raise RetinaError(
             f"{source} does not hold a TransUNet: {len(missing)} of {len(expected)} tensors are missing, "
-            f"the first is {missing[0]}. {_hint_for_names(got)}"
+            f"the first is {missing[0]}. {advice(got)}"
         )
     wrong = [key for key in expected if got[key] != expected[key]]
     if wrong:
@@ -166,8 +167,8 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def trainer_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The RETINA trainer whose network has these shapes."""
-    suffix = {"base": "_base", "tiny": "_tiny"}.get(_size_name(shapes) or "", "")
-    return f"nnUNetTrainerRETINA{suffix}"
+    name = _size_name(shapes)
+    return f"nnUNetTrainerRETINA_{name}" if name in ("base", "tiny") else "nnUNetTrainerRETINA"
 
 
 _SIZE_KEYS = {"embedding.pos_embed", "transformer.blocks.0.mlp.fc1.weight"}
@@ -182,32 +183,18 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
 
 def _size_name(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     dim, mlp, depth, _ = _sizes(shapes)
-    for name in ("retina", "base", "tiny"):
-        config = NetworkConfig.named(name)
+    for name, config in SIZES.items():
         if (config.embed_dim, config.mlp_dim, config.depth) == (dim, mlp, depth):
             return name
     return None
 
 
-def _hint_for_names(keys: Mapping[str, Any]) -> str:
-    if any("transformer.embeddings.hybrid_model" in key for key in keys):
-        return (
-            "It has the names of the authors' release: convert it with nnunetv2_retina.transfer.from_published and "
-            "nnunetv2_retina.checkpoint.save first."
-        )
-    return "Give a checkpoint that RETINA's pre-training or one of its trainers wrote."
-
-
-# Published name -> ours, tried in this order; a key that fits none is an error, None drops it on purpose.
-_PUBLISHED: tuple[tuple[str, str | None], ...] = (
+# Published name -> ours, tried in this order; a key that fits none (and is no unit of the CNN) is an error.
+_PUBLISHED = (
     (r"transformer\.embeddings\.position_embeddings", "embedding.pos_embed"),
     (r"transformer\.embeddings\.patch_embeddings\.(weight|bias)", r"embedding.proj.\1"),
     (r"transformer\.embeddings\.hybrid_model\.root\.conv\.weight", "cnn.stem.0.weight"),
     (r"transformer\.embeddings\.hybrid_model\.root\.gn\.(weight|bias)", r"cnn.stem.1.\1"),
-    (
-        r"transformer\.embeddings\.hybrid_model\.body\.block(?P<stage>\d)\.unit(?P<unit>\d+)\.(?P<rest>.+)",
-        r"cnn.stages.{stage}.{unit}.{rest}",
-    ),
     (r"transformer\.encoder\.layer\.(\d+)\.attention_norm\.(\w+)", r"transformer.blocks.\1.norm1.\2"),
     (r"transformer\.encoder\.layer\.(\d+)\.ffn_norm\.(\w+)", r"transformer.blocks.\1.norm2.\2"),
     (r"transformer\.encoder\.layer\.(\d+)\.ffn\.(fc\d)\.(\w+)", r"transformer.blocks.\1.mlp.\2.\3"),
@@ -219,6 +206,8 @@ _PUBLISHED: tuple[tuple[str, str | None], ...] = (
     (r"FinalDecoder\.conv1\.(weight|bias)", r"decoder.seg_layers.0.\1"),
     (r"segmentation_head\.0\.(weight|bias)", r"decoder.seg_layers.0.\1"),
 )
+# The CNN's units are counted from 1 there and from 0 here.
+_UNIT = r"transformer\.embeddings\.hybrid_model\.body\.block(\d)\.unit(\d+)\.(.+)\.(\w+)"
 _UNIT_PARTS = {"gn1": "norm1", "gn2": "norm2", "gn3": "norm3", "downsample": "shortcut.0", "gn_proj": "shortcut.1"}
 
 
@@ -249,22 +238,16 @@ def from_published(state_dict: StateDict, num_heads: int | None = None) -> tuple
 
 
 def _translate(key: str) -> str:
+    if match := re.fullmatch(_UNIT, key):
+        stage, unit, part, parameter = match.groups()
+        return f"cnn.stages.{int(stage) - 1}.{int(unit) - 1}.{_UNIT_PARTS.get(part, part)}.{parameter}"
     for pattern, ours in _PUBLISHED:
-        match = re.fullmatch(pattern, key)
-        if match and ours is not None:
-            if "stage" in match.groupdict():
-                return _translate_unit(match)
+        if match := re.fullmatch(pattern, key):
             return match.expand(ours)
     raise RetinaError(
         f"unknown tensor {key!r}: not a state dict of the authors' release (BaderLab/RETINA). "
         "Expected names such as transformer.encoder.layer.0.attn.query.weight."
     )
-
-
-def _translate_unit(match: re.Match[str]) -> str:
-    part, _, parameter = match["rest"].rpartition(".")
-    part = _UNIT_PARTS.get(part, part)
-    return f"cnn.stages.{int(match['stage']) - 1}.{int(match['unit']) - 1}.{part}.{parameter}"
 
 
 def _published_config(weights: StateDict, num_heads: int) -> NetworkConfig:

@@ -14,7 +14,6 @@ import os
 
 VARIABLE = "nnUNet_extTrainer"
 SWITCH = "RETINA_REGISTER"
-OFF = ("0", "false", "no", "off")
 
 
 def external_folder() -> str:
@@ -22,9 +21,14 @@ def external_folder() -> str:
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "external")
 
 
+def switched_off() -> bool:
+    """Whether the user has switched the registration off."""
+    return os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "no", "off")
+
+
 def register() -> None:
     """Append the folder to ``$nnUNet_extTrainer``; whatever the user has set stays, and comes first."""
-    if os.environ.get(SWITCH, "1").strip().lower() in OFF:
+    if switched_off():
         return
     paths = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
     if external_folder() not in paths:
