@@ -276,12 +276,14 @@ class TransUNet(nn.Module):
         self.transformer = Transformer(self.config)
         self.decoder = Decoder(self.config, self.cnn.skip_channels, num_classes)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, skip_factors: Tensor | None = None) -> Tensor:
         """Compute the logits.
 
         Args:
             image: (B, in_channels, H, W) float, normalised; H, W >= 16, equal or not, multiples of 16 or not (the
                 image is mirrored at its lower and right border up to the next multiple, the output cropped back).
+            skip_factors: (B, 3) float, what each image's skip connections are multiplied with, deepest first; None:
+                nothing. Pre-training can switch skips off with it.
 
         Returns:
             (B, num_classes, H, W) float32, under autocast too.
@@ -297,6 +299,8 @@ class TransUNet(nn.Module):
         if self.in_channels == 1:
             image = image.expand(-1, 3, -1, -1)
         features, skips = self.cnn(image)
+        if skip_factors is not None:
+            skips = [skip * skip_factors[:, i, None, None, None] for i, skip in enumerate(skips)]
         tokens = self.transformer(self.embedding(features))
         grid = tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
         return self.decoder(grid, skips)[..., :height, :width].float()

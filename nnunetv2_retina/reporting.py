@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,10 @@ OUTCOMES = {
 CLASS_COLOURS = ("#009E73", "#E69F00", "#CC79A7", "#0072B2", "#F0E442", "#D55E00", "#56B4E9")
 """One for each foreground class, repeated if there are more."""
 
+_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00")
+_IGNORE_COLOUR = "#FF00FF"
 _OPACITY = 0.5
+_SHEET_DPI = 150
 _PANEL_INCHES = 3.2
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
@@ -51,6 +54,17 @@ class OverlayRow:
     truth: NDArray[Any]
     """Label values, whole numbers; 0 is background."""
     prediction: NDArray[Any]
+    """Label values, whole numbers; 0 is background."""
+
+
+@dataclass(frozen=True)
+class LabelledSlice:
+    """One entry of a label sheet; the arrays are (Y, X) and of one shape."""
+
+    title: str
+    image: NDArray[Any]
+    """Grey levels of any real type; the contrast is stretched for display."""
+    label: NDArray[Any]
     """Label values, whole numbers; 0 is background."""
 
 
@@ -111,6 +125,112 @@ def overlay_sheet(
     handles = [Patch(color=colour, label=class_names[label]) for label, colour in colours.items()]
     handles += [Patch(color=colour, label=name) for name, colour in outcomes.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    """As long as ``x``; NaN leaves a gap."""
+
+
+def curves(
+    path: str | Path, panels: Mapping[str, Sequence[Curve]], x_label: str, logarithmic: Collection[str] = ()
+) -> None:
+    """Write a PNG with a panel above the other, all over the same axis.
+
+    Args:
+        path: file to write; its folder exists.
+        panels: label of the vertical axis -> the panel's lines.
+        x_label: of the common axis.
+        logarithmic: labels of the panels whose axis is logarithmic, where all values are above 0.
+    """
+    figure = Figure(figsize=(8, 2.6 * len(panels)), layout="constrained")
+    for axis, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
+        for number, line in enumerate(lines):
+            colour = _LINE_COLOURS[number % len(_LINE_COLOURS)]
+            axis.plot(line.x, line.y, label=line.name, color=colour, marker="." if len(line.x) < 30 else None)
+        if label in logarithmic and all(value > 0 for line in lines for value in line.y if value == value):
+            axis.set_yscale("log")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        if len(lines) > 1:
+            axis.legend(fontsize=8)
+    axis.set_xlabel(x_label)
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> None:
+    """Write a PNG with a row per image and a titled column per kind of picture.
+
+    The columns of a row share one grey scale, that of the last picture whose title is not a difference (begins with
+    ``|``); differences are shown from 0, white, to the width of that scale, black.
+
+    Args:
+        path: file to write; its folder exists.
+        columns: title -> (rows, Y, X), any real type.
+        names: one a row.
+    """
+    figure = Figure(figsize=(2.6 * len(columns), 2.75 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), len(columns), squeeze=False)
+    reference = [stack for title, stack in columns.items() if not title.startswith("|")][-1]
+    for row, (name, axes) in enumerate(zip(names, panels, strict=True)):
+        low, high = np.percentile(reference[row], (0.5, 99.5))
+        for axis, (title, stack) in zip(axes, columns.items(), strict=True):
+            limits = ("gray_r", 0, high - low) if title.startswith("|") else ("gray", low, high)
+            axis.imshow(stack[row], cmap=limits[0], vmin=limits[1], vmax=limits[2], interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title(title, fontsize=10)
+        axes[0].set_ylabel(name, fontsize=6)
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def label_sheet(
+    path: Path, slices: Sequence[LabelledSlice], class_names: Mapping[int, str], ignore: int | None = None
+) -> None:
+    """Write a PNG with two entries a row, each the image and the image under its labels.
+
+    Args:
+        path: File to write; its folder exists.
+        slices: What to show, row by row.
+        class_names: Foreground label value -> its name for the legend.
+        ignore: Label value of pixels nobody annotated; None: no such value.
+
+    Raises:
+        RetinaError: if there is no slice, or image and label of one differ in shape.
+    """
+    if not slices:
+        raise RetinaError("a label sheet needs at least one labelled slice.")
+    for entry in slices:
+        if entry.image.ndim != 2 or entry.image.shape != entry.label.shape:
+            shapes = f"{entry.image.shape} and {entry.label.shape}"
+            raise RetinaError(f"{entry.title}: image and label are {shapes}; expected one (y, x) shape.")
+    colours = {label: CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, label in enumerate(sorted(class_names))}
+    handles = [Patch(color=colour, label=class_names[label]) for label, colour in colours.items()]
+    if ignore is not None:
+        colours |= {ignore: _IGNORE_COLOUR}
+        handles.append(Patch(color=_IGNORE_COLOUR, label="ignored (not annotated)"))
+    rows = [slices[i : i + 2] for i in range(0, len(slices), 2)]
+    heights = [max(entry.image.shape[0] / entry.image.shape[1] for entry in row) for row in rows]
+    inches = (4 * _PANEL_INCHES, sum(heights) * _PANEL_INCHES + 0.3 * len(rows) + 0.5)
+    figure = Figure(figsize=inches, layout="constrained")
+    panels = figure.subplots(len(rows), 4, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axis in panels.flat:
+        axis.set_axis_off()
+    for row, axes in zip(rows, panels, strict=True):
+        for i, entry in enumerate(row):
+            grey = stretch(entry.image)
+            axes[2 * i].imshow(colour_in(grey, entry.label, {}), interpolation="nearest")
+            axes[2 * i + 1].imshow(colour_in(grey, entry.label, colours), interpolation="nearest")
+            axes[2 * i].set_title(entry.title, fontsize=10, loc="left")
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    figure.set_dpi(_SHEET_DPI)
     FigureCanvasAgg(figure).print_png(str(path))
 
 

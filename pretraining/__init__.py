@@ -1,0 +1,1 @@
+"""Pre-training without labels: ``retina_pretrain``. Imports torch and NumPy, never nnU-Net."""
