@@ -1,7 +1,8 @@
 """The only place that writes and reads checkpoints: whole files under final names, with a description of themselves.
 
-A weights file is ``{"network_weights": {name: tensor}, "retina": {...}}``: plain tensors and builtins, so it loads with
-``weights_only=True``, and nnU-Net's ``-pretrained_weights`` takes it as it is. Needs torch alone.
+A weights file is ``{"network_weights": {name: tensor}, "retina": {...}}``, with a third entry ``"training"`` while its
+run can be continued: plain tensors and builtins, so it loads with ``weights_only=True``, and nnU-Net's
+``-pretrained_weights`` takes it as it is. Needs torch alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Checkpoint:
     weights: dict[str, Tensor]
     retina: dict[str, Any] = field(default_factory=dict)
     """What the file says of itself; empty for files of other origin."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What continuing the run needs beyond the weights (optimiser, position, ...); empty in finished files."""
 
     @property
     def fingerprint(self) -> str:
@@ -60,7 +63,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def save(
-    path: str | os.PathLike[str], weights: Mapping[str, Tensor], config: NetworkConfig, **description: Any
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    config: NetworkConfig,
+    training: Mapping[str, Any] | None = None,
+    **description: Any,
 ) -> None:
     """Write a weights file.
 
@@ -68,12 +75,32 @@ def save(
         path: its final name; it never holds a half-written file.
         weights: ``TransUNet.state_dict()``, on any device.
         config: the network's sizes.
+        training: what continuing the run needs, as tensors and builtins; a third entry of the file, "training".
         description: what made the weights: plain numbers, texts, lists and dicts (recipe, step, epoch, ...).
+
+    Raises:
+        RetinaError: if it cannot be written; an earlier file of that name is then as it was.
     """
     retina = {"format_version": FORMAT_VERSION, "version": __version__, "network": config.to_dict(), **description}
     plain = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-    with replacing(path) as temporary:
-        torch.save({"network_weights": plain, "retina": retina}, temporary)
+    content: dict[str, Any] = {"network_weights": plain, "retina": retina}
+    if training is not None:
+        content["training"] = dict(training)
+    try:
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        earlier = "The file of that name is still the earlier one. " if os.path.exists(path) else ""
+        raise RetinaError(
+            f"{path} cannot be written ({_reason(error)}). {earlier}See that the folder exists, is writable and has "
+            f"{sum(value.nbytes for value in plain.values()) * (3 if training else 1) / 2**20:,.0f} MiB free"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0]
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -88,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise RetinaError(f"no checkpoint at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
-    content = _load_file(path)
+    content = read_file(path)
     weights = content.get("network_weights") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         names = content if isinstance(content, Mapping) else ()
@@ -100,10 +127,15 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} has format version {version}; this is nnunetv2-retina {__version__}, which reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
-    return Checkpoint(path, dict(weights), dict(retina))
+    return Checkpoint(path, dict(weights), dict(retina), dict(content.get("training") or {}))
 
 
-def _load_file(path: Path) -> Any:
+def read_file(path: Path) -> Any:
+    """What ``torch.load`` makes of a file, on the CPU.
+
+    Raises:
+        RetinaError: if it is truncated, damaged or of another kind.
+    """
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -123,10 +155,13 @@ def _what_it_holds(content: Any) -> str:
 
 
 def advice(names: Iterable[object]) -> str:
-    """What to do with a file whose tensors or entries have these names, none of which was expected."""
-    if any("hybrid_model" in str(name) for name in names):
-        return (
-            "These are the names of the authors' release: translate them with "
-            "nnunetv2_retina.transfer.from_published and write the result with nnunetv2_retina.checkpoint.save."
-        )
-    return 'Expected {"network_weights": {name: tensor}}, as RETINA\'s pre-training and trainers write it.'
+    """What to do with a file whose tensors or entries have these names, which are not the expected ones."""
+    texts = [str(name) for name in names]
+    if any("hybrid_model" in text for text in texts):
+        return "These are the names of the authors' release. Run: retina_import_weights IN OUT, and give OUT."
+    if any(text.startswith(("cnn.stem.", "transformer.blocks.")) for text in texts):
+        return "Expected every tensor of one network, as RETINA's pre-training and trainers write it."
+    return (
+        'Expected {"network_weights": {name: tensor}}, as RETINA\'s pre-training and trainers write it. For published '
+        "RETINA or ImageNet weights run: retina_import_weights IN OUT, and give OUT."
+    )

@@ -106,3 +106,28 @@ def doctor(argv: Sequence[str] | None = None) -> int:
             print(f"{'':6}{'':21}-> {finding.advice}", flush=True)
     print(f"\n{wrong} to put right" if wrong else "\nEverything that is needed is there.")
     return 1 if wrong else 0
+
+
+def import_weights(argv: Sequence[str] | None = None) -> int:
+    """``retina_import_weights``: see ``nnunetv2_retina.import_weights``. Says what became of every tensor."""
+    from nnunetv2_retina.import_weights import advise, import_weights, summarise
+
+    parser = argparse.ArgumentParser(
+        prog="retina_import_weights",
+        description="Turn weights of other origin into a checkpoint for nnUNetv2_train -pretrained_weights: published "
+        "RETINA weights, the ImageNet-21k hybrid R50+ViT-B_16 (.npz of the authors, or timm's), or a checkpoint of "
+        "RETINA or nnU-Net with another position grid; PyTorch, .npz or .safetensors.",
+    )
+    parser.add_argument("source", type=Path, metavar="IN", help="the weights file")
+    parser.add_argument("target", type=Path, metavar="OUT", help="the checkpoint to write, for example weights.pth")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        imported = import_weights(arguments.source, arguments.target, arguments.overwrite)
+        print(f"{arguments.source}: {imported.kind}")
+        for line in summarise(imported.steps):
+            print(line)
+        print(advise(imported))
+
+    return guarded(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_retina import folds
+from nnunetv2_retina import checkpoint, folds, transfer
+from nnunetv2_retina.checkpoint import Checkpoint
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network import NetworkConfig
+from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.transfer import Scope
+from nnunetv2_retina.weights_option import WeightsRequest
 
 
 def check_device(device: torch.device) -> None:
@@ -66,6 +70,33 @@ def check_channels(plans: dict[str, Any], configuration: str, dataset_json: dict
         raise RetinaError(
             f"the data set has {channels} channels, but pre-trained weights take one (grey) or three. Train "
             "nnUNetTrainerTransUNet from random initialisation, or convert the data set to one channel"
+        )
+
+
+def check_weights(request: WeightsRequest, config: NetworkConfig, scope: Scope) -> Checkpoint:
+    """Read the weights file that a training starts from; refuse one that nnU-Net or the transfer could not use."""
+    source = f"{request.path} ({request.origin})"
+    path = Path(request.path)
+    if path.is_file() and path.suffix in (".npz", ".safetensors"):
+        raise RetinaError(f"{source} is no PyTorch checkpoint. Run: retina_import_weights IN OUT, and give OUT")
+    stored = checkpoint.load(path)
+    with torch.device("meta"):
+        reference = TransUNet(1, 1, config)
+    transfer.check_compatible(stored.weights, reference, source)
+    _check_trained(stored.retina, scope, config, source)
+    return stored
+
+
+def _check_trained(retina: Mapping[str, Any], scope: Scope, config: NetworkConfig, source: str) -> None:
+    """Refuse to freeze what the weights file holds at its random initialisation."""
+    trained = transfer.trained_prefixes(retina)
+    untrained = [prefix for prefix in scope.frozen if not prefix.startswith(trained)]
+    if untrained:
+        suffix = "" if config.name in (None, "retina") else f"_{config.name}"
+        raise RetinaError(
+            f"{source} holds trained values of {', '.join(trained)} alone, but scope {scope.name} takes and freezes "
+            f"{', '.join(untrained)}, which would stay random. Use nnUNetTrainerRETINA_full{suffix}, which freezes "
+            "nothing, or weights that were trained there"
         )
 
 

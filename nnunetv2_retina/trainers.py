@@ -124,12 +124,9 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
             return record
         if request is None:
             return record
-        stored = checkpoint.load(request.path)
-        with torch.device("meta"):
-            reference = TransUNet(1, 1, config)
-        transfer.check_compatible(stored.weights, reference, f"{request.path} ({request.origin})")
+        stored = preflight.check_weights(request, config, transfer.SCOPES[self.transfer_scope])
         self._weights = request
-        told = ("version", "recipe", "step", "epoch")
+        told = ("version", "recipe", "step", "epoch", "trained", "origin")
         return record | {
             "scope": self.transfer_scope,
             "source": str(Path(request.path).resolve()),

@@ -33,6 +33,7 @@ from nnunetv2_retina.network import SIZES, NetworkConfig, TransUNet
 
 HEAD = ".seg_layers."
 """What marks the keys of the head, here and in nnU-Net's loader."""
+POSITIONS = "embedding.pos_embed"
 
 StateDict = Mapping[str, Tensor]
 
@@ -58,6 +59,12 @@ SCOPES = {
         Scope("full", ("",), ()),
     )
 }
+
+
+def trained_prefixes(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """Prefixes of the tensors with trained values, from what a weights file says of itself; ("",) for all."""
+    prefixes = tuple(description.get("trained") or ("",))
+    return ("",) if "" in prefixes else prefixes
 
 
 def freeze(network: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
@@ -143,6 +150,12 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
             f"the first is {missing[0]}. {advice(got)}"
         )
     wrong = [key for key in expected if got[key] != expected[key]]
+    if wrong == [POSITIONS]:
+        grid, here = (round(shape[POSITIONS][1] ** 0.5) for shape in (got, expected))
+        raise RetinaError(
+            f"{source} has position embeddings on a grid of {grid} x {grid}, but this trainer's network has "
+            f"{here} x {here}. Resample them: retina_import_weights IN OUT, and give OUT"
+        )
     if wrong:
         key = wrong[0]
         raise RetinaError(
@@ -161,27 +174,28 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
     if not shapes.keys() >= _SIZE_KEYS:
         raise RetinaError(f"not the tensors of a TransUNet: {', '.join(sorted(_SIZE_KEYS - shapes.keys()))} missing")
     dim, mlp, depth, grid = _sizes(shapes)
-    name = _size_name(shapes)
+    name = size_name(shapes)
     return f"{name or 'an unnamed size'} (embed_dim {dim}, mlp_dim {mlp}, depth {depth}, position grid {grid} x {grid})"
 
 
 def trainer_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The RETINA trainer whose network has these shapes."""
-    name = _size_name(shapes)
+    name = size_name(shapes)
     return f"nnUNetTrainerRETINA_{name}" if name in ("base", "tiny") else "nnUNetTrainerRETINA"
 
 
-_SIZE_KEYS = {"embedding.pos_embed", "transformer.blocks.0.mlp.fc1.weight"}
+_SIZE_KEYS = {POSITIONS, "transformer.blocks.0.mlp.fc1.weight"}
 
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
     mlp, dim = shapes["transformer.blocks.0.mlp.fc1.weight"]
     depth = 1 + max(int(key.split(".")[2]) for key in shapes if key.startswith("transformer.blocks."))
-    grid = round(shapes["embedding.pos_embed"][1] ** 0.5)
+    grid = round(shapes[POSITIONS][1] ** 0.5)
     return dim, mlp, depth, grid
 
 
-def _size_name(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def size_name(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Name of the size of a network with these shapes of its tensors; None for sizes without one."""
     dim, mlp, depth, _ = _sizes(shapes)
     for name, config in SIZES.items():
         if (config.embed_dim, config.mlp_dim, config.depth) == (dim, mlp, depth):
@@ -189,9 +203,11 @@ def _size_name(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     return None
 
 
+UNUSED_HEAD = "segmentation_head."
+"""Prefix of the published pre-training network's head that its loss does not use, beside ``FinalDecoder``."""
 # Published name -> ours, tried in this order; a key that fits none (and is no unit of the CNN) is an error.
 _PUBLISHED = (
-    (r"transformer\.embeddings\.position_embeddings", "embedding.pos_embed"),
+    (r"transformer\.embeddings\.position_embeddings", POSITIONS),
     (r"transformer\.embeddings\.patch_embeddings\.(weight|bias)", r"embedding.proj.\1"),
     (r"transformer\.embeddings\.hybrid_model\.root\.conv\.weight", "cnn.stem.0.weight"),
     (r"transformer\.embeddings\.hybrid_model\.root\.gn\.(weight|bias)", r"cnn.stem.1.\1"),
@@ -227,8 +243,8 @@ def from_published(state_dict: StateDict, num_heads: int | None = None) -> tuple
     """
     source = {key.removeprefix("module."): value for key, value in state_dict.items()}
     if "FinalDecoder.conv1.weight" in source:
-        source = {key: value for key, value in source.items() if not key.startswith("segmentation_head.")}
-    translated = {_translate(key): value for key, value in source.items()}
+        source = {key: value for key, value in source.items() if not key.startswith(UNUSED_HEAD)}
+    translated = {published_name(key): value for key, value in source.items()}
     config = _published_config(translated, num_heads or 12)
     head = translated.get("decoder.seg_layers.0.weight")
     with torch.device("meta"):
@@ -237,7 +253,12 @@ def from_published(state_dict: StateDict, num_heads: int | None = None) -> tuple
     return config, translated
 
 
-def _translate(key: str) -> str:
+def published_name(key: str) -> str:
+    """Our name of a tensor of the authors' release.
+
+    Raises:
+        RetinaError: for a name that the release does not have.
+    """
     if match := re.fullmatch(_UNIT, key):
         stage, unit, part, parameter = match.groups()
         return f"cnn.stages.{int(stage) - 1}.{int(unit) - 1}.{_UNIT_PARTS.get(part, part)}.{parameter}"
@@ -256,8 +277,6 @@ def _published_config(weights: StateDict, num_heads: int) -> NetworkConfig:
             raise RetinaError(f"the state dict lacks the tensor that becomes {key}: not a whole TransUNet")
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     dim, mlp, depth, grid = _sizes(shapes)
-    if grid**2 != shapes["embedding.pos_embed"][1]:
-        raise RetinaError(
-            f"the position embeddings have {shapes['embedding.pos_embed'][1]} entries, which is no square grid"
-        )
+    if grid**2 != shapes[POSITIONS][1]:
+        raise RetinaError(f"the position embeddings have {shapes[POSITIONS][1]} entries, which is no square grid")
     return NetworkConfig(embed_dim=dim, mlp_dim=mlp, depth=depth, num_heads=num_heads, grid_size=grid)

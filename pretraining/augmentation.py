@@ -27,7 +27,6 @@ from pretraining.augmentation_draws import BLUR_SIZES, AugmentationSettings, Dra
 
 __all__ = ["AugmentationSettings", "Draws", "Views", "augment", "degrade", "draw", "geometry", "normalise"]
 
-CPU_STEP = 1
 SMALLEST = 32
 """Side of an image, in pixels."""
 
@@ -75,6 +74,7 @@ def geometry(images: Tensor, draws: Draws, settings: AugmentationSettings) -> Te
         (B, H, W) uint8.
     """
     _check(images, draws, settings)
+    images = images.contiguous()
     height, width = images.shape[1:]
     device = images.device
     horizontal, vertical = (_Group(device, flags) for flags in (draws.horizontal_flip, draws.vertical_flip))
@@ -124,6 +124,7 @@ def degrade(target: Tensor, draws: Draws, settings: AugmentationSettings) -> tup
         (B, H, W) uint8, and (B, H, W) bool: where the holes are.
     """
     _check(target, draws, settings)
+    target = target.contiguous()
     device = target.device
     contrasted, noisy, blurred, holed = _degradations(device, draws, settings, *target.shape[1:])
     result, holes = torch.empty_like(target), torch.zeros_like(target, dtype=torch.bool)
@@ -226,14 +227,14 @@ def _upload(device: torch.device, *arrays: NDArray[Any]) -> list[Tensor]:
     """Tensors on a device, without waiting for them."""
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type == "cuda":
-        tensors = [tensor.pin_memory() for tensor in tensors]
+        tensors = [tensor.pin_memory() if tensor.numel() else tensor for tensor in tensors]
     return [tensor.to(device, non_blocking=True) for tensor in tensors]
 
 
 def _parts(images: Tensor) -> list[slice]:
     """One image after the other on a CPU, where what is between two steps stays in its cache; all at once on a GPU."""
     count = len(images)
-    step = CPU_STEP if images.device.type == "cpu" else max(count, 1)
+    step = 1 if images.device.type == "cpu" else max(count, 1)
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 

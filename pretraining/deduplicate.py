@@ -6,7 +6,8 @@ default. Two things differ: they shrink with Pillow's interpolation, here pixels
 that the hash is the same on every machine; and they keep a random image of each set of duplicates, here the first in
 the order of the listing is kept, so that packing can be continued and repeated.
 
-The cost is one comparison of every image with every kept one of its group: O(N^2), 8 bytes a comparison.
+The cost is one comparison of every image with every kept one of its group, O(N^2): half a millisecond an image against
+500,000 kept ones (measured), so two minutes for as many images in one group.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Kept:
 
 
 class NearDuplicates:
-    """The kept images so far. 16 bytes an image: the only part of packing whose memory grows with their number.
+    """The kept images so far, up to 50 bytes each: the only part of packing whose memory grows with their number.
 
     Args:
         threshold: the largest Hamming distance, 0 to 64, at which two images count as duplicates.

@@ -35,6 +35,8 @@ class Objective(nn.Module):
         super().__init__()
         self.network = network
         self.trained = trained
+        self.inherited: tuple[str, ...] = ()
+        """Prefixes of what was trained before, where the network did not start at random."""
         freeze(network, tuple(name for name, _ in network.named_parameters() if not name.startswith(trained)))
 
     def prepare(self, images: Tensor, seed: int, first: int) -> Sequence[Tensor]:

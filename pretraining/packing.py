@@ -8,7 +8,7 @@ Of the files, those count as rejected that give no image at all, whether they ha
 are listed in ``rejected.csv`` but do not count, nor do near duplicates or single tiles of a file that gives others.
 
 Memory does not grow with the number of images, but for the names of one folder or of a zip
-(``pretraining.image_sources``) and, with near-duplicate removal, 16 bytes an image.
+(``pretraining.image_sources``) and, with near-duplicate removal, up to 50 bytes an image.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from nnunetv2_retina.checkpoint import Checkpoint
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.import_weights import read_weights
 from nnunetv2_retina.network import TransUNet
-from nnunetv2_retina.transfer import check_compatible
+from nnunetv2_retina.transfer import check_compatible, trained_prefixes
 from pretraining import training_state
 from pretraining.engine import Engine
 from pretraining.image_store import SIZE
@@ -28,7 +28,6 @@ from pretraining.recipe import Execution, Recipe
 from pretraining.run import Outcome, Run
 from pretraining.simclr import SimCLR
 from pretraining.stream import Stream, split
-
 
 _PROBE = ".writable"
 
@@ -146,6 +145,12 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
         mine = network.state_dict()
         fitting = {k: v for k, v in initial.weights.items() if k in mine and v.shape == mine[k].shape}
         network.load_state_dict(fitting, strict=False)
+    objective = _objective(network, recipe)
+    objective.inherited = trained_prefixes(initial.retina) if initial else ()
+    return objective
+
+
+def _objective(network: TransUNet, recipe: Recipe) -> Objective:
     if recipe.arm == "mae":
         return MaskedAutoencoder(network, recipe.augmentation)
     if recipe.arm == "simclr":

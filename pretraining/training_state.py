@@ -50,7 +50,7 @@ def save(path: Path, engine: Engine, progress: Progress, description: dict[str, 
         objective.network.config,
         training=training if to_continue else None,
         iteration=progress.iteration,
-        trained=list(objective.trained),
+        trained=sorted({*objective.trained, *objective.inherited}),
         **description,
     )
 

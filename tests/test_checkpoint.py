@@ -28,6 +28,16 @@ def test_round_trip(tmp_path, weights):
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
 
 
+def test_a_training_can_be_stored_beside_the_weights(tmp_path, weights):
+    path = tmp_path / "checkpoint_latest.pth"
+    checkpoint.save(path, weights, TINY, training={"momentum": torch.ones(3), "position": 5})
+    got = checkpoint.load(path).training
+    assert torch.equal(got["momentum"], torch.ones(3)) and got["position"] == 5
+    assert torch.load(path, weights_only=True).keys() == {"network_weights", "retina", "training"}
+    checkpoint.save(path, weights, TINY)
+    assert checkpoint.load(path).training == {}
+
+
 def test_fingerprint_is_of_the_values(tmp_path, weights):
     for name in ("a.pth", "b.pth"):
         checkpoint.save(tmp_path / name, dict(reversed(weights.items())) if name == "b.pth" else weights, TINY, step=1)
@@ -72,11 +82,14 @@ def write_truncated(path):
         (write_truncated, r"x\.pth \(1,500 bytes\) cannot be read as a PyTorch checkpoint: it is truncated"),
         (lambda p: p.write_bytes(b""), r"\(0 bytes\) cannot be read"),
         (lambda p: p.write_text("weights"), r"cannot be read as a PyTorch checkpoint"),
-        (lambda p: torch.save({"model": {}, "epoch": 3}, p), r"no network_weights \(its entries are model, epoch\)"),
+        (
+            lambda p: torch.save({"model": {}, "epoch": 3}, p),
+            r"its entries are model, epoch\)\. .*run: retina_import_weights IN OUT",
+        ),
         (lambda p: torch.save([1], p), r"no network_weights \(it holds a list\)"),
         (
             lambda p: torch.save({"module.transformer.embeddings.hybrid_model.root.conv.weight": torch.zeros(1)}, p),
-            r"names of the authors' release: translate them with nnunetv2_retina\.transfer\.from_published",
+            r"names of the authors' release\. Run: retina_import_weights IN OUT, and give OUT",
         ),
         (
             lambda p: torch.save({"network_weights": {}, "retina": {"format_version": 99}}, p),

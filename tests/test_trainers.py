@@ -13,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina import checkpoint, trainers
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.import_weights import import_weights
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 
 CPU = torch.device("cpu")
@@ -50,14 +51,14 @@ def weights(tmp_path) -> Path:
     return write_weights(tmp_path / "pretrained.pth", "tiny")
 
 
-def write_weights(path: Path, size: str) -> Path:
+def write_weights(path: Path, size: str, grid: int = 14, **description) -> Path:
     torch.manual_seed(5)
-    config = NetworkConfig.named(size)
+    config = NetworkConfig(**{**NetworkConfig.named(size).to_dict(), "grid_size": grid})
     state = TransUNet(1, 1, config).state_dict()
     for tensor in state.values():
         if tensor.is_floating_point():
             tensor.copy_(torch.rand_like(tensor) * 0.1 + 0.01)
-    checkpoint.save(path, state, config, recipe={"epochs": 1})
+    checkpoint.save(path, state, config, recipe={"epochs": 1}, **description)
     return path
 
 
@@ -264,6 +265,15 @@ def damaged(path: Path) -> None:
     [
         (lambda p: write_weights(p, "retina"), r"is of another size: retina .*embed_dim 192.*use|Use the trainer"),
         (lambda p: torch.save({"state_dict": {}}, p), r"holds no network_weights \(its entries are state_dict\)"),
+        (
+            lambda p: write_weights(p, "tiny", grid=24),
+            r"on a grid of 24 x 24.* Resample them: retina_import_weights IN",
+        ),
+        (
+            lambda p: write_weights(p, "tiny", trained=["cnn."]),
+            r"holds trained values of cnn\. alone, but scope transformer takes and freezes transformer\., which would "
+            r"stay random\. Use nnUNetTrainerRETINA_full_tiny, which freezes nothing",
+        ),
         (damaged, r"cannot be read as a PyTorch checkpoint: it is truncated"),
         (lambda p: p.unlink(), r"no checkpoint at .*: no such file"),
     ],
@@ -281,6 +291,38 @@ def test_a_wrong_checkpoint_leaves_nothing_behind(workspace, weights, spoil, mes
     weights.write_bytes(good)
     train("nnUNetTrainerRETINA_tiny", **options)
     assert (fold_folder(workspace, "nnUNetTrainerRETINA_tiny") / "checkpoint_final.pth").is_file()
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_imported_weights_train(workspace, tmp_path, by, monkeypatch, seen):
+    """With the encoder's values alone, as ImageNet files have. A file that nnU-Net cannot load is refused before."""
+    path, size = tmp_path / "pretrained.npz", "tiny"
+    write_weights(tmp_path / "other.pth", size, grid=24, trained=["cnn.", "embedding.", "transformer."])
+    path.write_bytes((tmp_path / "other.pth").read_bytes())
+
+    def start(weights):
+        if by == "variable":
+            monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
+        train("nnUNetTrainerRETINA_tiny", **({"pretrained_weights": str(weights)} if by == "option" else {}))
+
+    with pytest.raises(
+        RetinaError, match=r"is no PyTorch checkpoint\. Run: retina_import_weights IN OUT, and give OUT"
+    ):
+        start(path)
+    assert results(workspace) == []
+    imported = import_weights(path, tmp_path / "imported.pth")
+    start(imported.path)
+    for key, value in seen[-1].at_start.items():
+        assert torch.equal(value, imported.weights[key]) or not key.startswith("transformer."), key
+    report = json.loads((fold_folder(workspace, "nnUNetTrainerRETINA_tiny") / "transfer_report.json").read_text())
+    assert report["pretraining"]["trained"] == ["cnn.", "embedding.", "transformer."]
+    assert report["pretraining"]["origin"]["file"] == "pretrained.npz"
+
+
+def test_weights_of_the_cnn_alone_train_where_nothing_is_frozen(workspace, tmp_path, seen):
+    weights = write_weights(tmp_path / "simclr.pth", "tiny", trained=["cnn."])
+    train("nnUNetTrainerRETINA_full_tiny", pretrained_weights=str(weights))
+    assert torch.equal(seen[0].at_start["cnn.stem.0.weight"], checkpoint.load(weights).weights["cnn.stem.0.weight"])
 
 
 def test_random_trainer_refuses_weights(workspace, weights):

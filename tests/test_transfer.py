@@ -162,3 +162,22 @@ def test_says_which_size_a_checkpoint_has(network):
         transfer.check_compatible(base, retina, "f.pth")
     with pytest.raises(RetinaError, match=r"does not hold a TransUNet: \d+ of \d+ tensors are missing"):
         transfer.check_compatible({}, network, "f.pth")
+
+
+def test_says_what_to_do_with_another_position_grid():
+    with torch.device("meta"):
+        stored = TransUNet(1, 1, NetworkConfig(**{**TINY.to_dict(), "grid_size": 24})).state_dict()
+        network = TransUNet(1, 1, TINY)
+    with pytest.raises(
+        RetinaError,
+        match=r"f.pth has position embeddings on a grid of 24 x 24.* 14 x 14. .*retina_import_weights IN OUT",
+    ):
+        transfer.check_compatible(stored, network, "f.pth")
+
+
+@pytest.mark.parametrize(
+    ("description", "prefixes"),
+    [({}, ("",)), ({"trained": []}, ("",)), ({"trained": [""]}, ("",)), ({"trained": ["cnn."]}, ("cnn.",))],
+)
+def test_what_a_file_says_of_trained_tensors(description, prefixes):
+    assert transfer.trained_prefixes(description) == prefixes
