@@ -59,7 +59,7 @@ def match_datasets(path: Path, pattern: str) -> dict[str, str]:
     names = list_datasets(path)
     fitting = {match[1]: name for name in names if (match := expression.fullmatch(name))}
     if not fitting:
-        raise RetinaError(f"{path}: no data set fits {pattern!r}. {_listing(names)}")
+        raise RetinaError(f"{path}: no data set fits {pattern!r}. {listing(names)}")
     return fitting
 
 
@@ -81,18 +81,19 @@ def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...]
     remarks: tuple[str, ...] = ()
     if dataset is None:
         if len(names) != 1:
-            raise RetinaError(f"{path}: which data set? Name one (FILE{SEPARATOR}PATH). {_listing(names)}")
+            raise RetinaError(f"{path}: which data set? Name one (FILE{SEPARATOR}PATH). {listing(names)}")
         dataset = next(iter(names))
         remarks = (f"data set {dataset}: the only one in the file",)
     dataset = dataset.strip("/")
     if dataset not in names:
-        raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {_listing(names)}")
+        raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {listing(names)}")
     with h5py.File(path, "r") as file:
         item = file[dataset]
         return item[()], _spacing(item), remarks
 
 
-def _listing(names: dict[str, tuple[int, ...]]) -> str:
+def listing(names: dict[str, tuple[int, ...]]) -> str:
+    """For error texts: what ``list_datasets`` found."""
     if not names:
         return "The file holds no array with two or more axes."
     shown = ", ".join(f"{name} {shape}" for name, shape in list(names.items())[:20])

@@ -10,49 +10,27 @@ It checks each case, writes nnU-Net's folder layout, ``dataset.json`` with the `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
 from dataset_conversion.case_files import NIFTI, file_ending, write_array
+from dataset_conversion.conversion_report import REPORT, TOOL, CaseRecord, case_record, dataset_report, ordered
 from dataset_conversion.pixel_checks import AXES, check_image, check_values, integer_label, storable_image
+from dataset_conversion.sheet import SheetCollector
 from dataset_conversion.spec import Array, Case, DatasetSpec
 from dataset_conversion.target_folder import atomic_folder, check_free, raw_root
-from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
 from nnunetv2_retina.protocol import BLOCK, Protocol
 
-__all__ = ["REPORT", "Case", "CaseRecord", "DatasetSpec", "write_raw_dataset"]
+__all__ = ["REPORT", "SPLIT_FILE", "Case", "CaseRecord", "DatasetSpec", "write_raw_dataset"]
 
-REPORT = "conversion_report.json"
-TOOL = f"retina_convert {__version__}"
-
-
-@dataclass(frozen=True)
-class CaseRecord:
-    """What ``conversion_report.json`` says of one case, in the field names used there."""
-
-    name: str
-    source: str | None
-    split: str
-    axes: str
-    """``yx`` or ``zyx``: the order of ``shape`` and ``spacing``."""
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    dtype: str
-    """Type as handed in; ``stored_dtype`` as written."""
-    stored_dtype: str
-    intensity_min: float
-    intensity_max: float
-    label_counts: Mapping[str, int] | None
-    """Voxels of every declared value (as text), zeros included; None without a label."""
-    group: str | None = None
-    remarks: tuple[str, ...] = field(default=())
+SPLIT_FILE = "splits_final.json"
+"""nnU-Net copies it from the raw to the preprocessed data set when it plans, and every trainer of its own reads it."""
 
 
 def write_raw_dataset(
@@ -84,6 +62,7 @@ def write_raw_dataset(
         writer = _Writer(spec, partial)
         for case in cases:
             record = writer.add(case)
+            del case  # a volume may be large: not to be held while the next one is read
             if progress is not None:
                 progress(record)
         writer.finish()
@@ -96,6 +75,7 @@ class _Writer:
     def __init__(self, spec: DatasetSpec, folder: Path) -> None:
         self.spec = spec
         self.folder = folder
+        self.sheet = SheetCollector() if spec.benchmark else None
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
@@ -117,11 +97,13 @@ class _Writer:
         write_array(self.folder / f"images{part}" / f"{case.name}_0000{ending}", image, spacing)
         if label is not None:
             write_array(self.folder / f"labels{part}" / f"{case.name}{ending}", label, spacing)
-        self.records.append(_record(case, image, spacing, counts))
+        if self.sheet is not None:
+            self.sheet.add(case, image, label)
+        self.records.append(case_record(case, image, spacing, counts))
         return self.records[-1]
 
     def finish(self) -> None:
-        """Write ``dataset.json`` and ``conversion_report.json``.
+        """Write ``dataset.json``, ``conversion_report.json`` and, where volumes are kept together, the split file.
 
         Raises:
             RetinaError: without a training case, or for groups and folds that name unknown cases.
@@ -136,7 +118,7 @@ class _Writer:
         generate_dataset_json(
             str(self.folder),
             channel_names={"0": self.spec.channel_name},
-            labels=_ordered(self.spec.labels),
+            labels=ordered(self.spec.labels),
             num_training_cases=len(training),
             file_ending=self.ending,
             dataset_name=self.spec.name,
@@ -144,9 +126,21 @@ class _Writer:
             description=self.spec.description or None,
             license=self.spec.licence or "not stated",
             converted_by=TOOL,
-            **{BLOCK: protocol.to_json()},
+            **{BLOCK: protocol.to_json(complete=self.spec.benchmark)},
         )
-        (self.folder / REPORT).write_text(json.dumps(self._report(), indent=2) + "\n", encoding="utf-8")
+        splits = self._splits(training, protocol)
+        report = dataset_report(self.spec, self.records, splits, str(self.ending))
+        (self.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if self.sheet is not None:
+            self.sheet.write(self.folder, self.spec)
+
+    def _splits(self, training: list[CaseRecord], protocol: Protocol) -> list[Split]:
+        """The folds; written down where nnU-Net's own would part the cases of one volume, or need more cases."""
+        splits = make_splits([record.name for record in training], protocol)
+        if splits and (protocol.folds or protocol.groups or len(training) < MAX_FOLDS):
+            parts = [{part: list(split[part]) for part in ("train", "val")} for split in splits]
+            (self.folder / SPLIT_FILE).write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
+        return splits
 
     def _check_name(self, case: Case) -> None:
         # Compared without case: "A.png" and "a.png" are one file on Windows and macOS.
@@ -185,7 +179,7 @@ class _Writer:
         values = sorted(self.spec.labels.values())
         label = integer_label(label, case.name)
         counts = check_values(label, values, case.name, "Correct the mask, or declare the value.")
-        stored = label.astype(np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16)
+        stored = label.astype(np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16, copy=False)
         return stored, {str(value): counts.get(value, 0) for value in values}
 
     def _protocol(self, training: list[CaseRecord]) -> Protocol:
@@ -201,31 +195,6 @@ class _Writer:
             )
         return replace(protocol, groups=groups or None)
 
-    def _report(self) -> dict[str, Any]:
-        totals = {split: _totals([r for r in self.records if r.split == split]) for split in ("train", "test")}
-        unseen = [
-            f"no training case holds a voxel of {self.spec.label_name(int(value))} (label value {value})"
-            for value, count in totals["train"]["label_counts"].items()
-            if count == 0
-        ]
-        return {
-            "dataset": self.spec.folder_name,
-            "source": self.spec.source,
-            "tool": TOOL,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "labels": _ordered(self.spec.labels),
-            "ignore_value": self.spec.ignore_value,
-            "spacing_unit": self.spec.spacing_unit,
-            "file_ending": self.ending,
-            "remarks": [*self.spec.remarks, *unseen],
-            "totals": totals,
-            "cases": [asdict(record) for record in self.records],
-        }
-
-
-def _ordered(labels: Mapping[str, int]) -> dict[str, int]:
-    return {name: int(value) for name, value in sorted(labels.items(), key=lambda item: item[1])}
-
 
 def _spacing(case: Case) -> tuple[float, ...]:
     """Spacing along each axis of the image; 1 where the case has none."""
@@ -238,47 +207,3 @@ def _spacing(case: Case) -> tuple[float, ...]:
             f"{case.image.ndim} numbers above 0, in the order {', '.join(AXES[case.image.ndim])}"
         )
     return spacing
-
-
-def _spacing_remarks(case: Case, spacing: tuple[float, ...]) -> list[str]:
-    """What a volume's spacing means for nnU-Net, which slices along the axis of the largest spacing."""
-    if case.image.ndim == 2:
-        return []
-    if case.spacing is None:
-        return ["no voxel size known: 1 x 1 x 1 was written"]
-    if spacing[0] < max(spacing):
-        axis = AXES[3][int(np.argmax(spacing))]
-        return [f"the largest spacing is along {axis}: nnU-Net's 2d configuration slices along {axis}, not along z"]
-    return []
-
-
-def _record(case: Case, stored: Array, spacing: tuple[float, ...], counts: dict[str, int] | None) -> CaseRecord:
-    low, high = float(stored.min()), float(stored.max())
-    remarks = [*case.remarks, *_spacing_remarks(case, spacing)]
-    if low == high:
-        remarks.append(f"the whole image has one grey level ({low:g})")
-    return CaseRecord(
-        name=case.name,
-        source=case.source,
-        split=case.split,
-        axes="".join(AXES[stored.ndim]),
-        shape=tuple(map(int, stored.shape)),
-        spacing=spacing,
-        dtype=str(case.image.dtype),
-        stored_dtype=str(stored.dtype),
-        intensity_min=low,
-        intensity_max=high,
-        label_counts=counts,
-        group=case.group,
-        remarks=tuple(remarks),
-    )
-
-
-def _totals(records: list[CaseRecord]) -> dict[str, Any]:
-    """Cases, labelled cases and voxels of each label value over some cases."""
-    counts: dict[str, int] = {}
-    labelled = [record.label_counts for record in records if record.label_counts is not None]
-    for case in labelled:
-        for value, count in case.items():
-            counts[value] = counts.get(value, 0) + count
-    return {"cases": len(records), "labelled_cases": len(labelled), "label_counts": counts}

@@ -83,6 +83,8 @@ class DatasetSpec:
     licence: str = ""
     remarks: tuple[str, ...] = ()
     """What was decided for the data set as a whole, for the report."""
+    benchmark: bool = False
+    """A published benchmark: ``dataset.json`` states every setting, defaults too, and a sheet of slices is drawn."""
 
     def __post_init__(self) -> None:
         dataset_folder_name(self.id, self.name)

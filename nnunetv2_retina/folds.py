@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunetv2_retina.checkpoint import replacing
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.protocol import Protocol
 
@@ -40,6 +38,8 @@ def make_splits(cases: Sequence[str], protocol: Protocol) -> list[Split]:
     volumes = sorted(members)
     if len(volumes) < 2:
         return []
+    from nnunetv2.utilities.crossval_split import generate_crossval_split  # scikit-learn: seconds
+
     splits = generate_crossval_split(volumes, seed=12345, n_splits=min(MAX_FOLDS, len(volumes)))
     return [{part: [case for v in split[part] for case in members[v]] for part in ("train", "val")} for split in splits]
 
@@ -66,6 +66,8 @@ def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold:
         raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
     _check_volumes_together(splits[fold], protocol.groups or {}, path)
     if not path.is_file():
+        from nnunetv2_retina.checkpoint import replacing  # torch: seconds, and the converters need none
+
         with replacing(path) as temporary:
             save_json(splits, temporary, sort_keys=False)
 

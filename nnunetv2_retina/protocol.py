@@ -16,6 +16,8 @@ from nnunetv2_retina.errors import RetinaError
 
 BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
+MASK_RULES = ("none", "foreground", "instance_match")
+SCORE_UNITS = ("volume", "slice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,14 @@ class Protocol:
     """Label values that count in the mean score; None: every foreground class."""
     inference: str = "stack"
     """``stack``: slice by slice along the first axis; ``orthoplane``: the mean over xy, xz and yz."""
+    mask_rule: str = "none"
+    """What of a prediction is scored. ``none``: all of it (ignored voxels apart); ``foreground``: only where the truth
+    is not background (Guay); ``instance_match``: only connected components that touch one of the truth (Perez)."""
+    score_unit: str = "volume"
+    """What one score is computed on before the mean: ``volume``: a case; ``slice``: each image of it (Kasthuri++)."""
+    normalisation: tuple[float, float] | None = None
+    """Mean and standard deviation of grey levels 0 to 1 that the published training used. For reference: nnU-Net
+    normalises each case by its own."""
     groups: Mapping[str, str] | None = None
     """Case name -> name of the volume it was cut from; cases of one volume fall in the same part of every split."""
     folds: tuple[Mapping[str, list[str]], ...] | None = None
@@ -51,9 +61,12 @@ class Protocol:
     """Where the values come from: a paper's section or table."""
 
     def __post_init__(self) -> None:
-        problems = [*self._number_problems(), *self._class_problems(), *self._split_problems()]
-        if self.inference not in INFERENCE_MODES:
-            problems.append(f"inference is {self.inference!r}; expected one of {', '.join(INFERENCE_MODES)}")
+        problems = [
+            *self._number_problems(),
+            *self._class_problems(),
+            *self._choice_problems(),
+            *self._split_problems(),
+        ]
         if problems:
             raise RetinaError(
                 f'training settings (block "{BLOCK}" of dataset.json): {"; ".join(problems)}. Correct them'
@@ -67,7 +80,20 @@ class Protocol:
                 problems.append(f"{name} is {value!r}; expected a whole number of at least {least}")
         if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate is {self.learning_rate!r}; expected a number above 0")
+        pair: object = self.normalisation
+        if pair is not None and not (
+            isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0
+        ):
+            problems.append(f"normalisation is {pair!r}; expected two numbers, mean and standard deviation")
         return problems
+
+    def _choice_problems(self) -> list[str]:
+        choices = {"inference": INFERENCE_MODES, "mask_rule": MASK_RULES, "score_unit": SCORE_UNITS}
+        return [
+            f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}"
+            for name, known in choices.items()
+            if getattr(self, name) not in known
+        ]
 
     def _class_problems(self) -> list[str]:
         problems = []
@@ -119,13 +145,17 @@ class Protocol:
         settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in block.items()}
         return cls(**settings)
 
-    def to_json(self) -> dict[str, Any]:
-        """The block as JSON holds it: settings that differ from the defaults, lists instead of tuples."""
+    def to_json(self, complete: bool = False) -> dict[str, Any]:
+        """The block as JSON holds it: settings that differ from the defaults, lists instead of tuples.
+
+        Args:
+            complete: also those that are the defaults, but not those that are None.
+        """
         default = Protocol()
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if value != getattr(default, key)
+            if value != getattr(default, key) or (complete and value is not None)
         }
 
 

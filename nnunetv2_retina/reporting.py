@@ -141,7 +141,7 @@ class Curve:
 def curves(
     path: str | Path, panels: Mapping[str, Sequence[Curve]], x_label: str, logarithmic: Collection[str] = ()
 ) -> None:
-    """Write a PNG with a panel above the other, all over the same axis.
+    """Write a PNG with a panel above the other, all over the same axis, which begins at 0.
 
     Args:
         path: file to write; its folder exists.
@@ -156,10 +156,13 @@ def curves(
             axis.plot(line.x, line.y, label=line.name, color=colour, marker="." if len(line.x) < 30 else None)
         if label in logarithmic and all(value > 0 for line in lines for value in line.y if value == value):
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
             axis.legend(fontsize=8)
+        axis.set_xlim(left=0)
     axis.set_xlabel(x_label)
     FigureCanvasAgg(figure).print_png(str(path))
 

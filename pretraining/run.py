@@ -215,7 +215,7 @@ class Run:
     def _report(self, record: dict[str, Any], keep: bool) -> None:
         write_log(self.output, self.progress.history)
         plot(self.output, self.progress.history)
-        shown = self.held_out[:_SHOWN_IMAGES]
+        shown = self.held_out[:: math.ceil(len(self.held_out) / _SHOWN_IMAGES)]  # of all sources
         images = read(self.store, shown, self.engine.device).to(self.engine.device)
         if pictures := self.engine.pictures(images):
             names = [self.store.name(int(index)) for index in shown]

@@ -15,6 +15,9 @@ FULL = Protocol(
     class_weights=(0.1, 1.0, 1.0),
     evaluated_classes=(1, 2),
     inference="orthoplane",
+    mask_rule="foreground",
+    score_unit="slice",
+    normalisation=(0.5, 0.1),
     groups={"a_xy": "a", "a_xz": "a"},
     folds=({"train": ["b"], "val": ["a_xy"]},),
     source="Table 1",
@@ -28,6 +31,13 @@ def test_defaults_without_a_block():
 def test_round_trip_through_json():
     assert Protocol.from_dataset_json(json.loads(json.dumps({"retina": FULL.to_json()}))) == FULL
     assert Protocol().to_json() == {}
+
+
+def test_complete_block_states_defaults_too():
+    block = Protocol(evaluated_classes=(1,)).to_json(complete=True)
+    assert (block["iterations"], block["inference"], block["mask_rule"]) == (5000, "stack", "none")
+    assert "class_weights" not in block
+    assert Protocol.from_dataset_json({"retina": block}) == Protocol(evaluated_classes=(1,))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +57,10 @@ def test_round_trip_through_json():
         ({"class_weights": [0, 0]}, r"at least one must be above 0"),
         ({"evaluated_classes": ["a"]}, r"evaluated_classes is \('a',\); expected a list of label values"),
         ({"inference": "3d"}, r"inference is '3d'; expected one of stack, orthoplane"),
+        ({"mask_rule": "some"}, r"mask_rule is 'some'; expected one of none, foreground, instance_match"),
+        ({"score_unit": "pixel"}, r"score_unit is 'pixel'; expected one of volume, slice"),
+        ({"normalisation": [0.5]}, r"normalisation is \(0.5,\); expected two numbers, mean and standard deviation"),
+        ({"normalisation": [0.5, 0]}, r"normalisation is \(0.5, 0\)"),
         ({"groups": ["a"]}, r"groups is \('a',\); expected an object of case name -> volume name"),
         ({"folds": [{"train": ["a"]}]}, r"folds is .*; expected a list of \{\"train\": \[cases\]"),
         ({"source": 3}, r"source is 3; expected a text"),

@@ -151,7 +151,8 @@ def test_report(tmp_path):
     assert (record["spacing"], record["dtype"]) == ([4, 5], "uint8")
     assert (record["intensity_min"], record["intensity_max"]) == (1, 250)
     assert record["label_counts"] == {"0": 2, "1": 1, "2": 0, "3": 3}
-    assert report["totals"]["train"] == {"cases": 1, "labelled_cases": 1, "label_counts": record["label_counts"]}
+    totals = {"cases": 1, "labelled_cases": 1, "label_counts": record["label_counts"], "ignored_voxels": 3}
+    assert report["totals"]["train"] == totals
     assert report["remarks"] == ["said", "no training case holds a voxel of er (label value 2)"]
 
 

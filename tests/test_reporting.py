@@ -14,10 +14,12 @@ from nnunetv2_retina.reporting import (
     FALSE_POSITIVE,
     IGNORED,
     RIGHT,
+    LabelledSlice,
     OverlayRow,
     colour_in,
     compare,
     html_page,
+    label_sheet,
     overlay_sheet,
     picture,
     stretch,
@@ -64,6 +66,27 @@ def test_sheet_with_unequal_shapes_is_refused(tmp_path: Path) -> None:
     row = OverlayRow("case_1", np.zeros((4, 4)), np.zeros((4, 5), int), np.zeros((4, 4), int))
     with pytest.raises(RetinaError, match=r"case_1: image, truth and prediction .* expected one \(y, x\) shape"):
         overlay_sheet(tmp_path / "sheet.png", [row], {1: "mitochondria"})
+
+
+def test_label_sheet_has_two_slices_a_row_and_shows_what_is_ignored(tmp_path: Path) -> None:
+    image, label = np.arange(600).reshape(20, 30), np.zeros((20, 30), np.uint8)
+    label[:, 20:] = 2
+    entries = [LabelledSlice(f"slice {i}", image, label) for i in range(3)]
+    label_sheet(tmp_path / "one.png", entries[:1], {1: "mitochondria"}, ignore=2)
+    label_sheet(tmp_path / "two.png", entries[:2], {1: "mitochondria"}, ignore=2)
+    label_sheet(tmp_path / "three.png", entries, {1: "mitochondria"})
+    one, two, three = (iio.imread(tmp_path / f"{name}.png")[..., :3].astype(int) for name in ("one", "two", "three"))
+    assert one.shape == two.shape and three.shape[0] > 1.5 * two.shape[0]
+    magenta = [((sheet[..., 0] - sheet[..., 1] > 60) & (sheet[..., 2] > 100)).sum() for sheet in (one, two, three)]
+    assert 1.5 * magenta[0] < magenta[1] and magenta[2] == 0
+
+
+def test_label_sheet_refuses_what_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(RetinaError, match="needs at least one labelled slice"):
+        label_sheet(tmp_path / "sheet.png", [], {1: "mitochondria"})
+    entry = LabelledSlice("case_1", np.zeros((4, 4)), np.zeros((4, 5), int))
+    with pytest.raises(RetinaError, match=r"case_1: image and label are \(4, 4\) and \(4, 5\); expected one \(y, x\)"):
+        label_sheet(tmp_path / "sheet.png", [entry], {1: "mitochondria"})
 
 
 def test_page_escapes_text_and_embeds_pictures(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Hashes of downloaded files: computing them, and remembering those that nobody published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from nnunetv2_retina.errors import RetinaError
+
+RECORD = "checksums.json"
+_DIGITS = {"sha256": 64, "md5": 32, "git_blob": 40}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What a file's content must hash to.
+
+    Raises:
+        RetinaError: for an unknown algorithm, or digits that cannot be one of its hashes.
+    """
+
+    algorithm: str
+    """``sha256``, ``md5``, or ``git_blob``: SHA-1 of ``b"blob <length>\\0"`` and the content."""
+    digest: str
+    """Lower-case hexadecimal."""
+
+    def __post_init__(self) -> None:
+        if _DIGITS.get(self.algorithm) != len(self.digest) or set(self.digest) - set("0123456789abcdef"):
+            raise RetinaError(
+                f"checksum {self.algorithm} {self.digest!r}; expected {', '.join(_DIGITS)}, in lower-case hexadecimal"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} {self.digest}"
+
+
+def compute(stream: IO[bytes], size: int, algorithm: str) -> Checksum:
+    """The checksum of a stream of ``size`` bytes."""
+    if algorithm == "git_blob":
+        state = hashlib.sha1(usedforsecurity=False)
+        state.update(f"blob {size}\0".encode())
+    else:
+        state = hashlib.new(algorithm, usedforsecurity=False)
+    while chunk := stream.read(_CHUNK):
+        state.update(chunk)
+    return Checksum(algorithm, state.hexdigest())
+
+
+def compute_file(path: Path, algorithm: str) -> Checksum:
+    """The checksum of a file."""
+    with path.open("rb") as stream:
+        return compute(stream, path.stat().st_size, algorithm)
+
+
+def recorded(folder: Path, name: str) -> Checksum | None:
+    """The sha256 that was recorded for a file when it was first used; None if there is none.
+
+    Raises:
+        RetinaError: for a record that cannot be read.
+    """
+    entry = _read(folder / RECORD).get(name)
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+        raise _unreadable(folder / RECORD, f"the entry of {name} has no sha256")
+    return Checksum("sha256", entry["sha256"])
+
+
+def record(folder: Path, name: str, checksum: Checksum, origin: str) -> None:
+    """Remember a file's sha256 in ``checksums.json`` beside it.
+
+    Args:
+        folder: which holds the file, and the record.
+        name: the file's path below it.
+        checksum: of algorithm ``sha256``.
+        origin: the address it came from, or how it came to be there.
+
+    Raises:
+        RetinaError: for an existing record that cannot be read or replaced.
+    """
+    path = folder / RECORD
+    entries = _read(path)
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    entries[name] = {"sha256": checksum.digest, "origin": origin, "recorded": date}
+    temporary = path.with_name(f".{RECORD}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RetinaError(f"cannot write {path}: {error.strerror}. Is the folder read-only?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(entries, dict):
+        raise _unreadable(path, "it holds no object")
+    return entries
+
+
+def _unreadable(path: Path, reason: str) -> RetinaError:
+    return RetinaError(
+        f"{path}, the record of earlier downloads, cannot be read ({reason}). Correct it, or delete it: then the files "
+        "as they are now are taken as right."
+    )
