@@ -7,7 +7,7 @@ all random generators, and a continued run draws what the uninterrupted one woul
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_retina.errors import RetinaError
+from pretraining.image_store import SIZE
 from pretraining.objectives import Objective
 from pretraining.processes import Processes
 from pretraining.recipe import Execution, Recipe
@@ -70,6 +71,8 @@ class Engine:
         )
         self.compiled = execution.compile == "on" or (execution.compile == "auto" and self.device.type == "cuda")
         if self.compiled:
+            # Where nobody asked for it, a machine that cannot compile computes as it is, with PyTorch's warning.
+            torch._dynamo.config.suppress_errors = execution.compile == "auto"
             self.objective.compile()
         largest = execution.micro_batch or self._largest_micro_batch()
         self.micro_batch = math.ceil(self.share / math.ceil(self.share / largest))  # parts of almost equal size
@@ -167,29 +170,46 @@ class Engine:
         """As many images as fit into the GPU's memory, found by trying; all processes agree on the smallest."""
         if self.device.type == "cpu":
             return CPU_MICRO_BATCH
-        size = self.share
         before = {name: value.clone() for name, value in self.objective.state_dict().items()}
-        while not self._fits(size):
-            if size == 1:
-                raise RetinaError(
-                    f"not even one image fits into the memory of {torch.cuda.get_device_name(self.device)}. Free it "
-                    "(nvidia-smi shows who holds it), or take a smaller --size"
-                )
-            size = (size + 1) // 2
+        size = largest_fitting(self._try, self.share, torch.cuda.get_device_name(self.device))
         self.objective.load_state_dict(before)
         return self.processes.smallest(size)
 
-    def _fits(self, size: int) -> bool:
+    def _try(self, size: int) -> None:
+        """Forward and backward of random images, leaving the running statistics changed."""
+        images = torch.randint(0, 256, (size, SIZE, SIZE), dtype=torch.uint8, device=self.device)
+        self.objective.train()
         try:
-            images = torch.randint(0, 256, (size, 224, 224), dtype=torch.uint8, device=self.device)
-            self.objective.train()
             views = self.objective.prepare(images, self.recipe.seed, 0)
             with self.autocast():
                 loss = self.objective(*views)
             loss.backward()
-        except torch.OutOfMemoryError:
-            return False
         finally:
             self.optimizer.zero_grad(set_to_none=True)
+
+
+def largest_fitting(attempt: Callable[[int], None], most: int, device: str) -> int:
+    """The largest of ``most``, its half, its quarter, ... images that a GPU's memory holds.
+
+    Args:
+        attempt: computes with so many images, or raises ``torch.OutOfMemoryError``.
+        most: images of a step.
+        device: its name, for the message.
+
+    Raises:
+        RetinaError: if not even one fits.
+    """
+    size = most
+    while True:
+        try:
+            attempt(size)
+        except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-        return True
+        else:
+            return size
+        if size == 1:
+            raise RetinaError(
+                f"not even one image fits into the memory of {device}. Free it (nvidia-smi shows who holds it), or "
+                "take a smaller --size"
+            )
+        size = (size + 1) // 2

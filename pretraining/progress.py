@@ -20,6 +20,7 @@ LOG = "log.jsonl"
 PLOT = "progress.png"
 _SECONDS_BETWEEN_LINES = 30
 _SECONDS_BETWEEN_UPDATES = 0.5
+_SECONDS_TO_MEASURE = 1
 
 Record = dict[str, Any]
 
@@ -46,8 +47,9 @@ class ProgressLine:
         now = time.monotonic()
         if self._since is None:
             self._since = now, done
-        elif now - self._written >= (_SECONDS_BETWEEN_UPDATES if self._changing else _SECONDS_BETWEEN_LINES):
-            then, before = self._since
+        then, before = self._since
+        due = now - self._written >= (_SECONDS_BETWEEN_UPDATES if self._changing else _SECONDS_BETWEEN_LINES)
+        if due and now - then >= _SECONDS_TO_MEASURE:
             speed = (done - before) / (now - then)  # steps a second
             left = duration((self.total - done) / speed)
             images = f"{speed * self.batch_size:,.1f} images/s"

@@ -274,6 +274,19 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(source):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
+def test_the_micro_batch_is_halved_until_it_fits():
+    from pretraining.engine import largest_fitting
+
+    def attempt(size, room):
+        if size > room:
+            raise torch.OutOfMemoryError
+
+    assert largest_fitting(lambda size: attempt(size, 300), 256, "GPU") == 256
+    assert largest_fitting(lambda size: attempt(size, 70), 256, "GPU") == 64
+    with pytest.raises(RetinaError, match="not even one image fits into the memory of GPU"):
+        largest_fitting(lambda size: attempt(size, 0), 256, "GPU")
+
+
 def test_batches_must_divide_among_the_processes(source, tmp_path, capsys):
     assert main([str(source), "-o", str(tmp_path), "--batch-size", "7", "--num-gpus", "2", "--device", "cpu"]) == 2
     assert "--batch-size is 7 over all processes together, which 2 processes cannot share" in capsys.readouterr().err
