@@ -14,7 +14,6 @@ from conftest import FOLDERS, bare_environment, blobs, installed
 from skimage.io import imread, imsave
 
 from nnunetv2_retina import checkpoint
-from nnunetv2_retina.network import NetworkConfig, TransUNet
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +26,7 @@ TRAINER = "-tr nnUNetTrainerRETINA -device cpu"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Three data sets of one's own (PNG, float TIFF, multi-page TIFF volumes) and a checkpoint."""
+    """Three data sets of one's own (PNG, float TIFF, multi-page TIFF volumes) and a pre-training's checkpoint."""
     root = tmp_path_factory.mktemp("end_to_end")
     for name in FOLDERS:
         (root / name).mkdir()
@@ -37,9 +36,13 @@ def root(tmp_path_factory):
                 (root / kind / part / folder).mkdir(parents=True)
             for i in range(cases):
                 write(root / kind / part, f"{part}{i}", kind, 10 * cases + i)
-    torch.manual_seed(0)
-    config = NetworkConfig.named("retina")
-    checkpoint.save(root / "pretrained.pth", TransUNet(1, 1, config).state_dict(), config)
+    (root / "em").mkdir()
+    for i in range(5):
+        imsave(root / "em" / f"{i}.png", blobs(i, 224)[0], check_contrast=False)
+    settings = "--iterations 2 --batch-size 2 --device cpu"
+    shown = type_in(root, f"retina_pretrain {root / 'em'} -o {root / 'run'} {settings}")
+    assert shown.splitlines()[-1] == str(root / "run" / "checkpoint_final.pth")
+    (root / "run" / "checkpoint_final.pth").rename(root / "pretrained.pth")
     return root
 
 
