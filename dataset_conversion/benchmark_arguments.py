@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from dataset_conversion.benchmarks import PROTOCOLS, BenchmarkDataset, datasets
+from dataset_conversion.benchmarks import PROTOCOLS, datasets
+from dataset_conversion.conversion_report import CaseRecord
 from nnunetv2_retina.errors import RetinaError
 
 
@@ -22,7 +24,7 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser, benchmark: str, des
     parser.description = description
     written = datasets(benchmark)
     default = ", ".join(str(dataset.id) for dataset in written)
-    several = f"; {len(written)} consecutive IDs from here on" if len(written) > 1 else ""
+    several = "; the structures chosen get consecutive IDs from here on" if len(written) > 1 else ""
     parser.add_argument(
         "source", metavar="SOURCE", type=Path, help="folder with the files as downloaded, or a zip of them"
     )
@@ -53,7 +55,17 @@ def source_folder(args: argparse.Namespace, benchmark: str) -> Path:
     return folder
 
 
-def dataset_id(args: argparse.Namespace, dataset: BenchmarkDataset) -> int:
-    """The data set's ID: its default, or counted from the one given with ``-d`` (which the first data set gets)."""
-    first = datasets(dataset.benchmark)[0].id
-    return dataset.id if args.id is None else int(args.id) + dataset.id - first
+def run_benchmark(
+    args: argparse.Namespace,
+    benchmark: str,
+    convert: Callable[..., Path],
+    progress: Callable[[CaseRecord], None] | None,
+) -> Path:
+    """Convert a benchmark of one data set as the command line says. Returns the data set's folder."""
+    return convert(
+        source_folder(args, benchmark),
+        args.id,
+        protocol=args.protocol,
+        overwrite=args.overwrite,
+        progress=progress,
+    )

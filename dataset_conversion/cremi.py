@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dataset_conversion.benchmark_arguments import add_benchmark_arguments, dataset_id, source_folder
+from dataset_conversion.benchmark_arguments import add_benchmark_arguments, run_benchmark
 from dataset_conversion.benchmarks import CREMI, spec
 from dataset_conversion.hdf5_files import list_datasets, listing
 from dataset_conversion.raw_dataset import CaseRecord, write_raw_dataset
@@ -162,10 +162,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
     """Convert as the command line says. Returns the data set's folder."""
-    return convert_cremi(
-        source_folder(args, "cremi"),
-        dataset_id(args, CREMI),
-        protocol=args.protocol,
-        overwrite=args.overwrite,
-        progress=progress,
-    )
+    return run_benchmark(args, "cremi", convert_cremi, progress)

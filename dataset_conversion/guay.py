@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dataset_conversion.benchmark_arguments import add_benchmark_arguments, dataset_id, source_folder
+from dataset_conversion.benchmark_arguments import add_benchmark_arguments, run_benchmark
 from dataset_conversion.benchmarks import GUAY, spec
 from dataset_conversion.pixel_checks import check_values, integer_label
 from dataset_conversion.raw_dataset import CaseRecord, write_raw_dataset
@@ -94,10 +94,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
     """Convert as the command line says. Returns the data set's folder."""
-    return convert_guay(
-        source_folder(args, "guay"),
-        dataset_id(args, GUAY),
-        protocol=args.protocol,
-        overwrite=args.overwrite,
-        progress=progress,
-    )
+    return run_benchmark(args, "guay", convert_guay, progress)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.benchmark_arguments import add_benchmark_arguments, dataset_id, source_folder
+from dataset_conversion.benchmark_arguments import add_benchmark_arguments, run_benchmark
 from dataset_conversion.benchmarks import KASTHURI, spec
 from dataset_conversion.png_slices import Pair, check_shapes, map_values, pair_by_number, read_png
 from dataset_conversion.raw_dataset import Case, CaseRecord, write_raw_dataset
@@ -143,10 +143,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
     """Convert as the command line says. Returns the data set's folder."""
-    return convert_kasthuri(
-        source_folder(args, "kasthuri"),
-        dataset_id(args, KASTHURI),
-        protocol=args.protocol,
-        overwrite=args.overwrite,
-        progress=progress,
-    )
+    return run_benchmark(args, "kasthuri", convert_kasthuri, progress)

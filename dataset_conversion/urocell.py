@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.benchmark_arguments import add_benchmark_arguments, dataset_id, source_folder
+from dataset_conversion.benchmark_arguments import add_benchmark_arguments, run_benchmark
 from dataset_conversion.benchmarks import UROCELL, spec
 from dataset_conversion.pixel_checks import check_values, first_position, format_position, integer_label
 from dataset_conversion.raw_dataset import CaseRecord, write_raw_dataset
@@ -168,10 +168,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
     """Convert as the command line says. Returns the data set's folder."""
-    return convert_urocell(
-        source_folder(args, "urocell"),
-        dataset_id(args, UROCELL),
-        protocol=args.protocol,
-        overwrite=args.overwrite,
-        progress=progress,
-    )
+    return run_benchmark(args, "urocell", convert_urocell, progress)

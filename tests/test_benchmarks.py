@@ -8,8 +8,8 @@ import pytest
 
 from dataset_conversion import convert, download
 from dataset_conversion.available import availability
-from dataset_conversion.benchmark_arguments import add_benchmark_arguments, dataset_id, source_folder
-from dataset_conversion.benchmarks import CREMI, DATASETS, KASTHURI, PEREZ_NUCLEI, datasets, spec
+from dataset_conversion.benchmark_arguments import add_benchmark_arguments, source_folder
+from dataset_conversion.benchmarks import CREMI, DATASETS, KASTHURI, datasets, spec
 from nnunetv2_retina.errors import RetinaError
 
 PUBLISHED = {
@@ -62,9 +62,8 @@ def test_unknown_names():
 
 
 def test_ids_of_the_command_line():
-    assert dataset_id(parsed("cremi", "src"), CREMI) == 801
-    assert dataset_id(parsed("cremi", "src", "-d", "7"), CREMI) == 7
-    assert dataset_id(parsed("perez", "src", "-d", "20"), PEREZ_NUCLEI) == 22
+    assert spec(CREMI, dataset_id=parsed("cremi", "src").id).folder_name == "Dataset801_CREMI"
+    assert spec(CREMI, dataset_id=parsed("cremi", "src", "-d", "7").id).folder_name == "Dataset007_CREMI"
 
 
 def test_missing_source(tmp_path):
