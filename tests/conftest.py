@@ -21,7 +21,7 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 CASES = tuple(f"case_{i}" for i in range(6))
 PROTOCOL = {"iterations": 4, "iterations_per_epoch": 2, "batch_size": 2, "patch_size": 64}
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # two workers share the cores
 
 
 @pytest.fixture(autouse=True)

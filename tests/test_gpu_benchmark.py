@@ -1,4 +1,4 @@
-"""The GPU measurements run where there is neither nnU-Net nor a network; here at the smallest size, on the processor."""
+"""The GPU measurements run where there is neither nnU-Net nor a network; here at the smallest size, on a CPU."""
 
 import json
 import subprocess
