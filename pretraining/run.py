@@ -102,11 +102,8 @@ class Run:
         """Train to the last step, or until a signal stops it."""
         state = self.progress
         clock = _Clock(time.monotonic(), time.monotonic())
-        steps = (state.iteration, self.total)
         unread: tuple[Tensor, Indices] | None = None
-        for indices, images in training_batches(
-            self.store, self.stream, self.processes, *steps, self.execution.workers
-        ):
+        for indices, images in self._batches():
             loss = self.engine.step(images, state.iteration, self.total)
             late = clock.saved + 60 * self.execution.checkpoint_minutes < time.monotonic()
             stop, due = self._agree(unread, signals.received is not None, late)
