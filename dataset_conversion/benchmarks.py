@@ -79,6 +79,7 @@ CREMI = BenchmarkDataset(
     protocol=Protocol(
         iterations=5000,
         evaluated_classes=(1,),
+        distance_tolerance=200.0,  # the challenge's evaluation: cremi/evaluation/Clefts.py
         normalisation=(0.50387249, 0.10911144),
         folds=({"train": ["sample_A"], "val": ["sample_B"]}, {"train": ["sample_B"], "val": ["sample_A"]}),
         source=f"iterations: RETINA Table 1; {_FIXED}; folds: this project (the paper trains on both: fold all)",

@@ -50,6 +50,9 @@ class Protocol:
     is not background (Guay); ``instance_match``: only connected components that touch one of the truth (Perez)."""
     score_unit: str = "volume"
     """What one score is computed on before the mean: ``volume``: a case; ``slice``: each image of it (Kasthuri++)."""
+    distance_tolerance: float | None = None
+    """nm. Score the classes as the CREMI challenge does, too: voxels further than this from any of the other set are
+    false (CREMI: 200). None: without these scores."""
     normalisation: tuple[float, float] | None = None
     """Mean and standard deviation of grey levels 0 to 1 that the published training used. For reference: nnU-Net
     normalises each case by its own."""
@@ -80,6 +83,9 @@ class Protocol:
                 problems.append(f"{name} is {value!r}; expected a whole number of at least {least}")
         if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate is {self.learning_rate!r}; expected a number above 0")
+        tolerance = self.distance_tolerance
+        if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
+            problems.append(f"distance_tolerance is {tolerance!r}; expected a number of at least 0, in nm")
         pair: object = self.normalisation
         if pair is not None and not (
             isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0
