@@ -131,3 +131,65 @@ def import_weights(argv: Sequence[str] | None = None) -> int:
         print(advise(imported))
 
     return guarded(run)
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """``retina_evaluate``: see ``nnunetv2_retina.evaluation``. Prints a table; the files hold everything."""
+    from nnunetv2_retina.evaluation import default_processes
+    from nnunetv2_retina.evaluation import evaluate as evaluate_folders
+    from nnunetv2_retina.evaluation_report import CSV_FILE, JSON_FILE, prepare_output, table, write_scores
+
+    parser = argparse.ArgumentParser(
+        prog="retina_evaluate",
+        description="Score predicted label files against ground truths as the papers do. The rule (classes, masks, "
+        'whole volumes or images) comes from the block "retina" of dataset.json; a data set without one gets plain '
+        "scores over volumes. Voxels of the ignore label count nowhere; what is undefined is left out and listed.",
+    )
+    parser.add_argument("-p", type=Path, required=True, metavar="FOLDER", help="predictions, one file a case")
+    parser.add_argument("-g", type=Path, required=True, metavar="FOLDER", help="ground truths, such as labelsTs")
+    parser.add_argument(
+        "-d", required=True, metavar="DATASET", help="ID, name (in nnUNet_raw or nnUNet_preprocessed), or dataset.json"
+    )
+    parser.add_argument(
+        "-o", type=Path, required=True, metavar="FOLDER", help=f"where to write {JSON_FILE} and {CSV_FILE}"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="NM",
+        help="CREMI's scores with this tolerance (the challenge: 200), by the spacing of the ground truth, which must "
+        "be in nm (default: the data set's distance_tolerance; without one, no such scores)",
+    )
+    parser.add_argument("--no-distances", action="store_true", help="without Mean False Distance and CREMI's scores")
+    parser.add_argument("-np", type=int, metavar="N", help="cases at a time (default: processors, at most 4)")
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        prepare_output(arguments.o)
+        scores = evaluate_folders(
+            arguments.p,
+            arguments.g,
+            arguments.d,
+            tolerance=arguments.tolerance,
+            distances=not arguments.no_distances,
+            processes=default_processes() if arguments.np is None else arguments.np,
+        )
+        files = write_scores(scores, arguments.o)
+        for line in table(scores):
+            print(line)
+        print(f"wrote {' and '.join(map(str, files))}")
+
+    return guarded(run)
+
+
+def predict(argv: Sequence[str] | None = None) -> int:
+    """``retina_predict``: see ``nnunetv2_retina.prediction_run``. Prints a line for each case."""
+    from nnunetv2_retina import predict_options
+
+    parser = predict_options.parser()
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        predict_options.run(arguments, lambda line: print(line, flush=True))
+
+    return guarded(run)

@@ -1,0 +1,167 @@
+"""From classes to instances: distance transform and watershed, the next step that the RETINA paper names.
+
+Within a class every connected region is cut where it is narrow: its distance to the region's border has a peak in the
+middle of each instance, and the watershed of the inverted distance starts from those. scikit-image's watershed is used
+because SciPy's takes 16-bit integers alone; nnU-Net needs scikit-image anyway.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from skimage.segmentation import watershed
+
+from nnunetv2_retina.errors import RetinaError
+
+UNITS = ("voxels", "physical")
+COLUMNS = ("id", "label", "class", "voxels", "z", "y", "x")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSettings:
+    """What counts as an instance.
+
+    Raises:
+        RetinaError: for a negative number or an unknown unit.
+    """
+
+    min_distance: float = 10.0
+    """Middles of two instances of one region are at least this far apart; a smaller value cuts more."""
+    min_size: float = 0.0
+    """Smaller instances are left out."""
+    units: str = "voxels"
+    """``voxels``: distances in voxels of the finest axis, sizes in voxels; ``physical``: in the unit of the spacing
+    (nm for converted data sets) and its square (2D images) or cube."""
+
+    def __post_init__(self) -> None:
+        if self.units not in UNITS:
+            raise RetinaError(f"units of instances are {self.units!r}; expected one of {', '.join(UNITS)}")
+        for name, value in (("distance", self.min_distance), ("size", self.min_size)):
+            if not 0 <= value < np.inf:
+                raise RetinaError(f"the smallest {name} of instances is {value}; expected a number of at least 0")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object. Its position is the mean of its voxels."""
+
+    id: int
+    label: int
+    voxels: int
+    position: tuple[float, float, float]
+    """(z, y, x) in voxels."""
+
+
+def find_instances(
+    labels: np.ndarray, spacing: Sequence[float], settings: InstanceSettings | None = None
+) -> tuple[np.ndarray, list[Instance]]:
+    """Number the objects of every class.
+
+    Args:
+        labels: (z, y, x) or (y, x), whole numbers; 0 is background.
+        spacing: voxel sides along the same axes.
+        settings: None: the defaults.
+
+    Returns:
+        Ids, 0 for background, of the labels' shape and the smallest of uint8, uint16 and uint32 that holds them; and
+        the instances in the order of their ids, which go up class by class.
+
+    Raises:
+        RetinaError: if the spacing does not fit the labels.
+    """
+    settings = settings or InstanceSettings()
+    if labels.ndim not in (2, 3) or len(spacing) != labels.ndim or min(spacing) <= 0:
+        raise RetinaError(
+            f"the labels have shape {labels.shape} and spacing {tuple(spacing)}; expected (z, y, x) or (y, x) and a "
+            "positive number for each axis"
+        )
+    flat = labels.ndim == 2 or labels.shape[0] == 1
+    volume = labels[None] if labels.ndim == 2 else labels
+    sides = np.array([1.0, *spacing] if labels.ndim == 2 else spacing, float)
+    finest = sides[1:].min() if flat else sides.min()
+    unit = finest if settings.units == "voxels" else 1.0
+    voxel = 1.0 if settings.units == "voxels" else float(np.prod(sides[1:] if flat else sides))
+    ids = np.zeros(volume.shape, np.uint32)
+    found: list[Instance] = []
+    for label in np.unique(volume):
+        if label == 0:
+            continue
+        for box, mask in _pieces(volume == label, sides, settings.min_distance * unit):
+            count = int(np.count_nonzero(mask))
+            if count * voxel < settings.min_size:
+                continue
+            z, y, x = (float(axis.mean() + part.start) for axis, part in zip(np.nonzero(mask), box, strict=True))
+            found.append(Instance(len(found) + 1, int(label), count, (z, y, x)))
+            ids[box][mask] = len(found)
+    ids = ids.astype(np.min_scalar_type(len(found)), copy=False)
+    return ids.reshape(labels.shape), found
+
+
+def _pieces(mask: np.ndarray, sides: np.ndarray, min_distance: float) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Each piece of each region connected by faces: the box it lies in, and its mask there."""
+    regions, _ = ndimage.label(mask)
+    for number, tight in enumerate(ndimage.find_objects(regions), start=1):
+        box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in tight)  # its border is the region's
+        pieces = _cut(regions[box] == number, sides, min_distance)
+        for piece, inner in enumerate(ndimage.find_objects(pieces), start=1):
+            if inner is not None:
+                starts = [part.start for part in box]
+                place = tuple(slice(i.start + s, i.stop + s) for i, s in zip(inner, starts, strict=True))
+                yield place, pieces[inner] == piece
+
+
+def _cut(region: np.ndarray, sides: np.ndarray, min_distance: float) -> np.ndarray:
+    """Pieces of one connected region, around the peaks of its distance transform. Voxels outside of it are 0."""
+    if np.linalg.norm((np.array(region.shape) - 1) * sides) < min_distance:
+        return region.astype(np.int32)  # no two points of it are far enough apart
+    distance = ndimage.distance_transform_edt(region, sides)
+    size = [min(3, n) for n in region.shape]
+    plateaus, count = ndimage.label(region & (distance == ndimage.maximum_filter(distance, size)), np.ones((3, 3, 3)))
+    if count < 2 or min_distance <= 0:
+        return watershed(-distance, plateaus, mask=region) if count > 1 else region.astype(np.int32)
+    centres = np.array(ndimage.center_of_mass(plateaus > 0, plateaus, range(1, count + 1)))
+    heights = np.asarray(ndimage.maximum(distance, plateaus, range(1, count + 1)))
+    kept = _apart(centres * sides, heights, min_distance)
+    if len(kept) == 1:
+        return region.astype(np.int32)
+    new_number = np.zeros(count + 1, np.int32)
+    new_number[kept + 1] = np.arange(1, len(kept) + 1)
+    return watershed(-distance, new_number[plateaus], mask=region)
+
+
+def _apart(points: np.ndarray, heights: np.ndarray, min_distance: float) -> np.ndarray:
+    """Indices of points at least so far from every higher one that is kept."""
+    tree = cKDTree(points)
+    open_ = np.ones(len(points), bool)
+    kept = []
+    for index in np.argsort(-heights, kind="stable"):
+        if open_[index]:
+            kept.append(index)
+            open_[tree.query_ball_point(points[index], np.nextafter(min_distance, 0))] = False
+    return np.array(kept)
+
+
+def write_table(path: Path, instances: Sequence[Instance], names: Mapping[int, str]) -> None:
+    """Write which id is of which class: a CSV with the columns ``COLUMNS``; z, y and x in voxels."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for item in instances:
+            position = (f"{value:.1f}" for value in item.position)
+            writer.writerow([item.id, item.label, names.get(item.label, ""), item.voxels, *position])
+
+
+def class_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
+    """Name of each label of dataset.json; of a region-based one, of the region that is written as that label."""
+    labels = {name: value for name, value in dataset_json["labels"].items() if name not in ("background", "ignore")}
+    order = dataset_json.get("regions_class_order")
+    if order:
+        return {int(value): name for value, name in zip(order, labels, strict=False)}
+    return {int(value): name for name, value in labels.items() if not isinstance(value, (list, tuple))}

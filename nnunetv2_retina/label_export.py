@@ -1,0 +1,95 @@
+"""From network output to labels in the image's own grid: resampling, classes, cropping and axes as nnU-Net does them.
+
+nnU-Net's ``export_prediction.py`` takes the logits of a whole volume. Here a volume comes slab by slab, and only its
+labels are held, wherever resampling leaves the number of slices alone, as it does for every 2d configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor
+
+
+class Grid:
+    """The way back from the preprocessed grid of one case to the image's own.
+
+    Args:
+        shape: (slices, rows, columns) of the preprocessed volume.
+        properties: of the case, as nnU-Net's preprocessor returns them.
+    """
+
+    def __init__(
+        self,
+        plans: PlansManager,
+        configuration: ConfigurationManager,
+        labels: LabelManager,
+        shape: tuple[int, ...],
+        properties: Mapping[str, Any],
+    ) -> None:
+        self.plans = plans
+        self.labels = labels
+        self.properties = properties
+        self.shape = shape
+        self.cropped_shape = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
+        self.resampled = self.cropped_shape != self.shape
+        self.own_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
+        self.spacing = [self.own_spacing[0], *configuration.spacing]
+        """Voxel sides (z, y, x) of the preprocessed volume."""
+        self.label_type = np.uint8 if len(labels.foreground_labels) < 255 else np.uint16
+        self._resample = configuration.resampling_fn_probabilities
+
+    @property
+    def by_slab(self) -> bool:
+        """Whether slabs can be brought back one by one."""
+        return self.shape[0] == self.cropped_shape[0]
+
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Memory per preprocessed voxel for turning logits to labels: nnU-Net resamples in float64."""
+        growth = -(-int(np.prod(self.cropped_shape)) // int(np.prod(self.shape)))
+        heads = self.labels.num_segmentation_heads
+        return 8 * growth + (heads * (2 + 8 + 8 * growth) if self.resampled else 0)
+
+    def resample(self, values: Tensor) -> Tensor:
+        """(heads, slices, rows, columns) in the preprocessed grid -> in the image's, with nnU-Net's function."""
+        if not self.resampled:
+            return values
+        slices = values.shape[1] if self.by_slab else self.cropped_shape[0]
+        target = (slices, *self.cropped_shape[1:])
+        back = self._resample(values.cpu().numpy(), target, self.spacing, self.own_spacing)
+        return back if isinstance(back, Tensor) else torch.from_numpy(back)
+
+    def classes(self, values: Tensor, are_logits: bool) -> np.ndarray:
+        """Label of each voxel from logits or probabilities (heads, ...), in the smallest type that nnU-Net writes."""
+        if not self.labels.has_regions and type(self.labels) is LabelManager:
+            return values.argmax(0).cpu().numpy().astype(self.label_type)
+        convert = self.labels.convert_logits_to_segmentation
+        if not are_logits:
+            convert = self.labels.convert_probabilities_to_segmentation
+        return np.asarray(convert(values.cpu())).astype(self.label_type)
+
+    def empty(self) -> np.ndarray:
+        """Labels of the cropped image, to be filled."""
+        return np.zeros(self.cropped_shape, self.label_type)
+
+    def restore(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of the cropped image -> of the whole image, axes in the order of its reader."""
+        whole = labels
+        if labels.shape != tuple(self.properties["shape_before_cropping"]):
+            whole = np.zeros(self.properties["shape_before_cropping"], self.label_type)
+            whole = insert_crop_into_image(whole, labels, self.properties["bbox_used_for_cropping"])
+        return whole.transpose(self.plans.transpose_backward)
+
+    def restore_probabilities(self, values: Tensor) -> np.ndarray:
+        """Probabilities (heads, ...) float32 of the cropped image -> of the whole one; 1 for background outside."""
+        whole = self.labels.revert_cropping_on_probabilities(
+            values, self.properties["bbox_used_for_cropping"], self.properties["shape_before_cropping"]
+        )
+        return whole.cpu().numpy().transpose([0, *(axis + 1 for axis in self.plans.transpose_backward)])
