@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -67,6 +67,12 @@ class Processes:
         numbers = torch.tensor(value)
         dist.all_reduce(numbers, dist.ReduceOp.MIN, group=self.control)
         return int(numbers)
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the first one's values, such as running statistics, which each gathers from its images."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def first_before_others(self, action: Callable[[], Any]) -> Any:
         """Let the first process do something that leaves files behind, then the others."""

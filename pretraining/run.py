@@ -169,6 +169,7 @@ class Run:
     def _end_epoch(self, clock: _Clock) -> None:
         """Measure, record and draw an epoch, and keep its checkpoint if it is one to keep."""
         state = self.progress
+        self.processes.copy_from_first(self.engine.objective.buffers())
         seconds = time.monotonic() - clock.epoch
         epoch = state.iteration * self.recipe.batch_size / len(self.stream)
         record: dict[str, Any] = {
