@@ -1,6 +1,6 @@
 """retina_predict against nnUNetv2_predict: time of whole processes, agreement, memory, and the batch size.
 
-    python benchmarks/inference.py speed -m MODEL_FOLDER -i IMAGES [--cases 2] [--pairs 1] [-device cpu] [--disable_tta]
+    python benchmarks/inference.py speed -m MODEL_FOLDER [-f 0] -i IMAGES [--cases 2] [--pairs 1] [-device cpu] [--disable_tta]
     python benchmarks/inference.py agreement -m MODEL_FOLDER -i IMAGES [--cases 1] [-device cpu] [--disable_tta]
     python benchmarks/inference.py memory [--classes 2 50] [--size 64 512 512] [--orthoplane]
     python benchmarks/inference.py batches -m MODEL_FOLDER [-device cpu]
@@ -58,7 +58,7 @@ def speed(options: argparse.Namespace) -> None:
                     "-m",
                     str(options.m),
                     "-f",
-                    "0",
+                    options.f,
                     "-device",
                     options.device,
                 ]
@@ -242,6 +242,7 @@ def main() -> None:
             continue
         options.add_argument("-m", type=Path, required=True)
         options.add_argument("-device", default="cpu")
+        options.add_argument("-f", default="0", help="fold")
         if action is not batches:
             options.add_argument("-i", type=Path, required=True)
             options.add_argument("--cases", type=int, default=1)
