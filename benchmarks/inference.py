@@ -1,6 +1,6 @@
 """retina_predict against nnUNetv2_predict: time of whole processes, agreement, memory, and the batch size.
 
-    python benchmarks/inference.py speed -m MODEL_FOLDER [-f 0] -i IMAGES [--cases 2] [--pairs 1] [-device cpu] [--disable_tta]
+    python benchmarks/inference.py speed -m MODEL_FOLDER -i IMAGES [-f 0] [--cases 2] [--pairs 1] [--disable_tta]
     python benchmarks/inference.py agreement -m MODEL_FOLDER -i IMAGES [--cases 1] [-device cpu] [--disable_tta]
     python benchmarks/inference.py memory [--classes 2 50] [--size 64 512 512] [--orthoplane]
     python benchmarks/inference.py batches -m MODEL_FOLDER [-device cpu]
