@@ -7,7 +7,6 @@ cheaper of them: a k-d tree of the surface voxels of X (the nearest voxel of X i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.metrics import Mask
+from nnunetv2_retina.processor import available_cores
 
 CHUNK = 1 << 20
 """Voxels whose distance is looked up at a time."""
@@ -130,11 +130,6 @@ def cremi_scores(predicted: Mask, actual: Mask, spacing: Sequence[float], tolera
     return CremiScores(there.beyond, back.beyond, there.mean, back.mean, f)
 
 
-def usable_processors() -> int:
-    """Those this process may run on, which a batch system may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _crop(source: Mask, target: Mask) -> tuple[Mask, Mask]:
     """Both masks, cut to the smallest box that holds them; neither is empty."""
     axes = range(source.ndim)
@@ -179,7 +174,7 @@ def _by_tree(asked: Mask, surface: Mask, spacing: Sequence[float]) -> Iterator[N
     places = np.flatnonzero(asked)
     for start in range(0, len(places), CHUNK):
         voxels = np.stack(np.unravel_index(places[start : start + CHUNK], asked.shape), axis=-1)
-        yield tree.query(voxels * scale, workers=usable_processors())[0]
+        yield tree.query(voxels * scale, workers=available_cores())[0]
 
 
 def _by_map(asked: Mask, target: Mask, spacing: Sequence[float]) -> Iterator[NDArray[np.float64]]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.distances import cremi_scores, false_distance, usable_processors
+from nnunetv2_retina.distances import cremi_scores, false_distance
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation_files import (
     Pair,
@@ -34,6 +34,7 @@ from nnunetv2_retina.evaluation_files import (
 from nnunetv2_retina.evaluation_rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation_scores import CaseScores, Scores, Unit, case_mean, class_scores, combine
 from nnunetv2_retina.metrics import Mask, check_labels, count_masks, matched_objects
+from nnunetv2_retina.processor import available_cores
 
 
 def evaluate(
@@ -77,7 +78,7 @@ def evaluate(
 
 def default_processes() -> int:
     """The processors this process may use, at most 4: each takes the memory of two volumes of labels and more."""
-    return min(usable_processors(), 4)
+    return min(available_cores(), 4)
 
 
 def score_case(

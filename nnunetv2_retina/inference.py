@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -280,6 +279,4 @@ def keep_kernels(network: nn.Module) -> None:
     """Standardise the kernels of RETINA's CNN once, not at every call: the weights no longer change."""
     for module in network.modules():
         if isinstance(module, StdConv2d):
-            asked: Any = SimpleNamespace(weight=module.weight, _conv_forward=lambda x, weight, bias: weight)
-            kernel = StdConv2d.forward(asked, module.weight)  # what it would convolve with
-            vars(module)["forward"] = partial(module._conv_forward, weight=kernel, bias=None)
+            vars(module)["forward"] = partial(module._conv_forward, weight=module.kernel(), bias=None)

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.processor import available_cores
 
 Say = Callable[[str], None]
 Watch = Callable[[str], str | None]
@@ -64,13 +65,6 @@ class Workspace:
             "nnUNet_results": str(self.results.resolve()),
         }
         return {**defaults, **os.environ, **folders, "PYTHONUNBUFFERED": "1"}
-
-
-def available_cores() -> int:
-    """CPU cores this process may use, which in a container or a batch job is fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_command(command: str, arguments: Sequence[str], workspace: Workspace, watch: Watch, say: Say) -> str:

@@ -13,8 +13,8 @@ from nnunetv2_retina import model_folder
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.inference import PredictionSettings, Predictor
 from nnunetv2_retina.instances import UNITS, InstanceSettings
-from nnunetv2_retina.nnunet_commands import available_cores
 from nnunetv2_retina.prediction_run import FolderRun, RunSettings
+from nnunetv2_retina.processor import available_cores
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from nnunetv2_retina import quickstart_data, quickstart_report
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.nnunet_commands import Say, TrainingProgress, Watch, Workspace, available_cores, run_command
+from nnunetv2_retina.nnunet_commands import Say, TrainingProgress, Watch, Workspace, run_command
+from nnunetv2_retina.processor import available_cores
 from nnunetv2_retina.protocol import Protocol
 
 DEFAULT_OUTPUT = Path("retina_quickstart")

@@ -28,6 +28,7 @@ from nnunetv2_retina import __version__, checkpoint, preflight, seeding, transfe
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.losses import SquaredDiceLoss
 from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.processor import multiplies_bfloat16
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.weights_option import VARIABLE as WEIGHTS_VARIABLE
 from nnunetv2_retina.weights_option import WeightsRequest, is_validation_only, requested_weights
@@ -258,8 +259,7 @@ class nnUNetTrainerRETINA(nnUNetTrainer):
 
     def _uses_bfloat16(self) -> bool:
         # nnU-Net leaves autocast out on CPUs, where float16 is slow; bfloat16 is not, where the processor knows it.
-        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        return self.device.type == "cpu" and bool(supported())
+        return self.device.type == "cpu" and multiplies_bfloat16()
 
     # ---- folds and checkpoints
 

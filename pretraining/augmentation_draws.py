@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
+from pretraining.random_stream import uniforms
 
 NORMALISATIONS = ("published", "image")
 BLUR_SIZES = (3, 5, 7)
@@ -191,9 +192,7 @@ def draw(settings: AugmentationSettings, seed: int, first: int, count: int) -> D
             "a position and a count of 0 or more. Correct them"
         )
     most = settings.holes[1]
-    blocks = math.ceil((_FIXED_COLUMNS + 2 * most) / 4)  # Philox gives four numbers a step
-    generator = np.random.Generator(np.random.Philox(key=_key(seed)).advance(blocks * first))
-    uniform = generator.random((count, 4 * blocks))
+    uniform = uniforms(seed, _STREAM, first, count, _FIXED_COLUMNS + 2 * most)
     one, tries, places = uniform[:, :20].T, uniform[:, 20:_FIXED_COLUMNS], uniform[:, _FIXED_COLUMNS:]
     contrasted = one[7] < settings.contrast_p
     sizes = np.searchsorted(np.cumsum(settings.blur_sizes)[:-1], one[15], side="right")
@@ -214,10 +213,6 @@ def draw(settings: AugmentationSettings, seed: int, first: int, count: int) -> D
         holes=np.where(one[16] < settings.holes_p, (fewest + one[17] * (most - fewest + 1)).astype(np.int64), 0),
         hole_place=places[:, : 2 * most].reshape(count, most, 2),
     )
-
-
-def _key(seed: int) -> NDArray[np.uint64]:
-    return np.array([seed, _STREAM], np.uint64)
 
 
 def _between(limits: Any, uniform: Floats) -> Floats:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.processor import available_cores
 from pretraining.image_decoding import UNREADABLE
 from pretraining.tiles import WHOLE, Tiles, read_tiles
 
@@ -49,8 +50,7 @@ class Work:
 
 def default_workers() -> int:
     """As many as there are processor cores for this process, up to ``MOST_WORKERS``."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return min(available_cores(), MOST_WORKERS)
 
 
 def decode_all(work: Iterable[Work], hashes: bool, workers: int) -> Iterator[Tiles]:

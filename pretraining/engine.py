@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.processor import multiplies_bfloat16
 from pretraining.image_store import SIZE
 from pretraining.objectives import Objective
 from pretraining.processes import Processes
@@ -36,8 +37,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto" and device.type == "cuda":
         name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     elif name == "auto":
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        name = "bf16" if native else "fp32"
+        name = "bf16" if multiplies_bfloat16() else "fp32"
     if name == "fp16" and device.type == "cpu":
         raise RetinaError("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
     return _DTYPES[name]

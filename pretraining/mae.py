@@ -9,7 +9,6 @@ Shapes: B images of H x W pixels, N = (H / 16) (W / 16) patches in rows, P = 256
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +19,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import STRIDE, Block, TransUNet
 from pretraining.augmentation import AugmentationSettings, draw, geometry, normalise
 from pretraining.objectives import Objective
+from pretraining.random_stream import uniforms
 
 VISIBLE_SHARE = 0.25
 DECODER_BLOCKS = 4
@@ -104,11 +104,7 @@ class MaskedAutoencoder(Objective):
 
 def draw_orders(seed: int, first: int, count: int, patches: int) -> np.ndarray:
     """(count, patches) int64: a random order of the patches of each image, by its place in the stream alone."""
-    steps = math.ceil(patches / 4)  # a step of the generator is four numbers
-    generator = np.random.Generator(
-        np.random.Philox(key=np.array([seed, _MASK_STREAM], np.uint64)).advance(steps * first)
-    )
-    return generator.random((count, 4 * steps))[:, :patches].argsort(axis=1)
+    return uniforms(seed, _MASK_STREAM, first, count, patches).argsort(axis=1)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.transfer import freeze
 from pretraining.augmentation import AugmentationSettings, augment, draw
+from pretraining.random_stream import uniforms
 
 _SKIP_STREAM = 1
 """Second half of the generator's key, where the augmentation has 0: dropped skips are drawn independently of it."""
@@ -138,9 +139,7 @@ class Reconstruction(Objective):
         return {title: tensor[:, 0].float() for title, tensor in named.items()}
 
     def _skip_factors(self, seed: int, first: int, images: Tensor) -> Tensor:
-        bits = np.random.Philox(key=np.array([seed, _SKIP_STREAM], np.uint64))
-        bits.advance(first)  # a step is four numbers, of which three are used
-        kept = np.random.Generator(bits).random((len(images), 4))[:, :3] >= self.skip_drop
+        kept = uniforms(seed, _SKIP_STREAM, first, len(images), 3) >= self.skip_drop
         return torch.from_numpy((kept / (1 - self.skip_drop)).astype(np.float32)).to(images.device)
 
 
