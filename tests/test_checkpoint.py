@@ -102,3 +102,10 @@ def test_refuses(tmp_path, write, message):
     write(path)
     with pytest.raises(RetinaError, match=message):
         checkpoint.load(path)
+
+
+@pytest.mark.parametrize("content", [b"junk", b"PK", b"", b"\x80\x02", b"\x89PNG\r\n"])
+def test_bytes_that_are_no_checkpoint_are_refused_in_words(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(RetinaError, match=r"a\.pth \(\d+ bytes\) cannot be read as a PyTorch checkpoint"):
+        checkpoint.read_file(tmp_path / "a.pth")
