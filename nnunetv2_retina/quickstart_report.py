@@ -11,17 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_retina.metrics import Counts, count_classes
+from nnunetv2_retina.pages import heading, html_page, paragraph, picture, preformatted, table
 from nnunetv2_retina.quickstart_data import Example, read_class_names, read_examples
-from nnunetv2_retina.reporting import (
-    OverlayRow,
-    heading,
-    html_page,
-    overlay_sheet,
-    paragraph,
-    picture,
-    preformatted,
-    table,
-)
+from nnunetv2_retina.reporting import OverlayRow, overlay_sheet
 from nnunetv2_retina.threshold import Threshold, best_threshold_iou
 
 REPORT, SCORES, OVERLAY = "report.html", "scores.json", "overlay.png"

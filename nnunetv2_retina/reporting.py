@@ -1,4 +1,4 @@
-"""Pictures and pages for people: overlay sheets and a self-contained HTML report. The only module that uses matplotlib.
+"""Sheets of images: overlays of labels and outcomes, grey levels. Uses matplotlib, as ``plots`` does and nothing else.
 
 Colours are from the palette of Okabe and Ito, which stays apart for every kind of colour vision. Figures are drawn
 without pyplot, so nothing depends on a display or on global state.
@@ -6,9 +6,7 @@ without pyplot, so nothing depends on a display or on global state.
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +29,10 @@ OUTCOMES = {
 CLASS_COLOURS = ("#009E73", "#E69F00", "#CC79A7", "#0072B2", "#F0E442", "#D55E00", "#56B4E9")
 """One for each foreground class, repeated if there are more."""
 
-_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00")
 _IGNORE_COLOUR = "#FF00FF"
 _OPACITY = 0.5
 _SHEET_DPI = 150
 _PANEL_INCHES = 3.2
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "img{max-width:100%}table{border-collapse:collapse;margin:1em 0}"
-    "td,th{border-bottom:1px solid #ccc;padding:.3em 1em;text-align:left}"
-    "pre{background:#f4f4f4;padding:1em;overflow-x:auto}"
-)
 
 
 @dataclass(frozen=True)
@@ -125,45 +116,6 @@ def overlay_sheet(
     handles = [Patch(color=colour, label=class_names[label]) for label, colour in colours.items()]
     handles += [Patch(color=colour, label=name) for name, colour in outcomes.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
-    FigureCanvasAgg(figure).print_png(str(path))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line of a plot."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    """As long as ``x``; NaN leaves a gap."""
-
-
-def curves(
-    path: str | Path, panels: Mapping[str, Sequence[Curve]], x_label: str, logarithmic: Collection[str] = ()
-) -> None:
-    """Write a PNG with a panel above the other, all over the same axis, which begins at 0.
-
-    Args:
-        path: file to write; its folder exists.
-        panels: label of the vertical axis -> the panel's lines.
-        x_label: of the common axis.
-        logarithmic: labels of the panels whose axis is logarithmic, where all values are above 0.
-    """
-    figure = Figure(figsize=(8, 2.6 * len(panels)), layout="constrained")
-    for axis, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
-        for number, line in enumerate(lines):
-            colour = _LINE_COLOURS[number % len(_LINE_COLOURS)]
-            axis.plot(line.x, line.y, label=line.name, color=colour, marker="." if len(line.x) < 30 else None)
-        if label in logarithmic and all(value > 0 for line in lines for value in line.y if value == value):
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-        if len(lines) > 1:
-            axis.legend(fontsize=8)
-        axis.set_xlim(left=0)
-    axis.set_xlabel(x_label)
     FigureCanvasAgg(figure).print_png(str(path))
 
 
@@ -253,38 +205,3 @@ def colour_in(grey: NDArray[np.float32], labels: NDArray[Any], colours: Mapping[
         where = labels == label
         picture[where] = (1 - _OPACITY) * picture[where] + _OPACITY * rgb
     return picture
-
-
-def html_page(title: str, blocks: Sequence[str]) -> str:
-    """A page that stands alone. Blocks are HTML: see ``paragraph``, ``table``, ``preformatted`` and ``picture``."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    body = "\n".join(blocks)
-    return f"<!doctype html>\n<html><head>{head}</head><body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
-
-
-def heading(text: str) -> str:
-    """A section heading."""
-    return f"<h2>{html.escape(text)}</h2>"
-
-
-def paragraph(text: str) -> str:
-    """A paragraph of plain text."""
-    return f"<p>{html.escape(text)}</p>"
-
-
-def preformatted(text: str) -> str:
-    """Text in which every line and space is kept, such as commands."""
-    return f"<pre>{html.escape(text)}</pre>"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text."""
-    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def picture(path: Path, description: str) -> str:
-    """A PNG file, embedded, with a description for those who cannot see it."""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{html.escape(description, quote=True)}" src="data:image/png;base64,{data}">'

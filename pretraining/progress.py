@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nnunetv2_retina.checkpoint import replacing
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.reporting import Curve, curves, grey_sheet
+from nnunetv2_retina.plots import Curve, curves
+from nnunetv2_retina.reporting import grey_sheet
 
 LOG = "log.jsonl"
 PLOT = "progress.png"
