@@ -87,5 +87,6 @@ def test_label_sheet_refuses_what_cannot_be_drawn(tmp_path: Path) -> None:
 
 
 def test_pictures_and_pages_import_nothing_of_nnunet() -> None:
-    code = "import sys, nnunetv2_retina.pages, nnunetv2_retina.plots, nnunetv2_retina.reporting; sys.exit('nnunetv2' in sys.modules or 'torch' in sys.modules)"
+    modules = ", ".join(f"nnunetv2_retina.{name}" for name in ("pages", "plots", "reporting"))
+    code = f"import sys, {modules}; sys.exit('nnunetv2' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
