@@ -193,3 +193,104 @@ def predict(argv: Sequence[str] | None = None) -> int:
         predict_options.run(arguments, lambda line: print(line, flush=True))
 
     return guarded(run)
+
+
+def report(argv: Sequence[str] | None = None) -> int:
+    """``retina_report``: see ``nnunetv2_retina.model_report``. The last line it prints is the page's path."""
+    arguments = _report_parser().parse_args(argv)
+
+    def run() -> None:
+        from nnunetv2_retina import model_folder
+        from nnunetv2_retina.model_report import ReportSettings, write_model_report
+
+        if (arguments.m is None) == (arguments.d is None):
+            raise RetinaError("give the model either as -m FOLDER, or as -d DATASET with -tr, -p and -c")
+        settings = ReportSettings(
+            folds=arguments.f,
+            predictions=arguments.predictions,
+            labels=arguments.labels,
+            images=arguments.images,
+            distances=not arguments.no_distances,
+        )
+        folder = arguments.m or model_folder.find(arguments.d, arguments.tr, arguments.p, arguments.c)
+        print(write_model_report(folder, arguments.o, settings))
+
+    return guarded(run)
+
+
+def _report_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="retina_report",
+        description="Write one HTML page about a trained model of nnU-Net, RETINA's or any other: what was trained, "
+        "what was transferred, training curves, scores by the data set's rule, pictures of the worst and best cases. "
+        "The file needs no other and opens offline. Without --predictions and --labels, the validation predictions "
+        "that nnU-Net made at the end of the training are scored.",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("-m", type=Path, metavar="FOLDER", help="model folder, instead of -d -tr -p -c")
+    model.add_argument("-d", metavar="DATASET", help="number or name of the data set it was trained on")
+    model.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="default: nnUNetTrainer")
+    model.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="default: nnUNetPlans")
+    model.add_argument("-c", default="2d", metavar="CONFIGURATION", help="default: 2d")
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds, or all; default: every numbered one, else all")
+    cases = parser.add_argument_group("cases")
+    cases.add_argument("--predictions", type=Path, metavar="FOLDER", help="label files to score; needs --labels")
+    cases.add_argument("--labels", type=Path, metavar="FOLDER", help="their ground truths, such as labelsTs")
+    cases.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="images to show, such as imagesTs; default, for validation predictions: imagesTr of the raw data set",
+    )
+    cases.add_argument("--no-distances", action="store_true", help="without Mean False Distance and CREMI's scores")
+    parser.add_argument("-o", type=Path, metavar="FILE", help="the page; default: report.html in the model folder")
+    return parser
+
+
+def benchmark(argv: Sequence[str] | None = None) -> int:
+    """``retina_benchmark``: see ``nnunetv2_retina.study``. Exit status 1 if a run failed."""
+    from nnunetv2_retina.study_command import StudyOptions, run_study
+
+    parser = argparse.ArgumentParser(
+        prog="retina_benchmark",
+        description="Run a study: data sets x systems x seeds, scored at several iteration counts, and report it. A "
+        "study that was stopped goes on with the same command; finished runs are never made again, and a run that "
+        "fails stops no other. Several of these commands may share one output folder: each takes the next run.",
+    )
+    parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="see studies/ for examples")
+    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="for runs and report")
+    parser.add_argument("-device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
+    parser.add_argument(
+        "--part", metavar="I/N", help="only every N-th run, from the I-th, for machines that share no folder"
+    )
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", default=[], metavar="FOLDER", help="take finished runs of other folders first"
+    )
+    parser.add_argument(
+        "--no-rehearsal",
+        action="store_true",
+        help="do not try every system on every data set for a few steps first; then there is no estimate either",
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--estimate", action="store_true", help="rehearse, say how long all will take, and stop")
+    only.add_argument("--report", action="store_true", help="report what is finished, and stop")
+    arguments = parser.parse_args(argv)
+    status = 0
+
+    def run() -> None:
+        nonlocal status
+        options = StudyOptions(
+            device=arguments.device,
+            part=arguments.part,
+            merge=arguments.merge,
+            rehearse=not arguments.no_rehearsal,
+            only="estimate" if arguments.estimate else "report" if arguments.report else None,
+        )
+        page, outcome = run_study(arguments.study, arguments.o, options, lambda line: print(line, flush=True))
+        if outcome.failed:
+            print(f"{len(outcome.failed)} failed; the same command tries them again", file=sys.stderr)
+            status = 1
+        if page is not None:
+            print(page)
+
+    return guarded(run) or status

@@ -25,6 +25,8 @@ DATASET_JSON = "dataset.json"
 ROOTS = ("nnUNet_raw", "nnUNet_preprocessed")
 _SEVERAL_READERS = (".tif",)
 """Endings of which nnU-Net has a 2D and a 3D reader, and chooses by trying."""
+_INSTANCES = "_instances"
+"""What ``retina_predict --instances`` puts after a case's name in the file of its objects, beside its prediction."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,12 @@ def pair_files(predictions: Path, truths: Path, ending: str) -> tuple[list[Pair]
         ending: such as ``.nii.gz``.
 
     Returns:
-        The pairs by name, and the names of predictions without a ground truth.
+        The pairs by name, and the names of predictions without a ground truth. CASE_instances beside CASE is none.
 
     Raises:
         RetinaError: for a folder that is missing or holds none, or ground truths without a prediction.
     """
-    predicted, actual = _label_files(predictions, ending, "prediction"), _label_files(truths, ending, "ground truth")
+    predicted, actual = list_labels(predictions, ending, "prediction"), list_labels(truths, ending, "ground truth")
     missing = sorted(set(actual) - set(predicted))
     if missing:
         raise RetinaError(
@@ -137,7 +139,9 @@ def pair_files(predictions: Path, truths: Path, ending: str) -> tuple[list[Pair]
             f"{predictions / (missing[0] + ending)}. Predict them, or take their ground truth out of that folder"
         )
     pairs = [Pair(name, predicted[name], actual[name]) for name in sorted(actual)]
-    return pairs, sorted(set(predicted) - set(actual))
+    extra = set(predicted) - set(actual)
+    objects = {name for name in extra if name.endswith(_INSTANCES) and name.removesuffix(_INSTANCES) in predicted}
+    return pairs, sorted(extra - objects)
 
 
 def choose_reader(dataset_json: Mapping[str, Any], example: Path) -> type[Any]:
@@ -213,11 +217,21 @@ def read_labels(path: Path, reader: type[Any]) -> Labels:
     return Labels(_whole_numbers(array[0], path), spacing, _geometry(properties, spacing))
 
 
-def _label_files(folder: Path, ending: str, role: str) -> dict[str, Path]:
-    """Case name -> file."""
+def list_labels(folder: Path, ending: str, role: str) -> dict[str, Path]:
+    """The label files of a folder by the names of their cases, in their order; no hidden ones, no folders.
+
+    Args:
+        folder: where they are; its subfolders are not searched.
+        ending: such as ``.nii.gz``.
+        role: what they are, for the message.
+
+    Raises:
+        RetinaError: for a folder that is missing or holds none.
+    """
     if not folder.is_dir():
         raise RetinaError(f"{folder} is not a folder; expected the folder of {role} files. Check the path")
-    files = {path.name[: -len(ending)]: path for path in sorted(folder.glob(f"*{ending}")) if path.is_file()}
+    found = (path for path in sorted(folder.glob(f"*{ending}")) if path.is_file() and not path.name.startswith("."))
+    files = {path.name[: -len(ending)]: path for path in found}
     if not files:
         others = shorten(sorted(path.name for path in folder.iterdir()), 3) or "nothing"
         raise RetinaError(

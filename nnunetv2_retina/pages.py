@@ -4,32 +4,79 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+_MOST_COLUMNS = 20
+"""Those after them are aligned at the left."""
+_RIGHT = ",".join(f".n{column} :is(td,th):nth-child({column})" for column in range(2, _MOST_COLUMNS + 1))
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "img{max-width:100%}table{border-collapse:collapse;margin:1em 0}"
-    "td,th{border-bottom:1px solid #ccc;padding:.3em 1em;text-align:left}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
+    "h1{font-size:1.7em;line-height:1.25;margin-bottom:.3em}"
+    "h2{font-size:1.3em;margin:1.8em 0 .4em;border-bottom:2px solid #0072b2;padding-bottom:.2em}"
+    "img{max-width:100%;display:block;margin:1em 0}"
+    "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
+    "td,th{border-bottom:1px solid #ccc;padding:.3em 1em;text-align:left;vertical-align:top}"
+    "th{border-bottom:2px solid #999}tbody tr:hover{background:#f6f8fa}"
     "pre{background:#f4f4f4;padding:1em;overflow-x:auto}"
+    f"{_RIGHT}{{text-align:right}}"
+    ".wide{overflow-x:auto}"
+    ".notice{background:#fff6e0;border-left:4px solid #e69f00;padding:.5em 1em;margin:1em 0}"
+    "nav{margin:1em 0}nav a{margin-right:1.3em}a{color:#0072b2}"
+    "details{margin:1em 0;border:1px solid #ddd;border-radius:4px;padding:.4em 1em}summary{cursor:pointer}"
+    "@media print{details{border:none}}"
 )
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|s|nm|px))?|undefined( \(.*\))?|-|")
+"""Cells of a column of numbers, which is aligned at the right."""
 
 
 def html_page(title: str, blocks: Sequence[str]) -> str:
     """A page that stands alone. Blocks are HTML: see ``paragraph``, ``table``, ``preformatted`` and ``picture``."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
+    )
     body = "\n".join(blocks)
-    return f"<!doctype html>\n<html><head>{head}</head><body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n<h1>{html.escape(title)}</h1>\n{body}\n'
+        "</body></html>\n"
+    )
 
 
 def heading(text: str) -> str:
-    """A section heading."""
-    return f"<h2>{html.escape(text)}</h2>"
+    """A section heading, which ``contents`` can point to."""
+    return f'<h2 id="{_anchor(text)}">{html.escape(text)}</h2>'
+
+
+def subheading(text: str) -> str:
+    """A heading within a section."""
+    return f"<h3>{html.escape(text)}</h3>"
+
+
+def contents(headings: Sequence[str]) -> str:
+    """Links to the sections of the page with these headings."""
+    return "<nav>" + "".join(f'<a href="#{_anchor(text)}">{html.escape(text)}</a>' for text in headings) + "</nav>"
 
 
 def paragraph(text: str) -> str:
     """A paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"
+
+
+def notice(text: str) -> str:
+    """A paragraph of plain text that must not be overlooked."""
+    return f'<p class="notice">{html.escape(text)}</p>'
+
+
+def details(summary: str, body: str) -> str:
+    """A block (HTML) that opens when its summary (plain text) is clicked on."""
+    return f"<details><summary>{html.escape(summary)}</summary>\n{body}\n</details>"
+
+
+def bullets(texts: Sequence[str]) -> str:
+    """A list of plain texts."""
+    return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
 
 
 def preformatted(text: str) -> str:
@@ -38,13 +85,24 @@ def preformatted(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text."""
-    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+    """A table of plain text; columns of numbers are aligned at the right. No header: an empty sequence."""
+    numeric = [
+        column + 1
+        for column in range(1, min(_MOST_COLUMNS, min((len(row) for row in rows), default=0)))
+        if all(_NUMBER.fullmatch(row[column]) for row in rows)
+    ]
+    head = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>" if header else ""
+    lines = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    opening = f'<table class="{" ".join(f"n{column}" for column in numeric)}">' if numeric else "<table>"
+    body = "\n".join(lines)
+    return f'<div class="wide">{opening}\n<thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def picture(path: Path, description: str) -> str:
     """A PNG file, embedded, with a description for those who cannot see it."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def _anchor(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

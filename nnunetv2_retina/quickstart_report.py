@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_retina.evaluation_files import choose_reader, read_dataset_json, read_labels
 from nnunetv2_retina.metrics import Counts, count_classes
 from nnunetv2_retina.pages import heading, html_page, paragraph, picture, preformatted, table
 from nnunetv2_retina.quickstart_data import Example, read_class_names, read_examples
+from nnunetv2_retina.report_cases import pixel_size
 from nnunetv2_retina.reporting import OverlayRow, overlay_sheet
 from nnunetv2_retina.threshold import Threshold, best_threshold_iou
 
@@ -80,15 +82,18 @@ def score(dataset: Path, predictions: Path) -> Results:
 def write_overlay(path: Path, dataset: Path, predictions: Path) -> None:
     """Draw up to four slices of the held-out cases, spread over them, each the one with most foreground around it."""
     truth, predicted = read_examples(dataset, "Ts"), read_examples(dataset, "Ts", predictions)
-    class_names = read_class_names(dataset)
+    class_names, dataset_json = read_class_names(dataset), read_dataset_json(dataset / "dataset.json")
+    ending = str(dataset_json["file_ending"])
     each = max(1, _MAX_ROWS // max(1, len(truth)))
     rows = []
     for actual, found in list(zip(truth, predicted, strict=True))[:_MAX_ROWS]:
+        label_file = dataset / "labelsTs" / f"{actual.name}{ending}"
+        scale = pixel_size(read_labels(label_file, choose_reader(dataset_json, label_file)), dataset_json)
         area = np.count_nonzero(np.isin(actual.mask, list(class_names)), axis=(1, 2))
         for part in np.array_split(np.arange(len(area)), min(each, len(area))):
             z = part[np.argmax(area[part])]
             name = f"{actual.name}, z = {z}" if len(area) > 1 else actual.name
-            rows.append(OverlayRow(name, actual.image[z], actual.mask[z], found.mask[z]))
+            rows.append(OverlayRow(name, actual.image[z], actual.mask[z], found.mask[z], *scale))
     overlay_sheet(path, rows, class_names)
 
 

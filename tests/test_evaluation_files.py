@@ -70,6 +70,17 @@ def test_folders_of_images(folders) -> None:
     assert scores.dataset == folders.name
 
 
+def test_objects_and_hidden_files_are_no_predictions(folders) -> None:
+    for name in ("a_instances.png", "c.png", "d_instances.png", "._a.png"):
+        save_png(folders / "predictions" / name, np.full((2, 4), 7))
+    save_png(folders / "predictions" / ".unfinished" / "e" / "e.png", np.full((2, 4), 7))
+    scores = run(folders)
+    assert scores.extra_predictions == ("c", "d_instances")  # of a case d there is no prediction
+    save_png(folders / "labels" / "a_instances.png", np.zeros((2, 4)))  # a case of that name is a case
+    save_png(folders / "predictions" / "a_instances.png", np.zeros((2, 4)))
+    assert [case.name for case in run(folders).cases] == ["a", "a_instances", "b"]
+
+
 def test_nifti_volumes_take_the_spacing_of_the_truth(tmp_path) -> None:
     truth, prediction = np.zeros((2, 4, 5, 6), int)
     truth[0, 0, 0] = prediction[2, 0, 0] = prediction[0, 0, 3] = 1
