@@ -1,0 +1,231 @@
+"""Runs of a study: what defines them, in which order they run, failing, sharing, going on, merging."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from nnunetv2_retina import study_queue
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.study import Study, StudyDataset, StudySystem
+from nnunetv2_retina.study_queue import duration, estimate_lines, estimates, merge, open_output, part_of, run_all
+from nnunetv2_retina.study_runs import FAILED, LOG, RESULT, RUN, PlannedRun, Resolved, Run, planned_runs, rehearsals
+
+NAMES = {"901": "Dataset901_a", "902": "Dataset902_b"}
+RESOLVED = Resolved(NAMES, {"Dataset901_a": {"batch_size": 2}, "Dataset902_b": {}}, {"em": "f1"})
+
+
+def make_study(**changes) -> Study:
+    settings = {
+        "name": "small",
+        "seeds": (1, 2),
+        "reference": "A",
+        "datasets": (
+            StudyDataset(dataset="901", iterations=(2, 4), training={"learning_rate": 0.03}),
+            StudyDataset(dataset="902", iterations=(8,)),
+        ),
+        "systems": (
+            StudySystem(name="A", trainer="TA", weights="em", training={"learning_rate": 0.1}),
+            StudySystem(name="B", trainer="TB", datasets=("901",)),
+            StudySystem(name="own", trainer="TC", datasets=("902",), own_schedule=True),
+        ),
+        "weights": {"em": "/em.pth"},
+    }
+    return Study(**settings | changes)
+
+
+def plan(output: Path, **changes) -> list[PlannedRun]:
+    return planned_runs(make_study(**changes), RESOLVED, output)
+
+
+def result(iteration: int = 4, iou: float | None = 0.5) -> str:
+    scores = {str(iteration): {"mean": {"iou": iou}}}
+    content = {"iterations": [iteration], "scores": scores, "seconds_per_iteration": 2.0, "prediction_seconds": 3.0}
+    return json.dumps(content)
+
+
+def finish(planned: PlannedRun, iou: float | None = 0.5) -> None:
+    planned.begin()
+    (planned.folder / RESULT).write_text(result(iou=iou))
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """``run_one`` without work: the runs that it was given; those in ``fails`` fail."""
+    begun: list[str] = []
+    fails: set[str] = set()
+
+    def run_one(planned: PlannedRun, device: str) -> int:
+        begun.append(planned.title)
+        planned.begin()
+        (planned.folder / LOG).write_text("first line\nit broke\n")
+        if planned.title in fails:
+            (planned.folder / FAILED).write_text("exit status 1\n")
+            return 1
+        finish(planned)
+        return 0
+
+    monkeypatch.setattr(study_queue, "run_one", run_one)
+    return begun, fails
+
+
+def test_settings_of_a_run_come_from_data_set_study_and_system_in_this_order(tmp_path: Path) -> None:
+    runs = {planned.title: planned for planned in plan(tmp_path)}
+    a = runs["Dataset901_a, A, seed 1"]
+    assert a.run.training == {"batch_size": 2, "learning_rate": 0.1, "iterations": 4, "checkpoints": [2]}
+    assert a.run.weights == "f1" and a.weights_file == "/em.pth" and a.run.iterations == (2, 4)
+    assert runs["Dataset901_a, B, seed 1"].run.training["learning_rate"] == 0.03
+    assert runs["Dataset901_a, B, seed 1"].weights_file is None
+    assert runs["Dataset902_b, A, seed 2"].run.training == {"learning_rate": 0.1, "iterations": 8}
+    own = runs["Dataset902_b, own, seed 1"].run
+    assert own.iterations == () and "iterations" not in own.training
+    assert Run.from_json(a.run.to_json()) == a.run
+    assert a.folder == tmp_path / "runs" / "Dataset901_a" / "a" / "seed_1"
+
+
+def test_every_system_has_one_seed_before_any_has_two(tmp_path: Path) -> None:
+    assert [planned.title[-1] for planned in plan(tmp_path)] == ["1"] * 4 + ["2"] * 4
+
+
+def test_a_rehearsal_is_a_few_steps_of_every_pair(tmp_path: Path) -> None:
+    found = rehearsals(plan(tmp_path), tmp_path)
+    assert [planned.folder for planned in found] == [
+        tmp_path / "rehearsals" / place
+        for place in ("Dataset901_a/a", "Dataset901_a/b", "Dataset902_b/a", "Dataset902_b/own")
+    ]
+    run = found[0].run
+    assert run.rehearsal and run.iterations == (4,) and run.training["iterations"] == 4
+    assert "checkpoints" not in run.training and found[3].run.iterations == ()
+
+
+def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path, pretend) -> None:
+    begun, fails = pretend
+    fails.add("Dataset901_a, B, seed 1")
+    said: list[str] = []
+    outcome = run_all(plan(tmp_path), "cpu", said.append)
+    assert len(begun) == 8 and outcome.finished == 7 and [p.title for p in outcome.failed] == list(fails)
+    assert any("FAILED" in line and "it broke" in line for line in said)
+    assert any(str(tmp_path / "runs" / "Dataset901_a" / "b" / "seed_1" / LOG) in line for line in said)
+    fails.clear()
+    outcome = run_all(plan(tmp_path), "cpu", said.append)
+    assert begun[8:] == ["Dataset901_a, B, seed 1"] and outcome.finished == 1 and not outcome.failed
+
+
+def test_a_run_that_another_process_has_is_left_to_it(tmp_path: Path, pretend) -> None:
+    begun, _ = pretend
+    taken = plan(tmp_path)[0]
+    taken.folder.mkdir(parents=True)
+    with FileLock(taken.folder / ".lock"):
+        outcome = run_all(plan(tmp_path), "cpu", lambda line: None)
+    assert taken.title not in begun and [planned.title for planned in outcome.held] == [taken.title]
+    assert run_all(plan(tmp_path), "cpu", lambda line: None).finished == 1  # the lock has gone with its process
+
+
+def test_more_seeds_and_systems_may_be_added_but_a_changed_run_is_refused(tmp_path: Path, pretend) -> None:
+    begun, _ = pretend
+    open_output(make_study(), tmp_path / "out")
+    run_all(plan(tmp_path / "out"), "cpu", lambda line: None)
+    open_output(make_study(seeds=(1, 2, 3)), tmp_path / "out")
+    run_all(plan(tmp_path / "out", seeds=(1, 2, 3)), "cpu", lambda line: None)
+    assert len(begun) == 12 and all(title.endswith("3") for title in begun[8:])
+    other = (StudyDataset(dataset="901", iterations=(2, 6)), StudyDataset(dataset="902", iterations=(8,)))
+    with pytest.raises(RetinaError, match=r"a run of another study: its iterations is \[2, 4\], in this .* \[2, 6\]"):
+        run_all(plan(tmp_path / "out", datasets=other), "cpu", lambda line: None)
+
+
+def test_the_output_folder_of_another_study_is_refused(tmp_path: Path) -> None:
+    open_output(make_study(), tmp_path / "out")
+    open_output(make_study(), tmp_path / "out")
+    with pytest.raises(
+        RetinaError, match=r"holds the results of study 'small'; this file is study 'large'. Give anoth"
+    ):
+        open_output(make_study(name="large"), tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(RetinaError, match=r"is not empty and holds no results of a study \(no study.json\)"):
+        open_output(make_study(), tmp_path / "mine")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RetinaError, match=r"cannot write into .*file"):
+        open_output(make_study(), tmp_path / "file")
+
+
+def test_parts_are_disjoint_and_together_all(tmp_path: Path) -> None:
+    runs = plan(tmp_path)
+    parts = [part_of(runs, f"{number}/3") for number in (1, 2, 3)]
+    assert sorted(p.title for part in parts for p in part) == sorted(p.title for p in runs)
+    assert part_of(runs, None) == runs
+    for text in ("0/3", "4/3", "1", "a/b", "1/0"):
+        with pytest.raises(RetinaError, match=f"--part {text}: expected i/n"):
+            part_of(runs, text)
+
+
+def test_finished_runs_of_other_folders_are_taken(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        open_output(make_study(), folder)
+    mine, theirs = plan(here), plan(there)
+    finish(mine[0], 0.1)
+    for planned in theirs[:3]:
+        finish(planned, 0.2)
+    theirs[3].begin()  # not finished there
+    (mine[1].folder).mkdir(parents=True)  # begun here
+    said: list[str] = []
+    assert merge(mine, here, [there], said.append) == 2
+    assert [planned.finished() for planned in mine[:4]] == [True, True, True, False]
+    scores = json.loads((mine[0].folder / RESULT).read_text())["scores"]
+    assert scores["4"]["mean"]["iou"] == 0.1  # what was here stays
+    assert said == [f"{there}: 2 runs taken"]
+    with pytest.raises(RetinaError, match="holds no results of a study"):
+        merge(mine, here, [tmp_path], said.append)
+    content = json.loads((theirs[2].folder / RUN).read_text()) | {"seed": 9}
+    (theirs[2].folder / RUN).write_text(json.dumps(content))
+    with pytest.raises(RetinaError, match="a run of another study: its seed is 9"):
+        merge(mine, here, [there], said.append)
+
+
+def test_estimates_come_from_rehearsals_then_from_runs(tmp_path: Path) -> None:
+    runs = plan(tmp_path)
+    assert estimates(runs, tmp_path, lambda planned: 10) == []
+    for planned in rehearsals(runs, tmp_path)[:2]:
+        finish(planned)
+    found = estimates(runs, tmp_path, lambda planned: 10)
+    # 4 iterations of 2 s, and 10 images of 3 s after 2 and after 4 iterations
+    assert [(e.system, e.seconds_per_run, e.left, e.measured_on) for e in found] == [
+        ("A", 68.0, 2, "rehearsal"),
+        ("B", 68.0, 2, "rehearsal"),
+    ]
+    finish(runs[0])
+    found = estimates(runs, tmp_path, lambda planned: 10)
+    assert (found[0].seconds_per_run, found[0].left, found[0].measured_on) == (14.0, 1, "runs")
+    assert estimate_lines(found)[-1] == "about 2 min for what is left, one after the other"
+
+
+def test_a_process_that_fails_leaves_the_end_of_its_output(tmp_path: Path, monkeypatch) -> None:
+    planned = plan(tmp_path)[0]
+    monkeypatch.setattr(study_queue.study_view, "make", lambda folder, run: {})
+    monkeypatch.setattr(study_queue.sys, "executable", "python3")
+    started = subprocess.Popen
+    code = ["python3", "-c", "import os; print('seed', os.environ['RETINA_SEED']); print('no memory'); exit(3)"]
+    monkeypatch.setattr(study_queue.subprocess, "Popen", lambda command, **options: started(code, **options))
+    assert study_queue.run_one(planned, "cpu") == 3
+    text = (planned.folder / FAILED).read_text()
+    assert text.startswith("exit status 3") and "no memory" in text and "seed 1" in text
+    code[2] = "print('all is well')"
+    assert study_queue.run_one(planned, "cpu") == 1  # ends well, but without a result
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    planned = plan(tmp_path)[0]
+    planned.begin()
+    (planned.folder / RUN).write_text("{")
+    with pytest.raises(RetinaError, match=r"run.json cannot be read as JSON .* Delete its folder to run it anew"):
+        planned.finished()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3, "3 s"), (100, "2 min"), (4 * 3600 + 300, "4 h 5 min"), (200_000, "2 d 7 h")]
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
