@@ -30,6 +30,7 @@ CREMI_METRICS = {
 }
 """Those of data sets with a distance tolerance."""
 DISTANCE_METRICS = frozenset({"mfd_hausdorff", "mfd_mean", *CREMI_METRICS})
+LOWER_IS_BETTER = DISTANCE_METRICS - {"cremi_f"}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.study import read_study, slug
+from nnunetv2_retina.study.definition import read_study, slug
 
 STUDY = """
 name: small

@@ -16,13 +16,14 @@ from conftest import LABELS, PROTOCOL, blobs
 from skimage.io import imsave
 from test_trainers import write_weights
 
-from nnunetv2_retina import cli, study_view
+from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.study import read_study
-from nnunetv2_retina.study_checks import resolve
-from nnunetv2_retina.study_pictures import window
-from nnunetv2_retina.study_queue import run_one
-from nnunetv2_retina.study_runs import RESULT, PlannedRun, planned_runs
+from nnunetv2_retina.study import folders
+from nnunetv2_retina.study.checks import resolve
+from nnunetv2_retina.study.definition import read_study
+from nnunetv2_retina.study.pictures import window
+from nnunetv2_retina.study.runner import run_one
+from nnunetv2_retina.study.runs import RESULT, PlannedRun, planned_runs
 
 STUDY = """
 name: small
@@ -157,7 +158,7 @@ def test_a_run_that_was_killed_goes_on(study: Path, tmp_path: Path) -> None:
     loaded = read_study(study)
     planned = planned_runs(loaded, resolve(loaded), tmp_path / "out")[0]
     code = (
-        "import sys, pathlib, pickle; from nnunetv2_retina.study_queue import run_one;"
+        "import sys, pathlib, pickle; from nnunetv2_retina.study.runner import run_one;"
         "run_one(pickle.load(open(sys.argv[1], 'rb')), 'cpu')"
     )
     (tmp_path / "planned").write_bytes(pickle.dumps(planned))
@@ -180,17 +181,17 @@ def test_validation_cases_are_linked_for_scoring(study: Path, workspace: Path, t
     loaded = read_study(study)
     planned: PlannedRun = planned_runs(loaded, resolve(loaded), tmp_path / "out")[0]
     planned.begin()
-    for name, value in study_view.make(planned.folder, planned.run).items():
+    for name, value in folders.make(planned.folder, planned.run).items():
         monkeypatch.setenv(name, value)
     view = planned.folder / "nnUNet_preprocessed" / "Dataset901_test"
     assert json.loads((view / "dataset.json").read_text())["retina"]["checkpoints"] == [2]
     original = workspace / "nnUNet_preprocessed" / "Dataset901_test" / "dataset.json"
     assert json.loads(original.read_text())["retina"] == PROTOCOL  # the user's own stays
     (view / "splits_final.json").write_text(json.dumps([{"train": ["case_0"], "val": ["case_4", "case_5"]}]))
-    images, labels = study_view.scored_files(planned.folder, planned.run)
+    images, labels = folders.scored_files(planned.folder, planned.run)
     assert sorted(path.name for path in images.iterdir()) == ["case_4_0000.png", "case_5_0000.png"]
     assert sorted(path.name for path in labels.iterdir()) == ["case_4.png", "case_5.png"]
-    study_view.remove(planned.folder)
+    folders.remove(planned.folder)
     assert original.is_file() and not view.exists()
 
 

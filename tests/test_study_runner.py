@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from nnunetv2_retina import study_queue
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.study import Study, StudyDataset, StudySystem
-from nnunetv2_retina.study_queue import duration, estimate_lines, estimates, merge, open_output, part_of, run_all
-from nnunetv2_retina.study_runs import FAILED, LOG, RESULT, RUN, PlannedRun, Resolved, Run, planned_runs, rehearsals
+from nnunetv2_retina.study import runner
+from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
+from nnunetv2_retina.study.runner import estimate_lines, estimates, merge, open_output, part_of, run_all
+from nnunetv2_retina.study.runs import FAILED, LOG, RESULT, RUN, PlannedRun, Resolved, Run, planned_runs, rehearsals
 
 NAMES = {"901": "Dataset901_a", "902": "Dataset902_b"}
 RESOLVED = Resolved(NAMES, {"Dataset901_a": {"batch_size": 2}, "Dataset902_b": {}}, {"em": "f1"})
@@ -67,7 +67,7 @@ def pretend(monkeypatch):
         finish(planned)
         return 0
 
-    monkeypatch.setattr(study_queue, "run_one", run_one)
+    monkeypatch.setattr(runner, "run_one", run_one)
     return begun, fails
 
 
@@ -199,21 +199,21 @@ def test_estimates_come_from_rehearsals_then_from_runs(tmp_path: Path) -> None:
     finish(runs[0])
     found = estimates(runs, tmp_path, lambda planned: 10)
     assert (found[0].seconds_per_run, found[0].left, found[0].measured_on) == (14.0, 1, "runs")
-    assert estimate_lines(found)[-1] == "about 2 min for what is left, one after the other"
+    assert estimate_lines(found)[-1] == "about 2.5 min for what is left, one after the other"
 
 
 def test_a_process_that_fails_leaves_the_end_of_its_output(tmp_path: Path, monkeypatch) -> None:
     planned = plan(tmp_path)[0]
-    monkeypatch.setattr(study_queue.study_view, "make", lambda folder, run: {})
-    monkeypatch.setattr(study_queue.sys, "executable", "python3")
+    monkeypatch.setattr(runner.folders, "make", lambda folder, run: {})
+    monkeypatch.setattr(runner.sys, "executable", "python3")
     started = subprocess.Popen
     code = ["python3", "-c", "import os; print('seed', os.environ['RETINA_SEED']); print('no memory'); exit(3)"]
-    monkeypatch.setattr(study_queue.subprocess, "Popen", lambda command, **options: started(code, **options))
-    assert study_queue.run_one(planned, "cpu") == 3
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda command, **options: started(code, **options))
+    assert runner.run_one(planned, "cpu") == 3
     text = (planned.folder / FAILED).read_text()
     assert text.startswith("exit status 3") and "no memory" in text and "seed 1" in text
     code[2] = "print('all is well')"
-    assert study_queue.run_one(planned, "cpu") == 1  # ends well, but without a result
+    assert runner.run_one(planned, "cpu") == 1  # ends well, but without a result
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
@@ -222,10 +222,3 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     (planned.folder / RUN).write_text("{")
     with pytest.raises(RetinaError, match=r"run.json cannot be read as JSON .* Delete its folder to run it anew"):
         planned.finished()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(3, "3 s"), (100, "2 min"), (4 * 3600 + 300, "4 h 5 min"), (200_000, "2 d 7 h")]
-)
-def test_durations_are_readable(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

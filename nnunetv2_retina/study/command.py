@@ -1,0 +1,141 @@
+"""A whole study, from its file to its report: what ``retina_benchmark`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation_files import DATASET_JSON
+from nnunetv2_retina.prediction_files import list_cases
+from nnunetv2_retina.study import pictures as pictures_of
+from nnunetv2_retina.study import runner
+from nnunetv2_retina.study.checks import resolve, test_folders
+from nnunetv2_retina.study.definition import Study, read_study
+from nnunetv2_retina.study.provenance import duration
+from nnunetv2_retina.study.report import write_report
+from nnunetv2_retina.study.results import DatasetOutline, StudyOutline, SystemOutline, read_results
+from nnunetv2_retina.study.runner import Outcome
+from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, read_json, rehearsals
+
+Say = Callable[[str], None]
+REPORT = "report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What of a study is to be done, and where."""
+
+    device: str
+    part: str | None = None
+    """``i/n``: every n-th run, from the i-th."""
+    merge: Sequence[Path] = ()
+    """Other output folders, whose finished runs are taken first."""
+    rehearse: bool = True
+    """Try every system on every data set for a few steps first."""
+    only: str | None = None
+    """``estimate``: rehearse and estimate; ``report``: report what is finished."""
+
+
+def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tuple[Path | None, Outcome]:
+    """Validate, rehearse, run what is missing, report.
+
+    Args:
+        file: the study, see ``study.Study``.
+        output: folder for runs and report; one that an earlier start made is gone on with.
+        options: what of it.
+        say: takes lines of progress.
+
+    Returns:
+        The report's page (None where nothing is finished yet), and what became of the runs.
+
+    Raises:
+        RetinaError: for a file or folder that cannot be used; a run that fails does not raise.
+    """
+    study = read_study(file)
+    runner.part_of([], options.part)  # a wrong one is refused before anything else
+    resolved = resolve(study)
+    runner.open_output(study, output)
+    runs = planned_runs(study, resolved, output)
+    finished = sum(planned.finished() for planned in runs)
+    say(f"{study.name}: {len(runs)} runs, {finished} finished; all files go to {output}")
+    if options.merge:
+        runner.merge(runs, output, options.merge, say)
+    outcome = Outcome()
+    if options.only != "report":
+        mine = runner.part_of(runs, options.part)
+        failed = _rehearse(mine, output, options, say) if options.rehearse else []
+        for line in runner.estimate_lines(runner.estimates(mine, output, _case_counter(study, resolved))):
+            say(line)
+        if options.only is None:
+            outcome = runner.run_all(mine, options.device, say)
+        else:
+            outcome.failed = failed
+    return _report(study, resolved, runs, output, say), outcome
+
+
+def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, say: Say) -> list[PlannedRun]:
+    """Rehearse what has no finished run; those that failed, which are tried again as runs all the same."""
+    done = {planned.folder.parent for planned in runs if planned.finished()}
+    todo = rehearsals([planned for planned in runs if planned.folder.parent not in done], output)
+    todo = [planned for planned in todo if not planned.finished()]
+    if todo:
+        say(f"rehearsal: {len(todo)} times a few steps and one image")
+    return runner.run_all(todo, options.device, say).failed
+
+
+def _case_counter(study: Study, resolved: Resolved) -> Callable[[PlannedRun], int]:
+    """Number of cases that a run is scored on, as far as it is known beforehand."""
+    counts: dict[str, int] = {}
+    for entry in study.datasets:
+        name = resolved.datasets[entry.dataset]
+        try:
+            images, _ = test_folders(name)
+            contents = read_json(images.parent / DATASET_JSON)
+            counts[name] = len(list_cases(images, contents["file_ending"], len(contents["channel_names"])))
+        except RetinaError:  # without a test set: validation cases, as many as there are
+            counts[name] = 1
+    return lambda planned: counts[planned.run.dataset]
+
+
+def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output: Path, say: Say) -> Path | None:
+    finished = [planned for planned in runs if planned.finished()]
+    if not finished:
+        say("no run is finished yet, so there is nothing to report")
+        return None
+    wanted = {(planned.run.dataset, planned.run.system, planned.run.seed) for planned in runs}
+    results = read_results(output / "runs")
+    known = [result for result in results if (result.dataset, result.system, result.seed) in wanted]
+    if len(known) < len(results):
+        say(f"{len(results) - len(known)} finished runs are not of this study as its file is now, and left out")
+    notes = [
+        f"{planned.title} failed: {(planned.folder / FAILED).read_text(encoding='utf-8').splitlines()[0]}"
+        for planned in runs
+        if not planned.finished() and (planned.folder / FAILED).is_file()
+    ]
+    if any(entry.scored == "validation" for entry in study.datasets):
+        notes.insert(0, "Scores are of validation cases: they are for choosing settings, not for comparing systems.")
+    spent = sum(result.training_seconds for result in known)
+    say(f"{len(known)} of {len(runs)} runs are finished; trained for {duration(spent)} altogether")
+    pictures = pictures_of.draw(finished, [system.name for system in study.systems], output / REPORT)
+    return write_report(outline(study, resolved), known, output / REPORT, pictures, notes, len(runs))
+
+
+def outline(study: Study, resolved: Resolved) -> StudyOutline:
+    """What the report needs of a study."""
+    return StudyOutline(
+        study.name,
+        tuple(
+            DatasetOutline(
+                resolved.datasets[entry.dataset],
+                entry.title or resolved.datasets[entry.dataset].split("_", 1)[-1],
+                entry.paper,
+                entry.group,
+            )
+            for entry in study.datasets
+        ),
+        tuple(SystemOutline(system.name, system.paper) for system in study.systems),
+        study.seeds,
+        study.reference,
+    )

@@ -1,0 +1,291 @@
+"""What a study compares: data sets, systems, seeds and iteration counts, read from a YAML file.
+
+    name: RETINA and its peers
+    seeds: [1, 2, 3]
+    reference: RETINA                     # the system that the others are tested against
+    weights: {cem500k: runs/cem500k/checkpoint_final.pth}
+    datasets:
+      - {dataset: 801, iterations: [1000, 5000]}
+    systems:
+      - {name: RETINA, trainer: nnUNetTrainerRETINA, weights: cem500k}
+      - {name: TransUNet, trainer: nnUNetTrainerTransUNet}
+
+Every run trains to the last of its data set's iterations and is scored at each of them. Only the file is looked at
+here; ``checks`` looks at what it names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import BLOCK, Protocol
+
+SCORED = ("test", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDataset:
+    """A data set of a study. Field names are the keys of the file."""
+
+    dataset: str
+    """Number or name of a preprocessed data set."""
+    iterations: tuple[int, ...]
+    """Where runs are scored, strictly increasing; they train to the last."""
+    title: str = ""
+    """In tables and figures; empty: the data set's name."""
+    fold: int | str = "all"
+    """What is trained on; ``all`` is the paper's protocol."""
+    scored: str = "test"
+    """``test``: imagesTs against labelsTs; ``validation``: the fold's validation cases, to choose settings by."""
+    plans: str = "nnUNetPlans"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Replaces keys of the data set's own training settings (``dataset.json["retina"]``)."""
+    paper: str | None = None
+    """Name of this data set in the paper's table, to show its numbers beside."""
+    group: str | None = None
+    """Data sets of one group also get a common mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySystem:
+    """A trainer with what it starts from. Field names are the keys of the file."""
+
+    name: str
+    trainer: str
+    configuration: str = "2d"
+    weights: str | None = None
+    """Key of the study's weights; None: random initialisation."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Replaces keys of the training settings, after the data set's."""
+    datasets: tuple[str, ...] | None = None
+    """Which of the study's data sets, as they are named there; None: all."""
+    own_schedule: bool = False
+    """Leave the number of iterations to the trainer, and score its final checkpoint alone."""
+    paper: str | None = None
+    """Name of this system in the paper's table."""
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder's."""
+        return slug(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPrediction:
+    """How every system is applied. Field names are the keys of the file."""
+
+    mirroring: bool = False
+    step_size: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A whole study. Field names are the keys of the file.
+
+    Raises:
+        RetinaError: for settings that contradict each other.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    reference: str
+    datasets: tuple[StudyDataset, ...]
+    systems: tuple[StudySystem, ...]
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Name -> file; relative ones are beside the study's file, ``$VARIABLES`` and ``~`` are replaced."""
+    prediction: StudyPrediction = StudyPrediction()
+
+    def __post_init__(self) -> None:
+        problems = [*self._list_problems(), *self._dataset_problems(), *self._system_problems()]
+        if problems:
+            raise RetinaError(f"study {self.name!r}: {'; '.join(problems)}. Correct the file")
+
+    def _list_problems(self) -> list[str]:
+        problems = []
+        if not self.seeds or not all(_is_int(seed) and seed >= 0 for seed in self.seeds):
+            problems.append(f"seeds is {list(self.seeds)}; expected whole numbers from 0, at least one")
+        for what, names in (
+            ("seed", [str(seed) for seed in self.seeds]),
+            ("data set", [entry.dataset for entry in self.datasets]),
+            ("system", [entry.slug for entry in self.systems]),
+        ):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                problems.append(f"{what} {twice[0]} is there twice; expected each once")
+        for key, entries in (("datasets", self.datasets), ("systems", self.systems)):
+            if not entries:
+                problems.append(f"{key} is empty; expected at least one")
+        names = [entry.name for entry in self.systems]
+        if self.reference not in names:
+            problems.append(f"reference is {self.reference!r}; expected one of the systems {', '.join(names)}")
+        step = self.prediction.step_size
+        if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step <= 1:
+            problems.append(f"prediction: step_size is {step!r}; expected a share of the tile, above 0 and at most 1")
+        return problems
+
+    def _dataset_problems(self) -> list[str]:
+        problems = []
+        for entry in self.datasets:
+            counts = entry.iterations
+            usable = bool(counts) and all(_is_int(count) and count > 0 for count in counts)
+            if not usable or any(low >= high for low, high in pairwise(counts)):
+                problems.append(
+                    f"data set {entry.dataset}: iterations is {list(counts)}; expected whole numbers above 0 that "
+                    "increase, such as [500, 1000]"
+                )
+            if entry.scored not in SCORED:
+                problems.append(f"data set {entry.dataset}: scored is {entry.scored!r}; expected {' or '.join(SCORED)}")
+            if entry.fold != "all" and not (_is_int(entry.fold) and int(entry.fold) >= 0):
+                problems.append(f"data set {entry.dataset}: fold is {entry.fold!r}; expected a whole number or all")
+            if entry.scored == "validation" and entry.fold == "all":
+                problems.append(
+                    f"data set {entry.dataset}: fold all leaves no validation cases to score; give a fold by its number"
+                )
+        return problems
+
+    def _system_problems(self) -> list[str]:
+        problems = []
+        known = [entry.dataset for entry in self.datasets]
+        for system in self.systems:
+            if system.weights is not None and system.weights not in self.weights:
+                there = ", ".join(self.weights) or "none"
+                problems.append(
+                    f"system {system.name}: weights {system.weights!r} are not defined; defined are {there}"
+                )
+            for dataset in system.datasets or ():
+                if dataset not in known:
+                    problems.append(
+                        f"system {system.name}: data set {dataset} is not among the study's {', '.join(known)}"
+                    )
+        for where, training in self._training_blocks():
+            taken = {"iterations", "checkpoints"} & set(training)
+            if taken:
+                problems.append(
+                    f"{where}: training has {', '.join(sorted(taken))}, which the study's iterations decide"
+                )
+            try:
+                Protocol.from_dataset_json({BLOCK: dict(training)})
+            except RetinaError as error:
+                problems.append(f"{where}: {str(error).rstrip('.')}")
+        return problems
+
+    def _training_blocks(self) -> list[tuple[str, Mapping[str, Any]]]:
+        return [
+            *((f"data set {entry.dataset}", entry.training) for entry in self.datasets),
+            *((f"system {entry.name}", entry.training) for entry in self.systems),
+        ]
+
+    def runs_on(self, system: StudySystem) -> tuple[StudyDataset, ...]:
+        """The data sets that a system is trained on."""
+        return tuple(entry for entry in self.datasets if system.datasets is None or entry.dataset in system.datasets)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def slug(name: str) -> str:
+    """A name as that of a folder: lower-case letters, digits and ``_``."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "unnamed"
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study's file.
+
+    Raises:
+        RetinaError: if it is missing or no YAML, has unknown or lacks needed keys, or contradicts itself.
+    """
+    path = Path(path)
+    contents = _load_yaml(path)
+    try:
+        block = _table(contents, Study, "the file")
+        block["datasets"] = tuple(_entry(StudyDataset, entry, "datasets") for entry in _list(block, "datasets"))
+        block["systems"] = tuple(_entry(StudySystem, entry, "systems") for entry in _list(block, "systems"))
+        block["seeds"] = tuple(_list(block, "seeds"))
+        if "prediction" in block:
+            block["prediction"] = StudyPrediction(**_table(block["prediction"], StudyPrediction, "prediction"))
+        block["weights"] = _weights(block.get("weights", {}), path.resolve().parent)
+        return Study(**block)
+    except RetinaError as error:
+        raise RetinaError(f"{path}: {error}") from error
+
+
+def _load_yaml(path: Path) -> object:
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise RetinaError('reading a study needs PyYAML. Run: pip install "nnunetv2-retina[study]"') from error
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RetinaError(f"{path}: cannot be read ({error}). Give the path of a study's YAML file") from error
+    except yaml.YAMLError as error:
+        raise RetinaError(f"{path} is no YAML: {' '.join(str(error).split())}. Correct it there") from error
+
+
+_Entry = TypeVar("_Entry", StudyDataset, StudySystem)
+
+
+def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
+    block = _table(value, kind, f"an entry of {where}")
+    for name in ("dataset", "trainer", "configuration", "name"):
+        if name in block:
+            block[name] = str(block[name])
+    for name in ("iterations", "datasets"):
+        if block.get(name) is not None:
+            values = _list(block, name)
+            block[name] = tuple(map(str, values)) if name == "datasets" else tuple(values)
+    if not isinstance(block.get("training", {}), Mapping):
+        raise RetinaError(f"an entry of {where}: training is {block['training']!r}; expected settings, name: value")
+    return kind(**block)
+
+
+def _table(value: object, kind: type[Any], where: str) -> dict[str, Any]:
+    """A block of named settings, of which all are known and none is missing."""
+    if not isinstance(value, Mapping):
+        raise RetinaError(f"{where} is {value!r}; expected settings, name: value. Correct it")
+    known = [entry.name for entry in fields(kind)]
+    for key in value:
+        if key not in known:
+            guess = difflib.get_close_matches(str(key), known, n=1)
+            hint = f". Did you mean {guess[0]}?" if guess else ""
+            raise RetinaError(f"{where}: unknown setting {key!r}; known are {', '.join(known)}{hint}")
+    needed = [entry.name for entry in fields(kind) if entry.default is MISSING and entry.default_factory is MISSING]
+    missing = [name for name in needed if name not in value]
+    if missing:
+        raise RetinaError(
+            f"{where} lacks {', '.join(missing)}; it has {', '.join(map(str, value))}. Add what is missing"
+        )
+    return dict(value)
+
+
+def _list(block: Mapping[str, Any], name: str) -> Sequence[Any]:
+    value = block[name]
+    if not isinstance(value, list):
+        raise RetinaError(f"{name} is {value!r}; expected a list, such as [1, 2, 3]. Correct it")
+    return value
+
+
+def _weights(value: object, folder: Path) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise RetinaError(f"weights is {value!r}; expected name: file. Correct it")
+    found = {}
+    for name, given in value.items():
+        text = os.path.expanduser(os.path.expandvars(str(given)))
+        if "$" in text:
+            raise RetinaError(f"weights {name} is {given!r}, and that variable is not set. Set it, or write the path")
+        found[str(name)] = str(folder / text)
+    return found
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,104 @@
+"""nnU-Net's folders as one run of a study sees them: the user's preprocessed data under the study's settings.
+
+The preprocessed files are linked, not copied; ``dataset.json`` is the run's own, and so are splits, where the study
+changes them. nnU-Net is started with its variables set to these folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation_files import DATASET_JSON
+from nnunetv2_retina.prediction_files import list_cases
+from nnunetv2_retina.protocol import BLOCK
+from nnunetv2_retina.study.checks import find_dataset
+from nnunetv2_retina.study.runs import Run, read_json, write_json
+
+_SPLITS = "splits_final.json"
+_PREPROCESSED, _RESULTS, _SCORED = "nnUNet_preprocessed", "nnUNet_results", "scored"
+
+
+def results(folder: Path) -> Path:
+    """The run's ``nnUNet_results``."""
+    return folder / _RESULTS
+
+
+def make(folder: Path, run: Run) -> dict[str, str]:
+    """Make the folders of a run.
+
+    Returns:
+        nnU-Net's variables for its process.
+
+    Raises:
+        RetinaError: if the data set is not there any more.
+    """
+    source = find_dataset(run.dataset, "nnUNet_preprocessed").resolve()
+    view = folder / _PREPROCESSED / run.dataset
+    view.mkdir(parents=True, exist_ok=True)
+    own_splits = any(run.training.get(key) is not None for key in ("folds", "groups"))
+    for path in source.iterdir():
+        link = view / path.name
+        if path.name == DATASET_JSON or (path.name == _SPLITS and own_splits) or link.is_symlink():
+            continue
+        if not link.exists():
+            link.symlink_to(path, target_is_directory=path.is_dir())
+    contents = read_json(source / DATASET_JSON)
+    write_json(view / DATASET_JSON, {**contents, BLOCK: dict(run.training)})
+    results(folder).mkdir(exist_ok=True)
+    return {
+        "nnUNet_preprocessed": str((folder / _PREPROCESSED).resolve()),
+        "nnUNet_results": str(results(folder).resolve()),
+    }
+
+
+def scored_files(folder: Path, run: Run) -> tuple[Path, Path]:
+    """Folders of the images that a run is scored on and of their labels; called in the run's process.
+
+    Raises:
+        RetinaError: if the validation cases are not among the data set's training images.
+    """
+    raw = find_dataset(run.dataset, "nnUNet_raw").resolve()
+    if run.scored == "test" and not run.rehearsal:
+        return raw / "imagesTs", raw / "labelsTs"
+    dataset_json = read_json(raw / DATASET_JSON)
+    ending, channels = dataset_json["file_ending"], len(dataset_json["channel_names"])
+    images, labels = (
+        (raw / "imagesTs", raw / "labelsTs") if run.scored == "test" else (raw / "imagesTr", raw / "labelsTr")
+    )
+    cases = list_cases(images, ending, channels)
+    if run.scored == "validation":
+        wanted = _validation_cases(run)
+        cases = [case for case in cases if case.name in wanted]
+        if len(cases) != len(wanted):
+            raise RetinaError(f"{images} lacks some of the validation cases {', '.join(wanted)}. Convert the data anew")
+    if run.rehearsal:
+        cases = cases[:1]
+    target = folder / _SCORED
+    shutil.rmtree(target, ignore_errors=True)
+    for case in cases:
+        for file in case.files:
+            _link(file, target / "images" / file.name)
+        _link(labels / f"{case.name}{ending}", target / "labels" / f"{case.name}{ending}")
+    return target / "images", target / "labels"
+
+
+def remove(folder: Path) -> None:
+    """Delete the links; what they lead to stays."""
+    for name in (_PREPROCESSED, _SCORED):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _validation_cases(run: Run) -> list[str]:
+    path = Path(os.environ["nnUNet_preprocessed"]) / run.dataset / _SPLITS
+    splits: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return list(splits[int(run.fold)]["val"])
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source)

@@ -1,0 +1,266 @@
+"""Runs what a study still lacks, one process a run; says how long it will take; gathers the runs of several machines.
+
+Several of these may work on one output folder at the same time, on one machine or on a shared file system: each takes
+the next run that no other holds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nnunetv2_retina import seeding
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.processor import available_cores
+from nnunetv2_retina.study import folders
+from nnunetv2_retina.study.definition import Study
+from nnunetv2_retina.study.provenance import duration
+from nnunetv2_retina.study.runs import FAILED, LOG, RESULT, STUDY, PlannedRun, read_json, rehearsals, write_json
+from nnunetv2_retina.weights_option import VARIABLE as WEIGHTS_VARIABLE
+
+Say = Callable[[str], None]
+_LOCK, _TAIL = ".lock", 15
+
+
+@dataclass
+class Outcome:
+    """What became of the runs."""
+
+    finished: int = 0
+    failed: list[PlannedRun] = field(default_factory=list)
+    held: list[PlannedRun] = field(default_factory=list)
+    """Being run by another process."""
+
+
+def open_output(study: Study, output: Path) -> None:
+    """Make the output folder, or see that it is this study's.
+
+    Raises:
+        RetinaError: if it holds something else, or cannot be written.
+    """
+    path = output / STUDY
+    if path.is_file():
+        name = read_json(path).get("name")
+        if name != study.name:
+            raise RetinaError(
+                f"{output} holds the results of study {name!r}; this file is study {study.name!r}. Give another output "
+                "folder with -o"
+            )
+    elif output.is_dir() and any(output.iterdir()):
+        raise RetinaError(
+            f"{output} is not empty and holds no results of a study (no {STUDY}). Give a new folder with -o"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(path, study.to_json())
+    except OSError as error:
+        raise RetinaError(f"cannot write into {output} ({error}). Give another folder with -o") from error
+
+
+def part_of(runs: Sequence[PlannedRun], part: str | None) -> list[PlannedRun]:
+    """Every n-th run, from the i-th, for a part ``i/n``; all for None.
+
+    Raises:
+        RetinaError: for another text.
+    """
+    if part is None:
+        return list(runs)
+    number, _, of = part.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise RetinaError(f"--part {part}: expected i/n with i from 1 to n, such as 1/4 on the first of four machines")
+    return list(runs[int(number) - 1 :: int(of)])
+
+
+def run_all(runs: Sequence[PlannedRun], device: str, say: Say) -> Outcome:
+    """Run what is not finished. A run that fails is noted in its folder and left for the next start."""
+    todo = [planned for planned in runs if not planned.finished()]
+    outcome = Outcome()
+    for number, planned in enumerate(todo, 1):
+        with _held(planned.folder) as mine:
+            if not mine:
+                outcome.held.append(planned)
+                say(f"{number} of {len(todo)}   {planned.title}: another process has it")
+                continue
+            if planned.finished():  # by another process, meanwhile
+                continue
+            begin = time.monotonic()
+            status = run_one(planned, device)
+        took = duration(time.monotonic() - begin)
+        if status == 0:
+            outcome.finished += 1
+            result = read_json(planned.folder / RESULT)
+            last = result["scores"][str(result["iterations"][-1])]["mean"]["iou"]
+            score = "undefined" if last is None else f"{last:.3f}"
+            say(f"{number} of {len(todo)}   {planned.title}: IoU {score}   {took}")
+        else:
+            outcome.failed.append(planned)
+            say(f"{number} of {len(todo)}   {planned.title}: FAILED after {took}: {_last_line(planned)}")
+            say(f"    all of it: {planned.folder / LOG}")
+    return outcome
+
+
+def run_one(planned: PlannedRun, device: str) -> int:
+    """Run one in a process of its own; its exit status."""
+    planned.begin()
+    (planned.folder / FAILED).unlink(missing_ok=True)
+    environment = {**_defaults(), **os.environ, **folders.make(planned.folder, planned.run)}
+    environment |= {seeding.VARIABLE: str(planned.run.seed), WEIGHTS_VARIABLE: planned.weights_file or ""}
+    command = [sys.executable, "-m", "nnunetv2_retina.study.worker", str(planned.folder), "--device", device]
+    log = planned.folder / LOG
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+    if status == 0 and not (planned.folder / RESULT).is_file():
+        status = 1
+    if status:
+        reason = f"signal {-status}, most likely for want of memory" if status == -9 else f"exit status {status}"
+        (planned.folder / FAILED).write_text(f"{reason}\n\n{_tail(log)}\n", encoding="utf-8")
+    return status
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long the runs of a system on a data set take."""
+
+    dataset: str
+    system: str
+    seconds_per_iteration: float
+    seconds_per_run: float
+    left: int
+    measured_on: str
+    """``runs`` that are finished, or a ``rehearsal``."""
+
+
+def estimates(runs: Sequence[PlannedRun], output: Path, cases: Callable[[PlannedRun], int]) -> list[Estimate]:
+    """From finished runs, else from rehearsals; nothing for what has neither.
+
+    Args:
+        runs: those of the study.
+        output: its folder.
+        cases: number of cases that a run predicts.
+    """
+    groups: dict[Path, list[PlannedRun]] = {}
+    for planned in runs:
+        groups.setdefault(planned.folder.parent, []).append(planned)
+    found = []
+    for members in groups.values():
+        done = [read_json(planned.folder / RESULT) for planned in members if planned.finished()]
+        left = len(members) - len(done)
+        rehearsal = rehearsals(members[:1], output)[0]
+        run = members[0].run
+        if done:
+            result, per_case = done[-1], 1
+        elif (rehearsal.folder / RESULT).is_file():
+            result, per_case = read_json(rehearsal.folder / RESULT), cases(members[0])
+        else:
+            continue
+        predicted = max(1, len(run.iterations)) * (result["prediction_seconds"] or 0.0) * per_case
+        iterations = run.iterations[-1] if run.iterations else _OWN_SCHEDULE
+        total = iterations * result["seconds_per_iteration"] + predicted
+        found.append(
+            Estimate(
+                run.dataset,
+                run.system,
+                result["seconds_per_iteration"],
+                total,
+                left,
+                "runs" if done else "rehearsal",
+            )
+        )
+    return found
+
+
+_OWN_SCHEDULE = 250_000
+"""Iterations of nnU-Net's default trainer: 1000 epochs of 250."""
+
+
+def estimate_lines(found: Sequence[Estimate]) -> list[str]:
+    """A table, and the sum."""
+    width = max([len(entry.dataset) for entry in found], default=0), max([len(e.system) for e in found], default=0)
+    lines = [
+        f"{entry.dataset:{width[0]}}  {entry.system:{width[1]}}  {entry.seconds_per_iteration:8.3f} s/iteration  "
+        f"{duration(entry.seconds_per_run):>10} a run  {entry.left} to do  (from {entry.measured_on})"
+        for entry in found
+    ]
+    total = sum(entry.seconds_per_run * entry.left for entry in found)
+    return [*lines, f"about {duration(total)} for what is left, one after the other"]
+
+
+def merge(runs: Sequence[PlannedRun], output: Path, others: Sequence[Path], say: Say) -> int:
+    """Copy finished runs from other output folders of the same study.
+
+    Returns:
+        How many.
+
+    Raises:
+        RetinaError: for a folder without results, or a run that is defined otherwise there.
+    """
+    copied = 0
+    for other in others:
+        if not (other / STUDY).is_file():
+            raise RetinaError(f"{other} holds no results of a study (no {STUDY}). Give the folders that -o named")
+        found = 0
+        for planned in runs:
+            there = PlannedRun(planned.run, other / planned.folder.relative_to(output), planned.weights_file)
+            if there.finished() and not planned.finished():
+                temporary = planned.folder.with_name(f".{planned.folder.name}.merging")
+                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.copytree(there.folder, temporary, symlinks=True)
+                shutil.rmtree(planned.folder, ignore_errors=True)
+                temporary.rename(planned.folder)
+                found += 1
+        say(f"{other}: {found} runs taken")
+        copied += found
+    return copied
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Whether the run is ours for the duration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _defaults() -> dict[str, str]:
+    """Numbers of processes and threads, where the user has set none."""
+    return {
+        "nnUNet_n_proc_DA": str(max(1, min(8, available_cores() - 1))),
+        "OMP_NUM_THREADS": "1",  # of the loaders; the run itself takes every core
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(line for line in lines if line.strip()) if len(lines) <= _TAIL else "\n".join(lines[-_TAIL:])
+
+
+def _last_line(planned: PlannedRun) -> str:
+    lines: list[Any] = [line for line in _tail(planned.folder / LOG).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it wrote nothing"

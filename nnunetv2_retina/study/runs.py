@@ -1,0 +1,197 @@
+"""The runs of a study: what defines each, where its files lie, and what it is compared by when a study goes on.
+
+``OUT/runs/<data set>/<system>/seed_<n>/`` holds ``run.json`` (what defines it), ``log.txt``, nnU-Net's result folder,
+scores and predictions, and when it is finished ``result.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_retina.checkpoint import replacing
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
+
+RUN, RESULT, FAILED, LOG, STUDY = "run.json", "result.json", "failed.txt", "log.txt", "study.json"
+PREDICTIONS = "predictions"
+REHEARSAL_STEPS = 4
+"""Training steps of a rehearsal; its first is left out of the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What defines one run. Two runs with equal values are the same run, wherever they were made."""
+
+    dataset: str
+    """Full name, such as Dataset801_CREMI."""
+    system: str
+    seed: int
+    trainer: str
+    configuration: str
+    plans: str
+    fold: int | str
+    scored: str
+    iterations: tuple[int, ...]
+    """Where it is scored; empty: at the end of the trainer's own schedule."""
+    training: Mapping[str, Any]
+    """The data set's ``retina`` block as this run reads it."""
+    weights: str | None
+    """Fingerprint of the weights it starts from."""
+    mirroring: bool
+    step_size: float
+    rehearsal: bool = False
+    """A few steps and one case, to see that all works and how long it takes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Run:
+        """Inverse of ``to_json``."""
+        return cls(**{**values, "iterations": tuple(values["iterations"])})
+
+    def rehearsed(self) -> Run:
+        """The same, cut down to a rehearsal."""
+        training = {key: value for key, value in self.training.items() if key not in ("checkpoints",)}
+        training |= {"iterations": REHEARSAL_STEPS, "iterations_per_epoch": REHEARSAL_STEPS}
+        iterations = (REHEARSAL_STEPS,) if self.iterations else ()
+        return replace(self, seed=0, iterations=iterations, training=training, rehearsal=True)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run and its place."""
+
+    run: Run
+    folder: Path
+    weights_file: str | None
+
+    @property
+    def title(self) -> str:
+        """For lines of progress."""
+        seed = "rehearsal" if self.run.rehearsal else f"seed {self.run.seed}"
+        return f"{self.run.dataset}, {self.run.system}, {seed}"
+
+    def finished(self) -> bool:
+        """Whether its result is there.
+
+        Raises:
+            RetinaError: if the folder holds a run that is defined otherwise.
+        """
+        self.check_folder()
+        return (self.folder / RESULT).is_file()
+
+    def check_folder(self) -> None:
+        """Refuse a folder in which another run was begun.
+
+        Raises:
+            RetinaError: naming the first setting that differs.
+        """
+        path = self.folder / RUN
+        if not path.is_file():
+            return
+        stored, wanted = read_json(path), self.run.to_json()
+        different = [key for key in wanted if stored.get(key) != wanted[key]]
+        if different:
+            key = different[0]
+            raise RetinaError(
+                f"{self.folder} holds a run of another study: its {key} is {stored.get(key)!r}, in this study it is "
+                f"{wanted[key]!r}. Give another output folder, or delete that run's folder to train it anew"
+            )
+
+    def begin(self) -> None:
+        """Make the folder and write what defines the run."""
+        self.check_folder()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / RUN, self.run.to_json())
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What ``checks`` found behind the names of a study."""
+
+    datasets: Mapping[str, str]
+    """Data set as the study names it -> full name."""
+    training: Mapping[str, Mapping[str, Any]]
+    """Full name -> the ``retina`` block of its dataset.json."""
+    fingerprints: Mapping[str, str]
+    """Name of the weights -> fingerprint."""
+
+
+def planned_runs(study: Study, resolved: Resolved, output: Path) -> list[PlannedRun]:
+    """All runs, one seed of everything before the next, so that an early report has every system.
+
+    Raises:
+        RetinaError: for training settings that do not fit together.
+    """
+    return list(_planned(study, resolved, output))
+
+
+def rehearsals(runs: list[PlannedRun], output: Path) -> list[PlannedRun]:
+    """One for each data set and system of the given runs."""
+    found: dict[Path, PlannedRun] = {}
+    for planned in runs:
+        folder = output / "rehearsals" / planned.folder.parent.relative_to(output / "runs")
+        found.setdefault(folder, PlannedRun(planned.run.rehearsed(), folder, planned.weights_file))
+    return list(found.values())
+
+
+def _planned(study: Study, resolved: Resolved, output: Path) -> Iterator[PlannedRun]:
+    for seed in study.seeds:
+        for entry in study.datasets:
+            for system in study.systems:
+                if entry in study.runs_on(system):
+                    run = _run(study, resolved, entry, system, seed)
+                    folder = output / "runs" / run.dataset / system.slug / f"seed_{seed}"
+                    yield PlannedRun(run, folder, study.weights[system.weights] if system.weights else None)
+
+
+def _run(study: Study, resolved: Resolved, entry: StudyDataset, system: StudySystem, seed: int) -> Run:
+    name = resolved.datasets[entry.dataset]
+    training: dict[str, Any] = {**resolved.training[name], **entry.training, **system.training}
+    if not system.own_schedule:
+        *earlier, last = entry.iterations
+        training |= {"iterations": last, "checkpoints": earlier} if earlier else {"iterations": last}
+    training = Protocol.from_dataset_json({"retina": training}).to_json()
+    return Run(
+        dataset=name,
+        system=system.name,
+        seed=seed,
+        trainer=system.trainer,
+        configuration=system.configuration,
+        plans=entry.plans,
+        fold=entry.fold,
+        scored=entry.scored,
+        iterations=() if system.own_schedule else entry.iterations,
+        training=training,
+        weights=resolved.fingerprints[system.weights] if system.weights else None,
+        mirroring=study.prediction.mirroring,
+        step_size=study.prediction.step_size,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object.
+
+    Raises:
+        RetinaError: if that fails.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RetinaError(f"{path} cannot be read as JSON ({error}). Delete its folder to run it anew") from error
+    if not isinstance(contents, dict):
+        raise RetinaError(f"{path} holds {type(contents).__name__}; expected an object. Delete its folder")
+    return contents
+
+
+def write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write an object; the file is there whole or not at all."""
+    with replacing(path) as temporary:
+        Path(temporary).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
