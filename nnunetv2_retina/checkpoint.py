@@ -22,6 +22,7 @@ from torch import Tensor
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.network import NetworkConfig
+from nnunetv2_retina.unet_resnet50 import UNetConfig
 
 FORMAT_VERSION = 1
 
@@ -65,7 +66,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
 def save(
     path: str | os.PathLike[str],
     weights: Mapping[str, Tensor],
-    config: NetworkConfig,
+    config: NetworkConfig | UNetConfig,
     training: Mapping[str, Any] | None = None,
     **description: Any,
 ) -> None:
@@ -73,7 +74,7 @@ def save(
 
     Args:
         path: its final name; it never holds a half-written file.
-        weights: ``TransUNet.state_dict()``, on any device.
+        weights: the network's ``state_dict()``, on any device.
         config: the network's sizes.
         training: what continuing the run needs, as tensors and builtins; a third entry of the file, "training".
         description: what made the weights: plain numbers, texts, lists and dicts (recipe, step, epoch, ...).
@@ -161,7 +162,9 @@ def advice(names: Iterable[object]) -> str:
         return "These are the names of the authors' release. Run: retina_import_weights IN OUT, and give OUT."
     if any(text.startswith(("cnn.stem.", "transformer.blocks.")) for text in texts):
         return "Expected every tensor of one network, as RETINA's pre-training and trainers write it."
+    if any(text.endswith("layer1.0.conv1.weight") for text in texts):
+        return "These are the names of a ResNet. Run: retina_import_weights IN OUT, and give OUT."
     return (
         'Expected {"network_weights": {name: tensor}}, as RETINA\'s pre-training and trainers write it. For published '
-        "RETINA or ImageNet weights run: retina_import_weights IN OUT, and give OUT."
+        "RETINA, CEM500K or ImageNet weights run: retina_import_weights IN OUT, and give OUT."
     )

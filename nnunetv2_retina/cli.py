@@ -249,7 +249,7 @@ def _report_parser() -> argparse.ArgumentParser:
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
     """``retina_benchmark``: see ``nnunetv2_retina.study``. Exit status 1 if a run failed."""
-    from nnunetv2_retina.study_command import StudyOptions, run_study
+    from nnunetv2_retina.study.command import StudyOptions, run_study
 
     parser = argparse.ArgumentParser(
         prog="retina_benchmark",

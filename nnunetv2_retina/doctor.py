@@ -169,4 +169,6 @@ def _weights() -> Iterator[Finding]:
     except RetinaError as error:
         yield Finding("wrong", "weights", str(error), f"set ${VARIABLE} to another file, or unset it")
         return
-    yield Finding("ok", "weights", f"{request.path}: {size}; for {transfer.trainer_for(shapes)} and its variants")
+    trainer = transfer.trainer_for(shapes)
+    variants = " and its variants" if "RETINA" in trainer else ""
+    yield Finding("ok", "weights", f"{request.path}: {size}; for {trainer}{variants}")

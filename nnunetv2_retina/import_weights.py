@@ -1,7 +1,8 @@
 """Weights of other origin as a checkpoint for nnU-Net's ``-pretrained_weights``. Behind ``retina_import_weights``.
 
 What a file is, is read from its content: the published RETINA weights, the ImageNet-21k hybrid in the names of JAX or
-of timm, this project's own checkpoints and nnU-Net's results with its trainers; as a PyTorch, ``.npz`` or
+of timm, a ResNet-50 of MoCo v2 (CEM500K's) or torchvision, for the UNet-ResNet50, this project's own checkpoints and
+nnU-Net's results with its trainers; as a PyTorch, ``.npz`` or
 ``.safetensors`` file. Every tensor is accounted for: one that is not known is an error.
 """
 
@@ -23,6 +24,9 @@ from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.tensor_steps import Step, Translated, summarise
 from nnunetv2_retina.transfer import HEAD, POSITIONS, describe_size, trained_prefixes, trainer_for
+from nnunetv2_retina.unet_resnet50 import HEAD as UNET_HEAD
+from nnunetv2_retina.unet_resnet50 import STEM as UNET_STEM
+from nnunetv2_retina.unet_resnet50 import UNetConfig, UNetResNet50
 from nnunetv2_retina.weights_files import EXPECTED
 from nnunetv2_retina.weights_kinds import recognise
 
@@ -39,9 +43,10 @@ class ImportedWeights(Checkpoint):
     steps: tuple[Step, ...] = ()
 
     @property
-    def config(self) -> NetworkConfig:
+    def config(self) -> NetworkConfig | UNetConfig:
         """Sizes of the network."""
-        return NetworkConfig.from_dict(self.retina["network"])
+        network = self.retina["network"]
+        return UNetConfig.from_dict(network) if UNET_STEM in self.weights else NetworkConfig.from_dict(network)
 
     @property
     def kind(self) -> str:
@@ -73,8 +78,9 @@ def read_weights(path: str | Path) -> ImportedWeights:
     """Read weights of any kind in memory.
 
     Args:
-        path: published RETINA weights, ImageNet-21k ``R50+ViT-B_16`` (JAX or timm), or a checkpoint of this project
-            or of nnU-Net with its trainers; PyTorch, ``.npz`` or ``.safetensors``.
+        path: published RETINA weights, ImageNet-21k ``R50+ViT-B_16`` (JAX or timm), a ResNet-50 (MoCo v2 or
+            torchvision), or a checkpoint of this project or of nnU-Net with its trainers; PyTorch, ``.npz`` or
+            ``.safetensors``.
 
     Returns:
         A whole network: its position grid is 14 x 14 (others are resampled), what the file lacks of the decoder and
@@ -83,7 +89,8 @@ def read_weights(path: str | Path) -> ImportedWeights:
         ``retina["origin"]`` file name, SHA-256, kind and what was done.
 
     Raises:
-        RetinaError: if the file is missing, damaged, of another network, or holds an unknown or a non-finite tensor.
+        RetinaError: if the file is missing, damaged, of another network, or holds an unknown or a non-finite tensor;
+            for a ResNet-50, if segmentation-models-pytorch is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -92,7 +99,7 @@ def read_weights(path: str | Path) -> ImportedWeights:
     kind = recognise(path, tensors)
     try:
         config, weights, steps = _resample(_plain(kind.translate(tensors, retina)))
-        fresh = _fresh(config, weights, "decoder." if kind.trained else HEAD)
+        fresh = _fresh(config, weights, kind.trained)
         weights |= fresh
         _check(config, weights)
     except RetinaError as error:
@@ -150,6 +157,8 @@ def _plain(translated: Translated) -> Translated:
 def _resample(translated: Translated) -> Translated:
     """Position embeddings on the trainers' grid."""
     config, weights, steps = translated
+    if isinstance(config, UNetConfig):
+        return translated
     grid = config.grid_size
     if grid == GRID or POSITIONS not in weights or weights[POSITIONS].shape[1] != grid**2:
         return translated
@@ -159,23 +168,31 @@ def _resample(translated: Translated) -> Translated:
     return Translated(replace(config, grid_size=GRID), weights, steps)
 
 
-def _fresh(config: NetworkConfig, weights: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """What is missing of a part of the network, at a fresh initialisation that is always the same."""
-    names = [name for name in _network(config, weights, "meta").state_dict() if part in name and name not in weights]
+def _fresh(
+    config: NetworkConfig | UNetConfig, weights: Mapping[str, Tensor], trained: tuple[str, ...] | None
+) -> dict[str, Tensor]:
+    """What is missing outside the trained parts (None: of the head), at an initialisation that is always the same."""
+    missing = [name for name in _network(config, weights, "meta").state_dict() if name not in weights]
+    names = [name for name in missing if (not name.startswith(trained) if trained else HEAD in name)]
     state = _network(config, weights, "cpu").state_dict() if names else {}
     return {name: state[name] for name in names}
 
 
-def _network(config: NetworkConfig, weights: Mapping[str, Tensor], device: str) -> TransUNet:
+def _network(
+    config: NetworkConfig | UNetConfig, weights: Mapping[str, Tensor], device: str
+) -> TransUNet | UNetResNet50:
     """A network with the inputs and outputs of these weights, at its fresh initialisation."""
-    stem, head = weights.get("cnn.stem.0.weight"), weights.get("decoder.seg_layers.0.weight")
+    stem = weights.get("cnn.stem.0.weight", weights.get(UNET_STEM))
+    head = weights.get("decoder.seg_layers.0.weight", weights.get(UNET_HEAD))
     channels = 3 if stem is None else stem.shape[1]
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(FRESH_SEED)
+        if isinstance(config, UNetConfig):
+            return UNetResNet50(channels, 1 if head is None else len(head))
         return TransUNet(1 if channels == 3 else channels, 1 if head is None else len(head), config)
 
 
-def _check(config: NetworkConfig, weights: Mapping[str, Tensor]) -> None:
+def _check(config: NetworkConfig | UNetConfig, weights: Mapping[str, Tensor]) -> None:
     """Refuse unknown, missing and misshapen tensors."""
     expected = _network(config, weights, "meta").state_dict()
     for name in weights:

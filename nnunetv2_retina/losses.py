@@ -30,9 +30,9 @@ class SquaredDiceLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            logits: (B, C, H, W) float.
-            target: (B, 1, H, W) class indices, or (B, C, H, W) one-hot for regions.
-            loss_mask: (B, 1, H, W); pixels where it is 0 do not count.
+            logits: (B, C, H, W) or (B, C, D, H, W) float.
+            target: (B, 1, ...) class indices, or (B, C, ...) one-hot for regions.
+            loss_mask: (B, 1, ...); pixels where it is 0 do not count.
 
         Returns:
             Scalar in [0, 1].
@@ -43,7 +43,7 @@ class SquaredDiceLoss(nn.Module):
         target = target.to(probabilities.dtype)
         if loss_mask is not None:
             probabilities, target = probabilities * loss_mask, target * loss_mask
-        axes = (0, 2, 3)
+        axes = (0, *range(2, target.ndim))
         sums = torch.stack([(probabilities * target).sum(axes), (probabilities**2).sum(axes), (target**2).sum(axes)])
         if self.ddp:
             from nnunetv2.utilities.ddp_allgather import AllGatherGrad

@@ -11,11 +11,11 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
 
 from nnunetv2_retina import checkpoint, folds, transfer
 from nnunetv2_retina.checkpoint import Checkpoint
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.transfer import Scope
 from nnunetv2_retina.weights_option import WeightsRequest
@@ -27,23 +27,34 @@ def check_device(device: torch.device) -> None:
         raise RetinaError("no CUDA GPU is usable here. To train on the processor, add: -device cpu")
 
 
-def write_protocol_into(plans: dict[str, Any], configuration: str, protocol: Protocol, config: NetworkConfig) -> None:
-    """Put patch and batch size and the network into the plans, which nnU-Net saves and predicts with."""
-    resolved = PlansManager(plans).get_configuration(configuration)
-    if len(resolved.patch_size) != 2:
+_SHAPES = {2: "two-dimensional", 3: "three-dimensional"}
+_REMEDIES = {
+    2: "Train configuration 2d: volumes are then predicted slice by slice",
+    3: "Train configuration 3d_fullres, or a 2D trainer",
+}
+
+
+def check_dimensions(plans: dict[str, Any], configuration: str, dimensions: tuple[int, ...], network: str) -> None:
+    """Refuse a configuration that the plans do not have, or whose patches the network does not take."""
+    if configuration not in plans["configurations"]:
         raise RetinaError(
-            f"configuration {configuration} has {len(resolved.patch_size)}D patches; the TransUNet is two-dimensional. "
-            "Train configuration 2d: volumes are then predicted slice by slice"
+            f"the plans of {plans['dataset_name']} have no configuration {configuration}, but "
+            f"{', '.join(plans['configurations'])}. Choose one of these; data sets of 2D images have no 3D ones"
         )
-    plans["configurations"][configuration].update(
-        patch_size=[protocol.patch_size, protocol.patch_size],
-        batch_size=protocol.batch_size,
-        architecture={
-            "network_class_name": "nnunetv2_retina.network.TransUNet",
-            "arch_kwargs": {"config": config.to_dict()},
-            "_kw_requires_import": [],
-        },
-    )
+    axes = len(PlansManager(plans).get_configuration(configuration).patch_size)
+    if axes not in dimensions:
+        (fits,) = dimensions
+        raise RetinaError(
+            f"configuration {configuration} has {axes}D patches; {network} is {_SHAPES[fits]}. {_REMEDIES[fits]}"
+        )
+
+
+def write_sizes_into(plans: dict[str, Any], configuration: str, protocol: Protocol) -> None:
+    """Put the protocol's patch and batch size into the plans of a 2D configuration, which nnU-Net saves."""
+    if len(PlansManager(plans).get_configuration(configuration).patch_size) == 2:
+        plans["configurations"][configuration].update(
+            patch_size=[protocol.patch_size, protocol.patch_size], batch_size=protocol.batch_size
+        )
 
 
 def check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None) -> None:
@@ -62,41 +73,54 @@ def check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None)
         )
 
 
-def check_channels(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-    """Refuse pre-trained weights, whose stem takes three channels (grey is repeated), for another number of them."""
+def check_channels(
+    plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any], taken: tuple[int, ...], trainer: str
+) -> None:
+    """Refuse pre-trained weights for a data set with another number of channels than they take.
+
+    Args:
+        taken: numbers of channels that the weights can be used with.
+        trainer: the one that trains the same network from random initialisation.
+    """
     manager = PlansManager(plans)
     channels = determine_num_input_channels(manager, manager.get_configuration(configuration), dataset_json)
-    if channels not in (1, 3):
+    if channels not in taken:
+        words = {1: "one (grey)", 3: "three"}
         raise RetinaError(
-            f"the data set has {channels} channels, but pre-trained weights take one (grey) or three. Train "
-            "nnUNetTrainerTransUNet from random initialisation, or convert the data set to one channel"
+            f"the data set has {channels} channels, but pre-trained weights take "
+            f"{' or '.join(words[number] for number in taken)}. Train {trainer} from random initialisation, or convert "
+            "the data set to one channel"
         )
 
 
-def check_weights(request: WeightsRequest, config: NetworkConfig, scope: Scope) -> Checkpoint:
-    """Read the weights file that a training starts from; refuse one that nnU-Net or the transfer could not use."""
+def check_weights(request: WeightsRequest, reference: nn.Module, scope: Scope, unfrozen: str) -> Checkpoint:
+    """Read the weights file that a training starts from; refuse one that nnU-Net or the transfer could not use.
+
+    Args:
+        request: the file.
+        reference: the trainer's network, on any device (``meta`` will do).
+        scope: what is taken and frozen.
+        unfrozen: the trainer of the same network that freezes nothing, for the message.
+    """
     source = f"{request.path} ({request.origin})"
     path = Path(request.path)
     if path.is_file() and path.suffix in (".npz", ".safetensors"):
         raise RetinaError(f"{source} is no PyTorch checkpoint. Run: retina_import_weights IN OUT, and give OUT")
     stored = checkpoint.load(path)
-    with torch.device("meta"):
-        reference = TransUNet(1, 1, config)
     transfer.check_compatible(stored.weights, reference, source)
-    _check_trained(stored.retina, scope, config, source)
+    _check_trained(stored.retina, scope, unfrozen, source)
     return stored
 
 
-def _check_trained(retina: Mapping[str, Any], scope: Scope, config: NetworkConfig, source: str) -> None:
+def _check_trained(retina: Mapping[str, Any], scope: Scope, unfrozen: str, source: str) -> None:
     """Refuse to freeze what the weights file holds at its random initialisation."""
     trained = transfer.trained_prefixes(retina)
     untrained = [prefix for prefix in scope.frozen if not prefix.startswith(trained)]
     if untrained:
-        suffix = "" if config.name in (None, "retina") else f"_{config.name}"
         raise RetinaError(
             f"{source} holds trained values of {', '.join(trained)} alone, but scope {scope.name} takes and freezes "
-            f"{', '.join(untrained)}, which would stay random. Use nnUNetTrainerRETINA_full{suffix}, which freezes "
-            "nothing, or weights that were trained there"
+            f"{', '.join(untrained)}, which would stay random. Use {unfrozen}, which freezes nothing, or weights that "
+            "were trained there"
         )
 
 

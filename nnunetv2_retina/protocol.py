@@ -10,6 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
@@ -18,6 +19,11 @@ BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
 MASK_RULES = ("none", "foreground", "instance_match")
 SCORE_UNITS = ("volume", "slice")
+
+
+def iteration_checkpoint(iteration: int) -> str:
+    """Name of the checkpoint after that many optimiser steps, in the fold's folder: see ``Protocol.checkpoints``."""
+    return f"checkpoint_iteration_{iteration:06d}.pth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,9 @@ class Protocol:
     """Optimiser steps of a whole training (RETINA Table 1: 1000 to 10000)."""
     iterations_per_epoch: int = 100
     """Steps between two validations, log lines and checkpoints; the last epoch may be shorter."""
+    checkpoints: tuple[int, ...] | None = None
+    """Optimiser steps after which a checkpoint of its own is kept (``iteration_checkpoint``), to predict with
+    ``-chk``: strictly increasing, from 1 to ``iterations``. None: no others than nnU-Net's."""
     learning_rate: float = 0.003
     """At the first step; it falls to 0 with power 0.9. RETINA's 0.003 suits pre-trained weights; a short training from
     random initialisation gets further with 0.03."""
@@ -66,6 +75,7 @@ class Protocol:
     def __post_init__(self) -> None:
         problems = [
             *self._number_problems(),
+            *self._checkpoint_problems(),
             *self._class_problems(),
             *self._choice_problems(),
             *self._split_problems(),
@@ -92,6 +102,19 @@ class Protocol:
         ):
             problems.append(f"normalisation is {pair!r}; expected two numbers, mean and standard deviation")
         return problems
+
+    def _checkpoint_problems(self) -> list[str]:
+        steps: object = self.checkpoints
+        if steps is None or not _is_int(self.iterations):
+            return []
+        if isinstance(steps, tuple) and steps and all(map(_is_int, steps)):
+            increasing = all(before < after for before, after in pairwise(steps))
+            if increasing and steps[0] >= 1 and steps[-1] <= self.iterations:
+                return []
+        return [
+            f"checkpoints is {steps!r}; expected a list of whole numbers, each larger than the one before it, from 1 "
+            f"to iterations ({self.iterations})"
+        ]
 
     def _choice_problems(self) -> list[str]:
         choices = {"inference": INFERENCE_MODES, "mask_rule": MASK_RULES, "score_unit": SCORE_UNITS}

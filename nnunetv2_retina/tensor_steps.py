@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from nnunetv2_retina.network import NetworkConfig
+from nnunetv2_retina.unet_resnet50 import UNetConfig
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,19 @@ class Step:
 class Translated(NamedTuple):
     """Weights by this project's names."""
 
-    config: NetworkConfig
+    config: NetworkConfig | UNetConfig
     weights: dict[str, Tensor]
     steps: list[Step]
 
 
-# The numbers of layers in all spellings (block2/unit10/, encoderblock_3/, stages.0.1., blocks.4.), but no others.
+# The numbers of layers in all spellings (block2/unit10/, encoderblock_3/, stages.0.1., blocks.4.), but no others; the
+# parameters of batch norms, and what MoCo's files hold twice.
 _LAYERS = (
     (re.compile(r"\bstages\.\d+\.\d+\."), "stages.*.*."),
     (re.compile(r"\b(stages|blocks|layer)\.\d+\."), r"\1.*."),
+    (re.compile(r"\blayer\d+\.\d+\."), "layer*.*."),
+    (re.compile(r"\b(bn\d|downsample\.1)\.\w+$"), r"\1.*"),
+    (re.compile(r"\bencoder_k\..+"), "encoder_k.*"),
     (re.compile(r"\b(encoderblock_|block|unit)\d+(?=[/.])"), r"\1*"),
 )
 

@@ -19,8 +19,9 @@ updating its statistics by the same rule.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from torch.utils.hooks import RemovableHandle
 from nnunetv2_retina.checkpoint import advice
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import SIZES, NetworkConfig, TransUNet
+from nnunetv2_retina.unet_resnet50 import ENCODER as UNET_ENCODER
+from nnunetv2_retina.unet_resnet50 import STEM as UNET_STEM
 
 HEAD = ".seg_layers."
 """What marks the keys of the head, here and in nnU-Net's loader."""
@@ -59,6 +62,8 @@ SCOPES = {
         Scope("full", ("",), ()),
     )
 }
+UNET_SCOPES = {"encoder": Scope("encoder", (UNET_ENCODER,), (UNET_ENCODER,))}
+"""Of the UNet-ResNet50: the encoder is taken and frozen, as in the CEM500K project's benchmarks."""
 
 
 def trained_prefixes(description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -97,21 +102,23 @@ def restrict_load(network: nn.Module, scope: Scope) -> RemovableHandle:
     return network.register_load_state_dict_pre_hook(keep_fresh)
 
 
-def report(network: TransUNet, record: Mapping[str, Any]) -> dict[str, Any]:
+def report(
+    network: nn.Module, record: Mapping[str, Any], scopes: Mapping[str, Scope] = MappingProxyType(SCOPES)
+) -> dict[str, Any]:
     """What was loaded, left fresh and frozen, as ``transfer_report.json`` holds it.
 
     Args:
         network: after the transfer.
-        record: where the weights came from; ``record["scope"]`` is a key of ``SCOPES``, or None.
+        record: where the weights came from; ``record["scope"]`` is a key of ``scopes``, or None.
+        scopes: those of the network.
     """
-    scope = SCOPES[record["scope"]] if record["scope"] else None
+    scope = scopes[record["scope"]] if record["scope"] else None
     names = list(network.state_dict())
     loaded = [name for name in names if scope is not None and scope.takes(name)]
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     return {
         **record,
-        "network": network.config.to_dict(),
         "parameters": {
             "all": sum(sizes.values()),
             "loaded": sum(sizes.get(name, 0) for name in loaded),
@@ -145,8 +152,14 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
     got = {key: tuple(value.shape) for key, value in weights.items()}
     missing = [key for key in expected if key not in got]
     if missing:
+        here, there = network_name(expected), network_name(got)
+        if there not in (None, here):
+            raise RetinaError(
+                f"{source} holds {there}, but this trainer's network is {here}. Use a trainer of that network, for "
+                f"example {trainer_for(got)}, or give weights of this one"
+            )
         raise RetinaError(
-            f"{source} does not hold a TransUNet: {len(missing)} of {len(expected)} tensors are missing, "
+            f"{source} does not hold {here}: {len(missing)} of {len(expected)} tensors are missing, "
             f"the first is {missing[0]}. {advice(got)}"
         )
     wrong = [key for key in expected if got[key] != expected[key]]
@@ -155,6 +168,11 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
         raise RetinaError(
             f"{source} has position embeddings on a grid of {grid} x {grid}, but this trainer's network has "
             f"{here} x {here}. Resample them: retina_import_weights IN OUT, and give OUT"
+        )
+    if wrong == [UNET_STEM]:
+        raise RetinaError(
+            f"{source} has a stem for {got[UNET_STEM][1]} channels, but this trainer's takes {expected[UNET_STEM][1]}. "
+            "Give weights of a ResNet-50 as retina_import_weights writes them"
         )
     if wrong:
         key = wrong[0]
@@ -165,12 +183,21 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
         )
 
 
+def network_name(names: Collection[str]) -> str | None:
+    """The network whose tensors have these names, in words; None if it is none of this project's."""
+    if UNET_STEM in names:
+        return "a UNet-ResNet50"
+    return "a TransUNet" if set(names) >= _SIZE_KEYS else None
+
+
 def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Size of a network in words, from the shapes of its tensors.
 
     Raises:
-        RetinaError: if these are not a TransUNet's.
+        RetinaError: if these are not a TransUNet's or a UNet-ResNet50's.
     """
+    if UNET_STEM in shapes:
+        return f"UNet-ResNet50 (U-Net with a ResNet-50 encoder, input channels {shapes[UNET_STEM][1]})"
     if not shapes.keys() >= _SIZE_KEYS:
         raise RetinaError(f"not the tensors of a TransUNet: {', '.join(sorted(_SIZE_KEYS - shapes.keys()))} missing")
     dim, mlp, depth, grid = _sizes(shapes)
@@ -179,7 +206,9 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def trainer_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The RETINA trainer whose network has these shapes."""
+    """The trainer whose network has these shapes and takes such weights."""
+    if UNET_STEM in shapes:
+        return "nnUNetTrainerUNetResNet50_frozen"
     name = size_name(shapes)
     return f"nnUNetTrainerRETINA_{name}" if name in ("base", "tiny") else "nnUNetTrainerRETINA"
 

@@ -15,7 +15,10 @@ from torch import Tensor
 from nnunetv2_retina import checkpoint, safetensors_file
 from nnunetv2_retina.errors import RetinaError, shorten
 
-EXPECTED = "Expected published RETINA weights, ImageNet-21k R50+ViT-B_16, or a checkpoint of this project."
+EXPECTED = (
+    "Expected published RETINA weights, ImageNet-21k R50+ViT-B_16, a ResNet-50 (MoCo v2 as CEM500K's, or "
+    "torchvision's), or a checkpoint of this project."
+)
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net")
 """Entries in which training scripts keep the tensors, beside others such as the optimiser's."""
 

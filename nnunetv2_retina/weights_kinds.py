@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from nnunetv2_retina import imagenet_weights, transfer
+from nnunetv2_retina import imagenet_weights, moco_weights, transfer
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.imagenet_weights import TRAINED
 from nnunetv2_retina.network import SIZES, NetworkConfig
 from nnunetv2_retina.tensor_steps import Step, Translated
 from nnunetv2_retina.transfer import POSITIONS, UNUSED_HEAD
+from nnunetv2_retina.unet_resnet50 import ENCODER, UNetConfig
 from nnunetv2_retina.weights_files import EXPECTED
 
 
@@ -63,6 +64,15 @@ def _from_ours(tensors: Mapping[str, Tensor], retina: Mapping[str, Any]) -> Tran
     return Translated(replace(NetworkConfig.named(name), grid_size=grid), weights, steps)
 
 
+def _from_unet(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Translated:
+    weights = {_stripped(name): tensor for name, tensor in tensors.items()}
+    return Translated(UNetConfig(), weights, [Step(name, _stripped(name), "copied") for name in tensors])
+
+
+def _from_resnet50(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Translated:
+    return moco_weights.from_resnet50(tensors)
+
+
 def _from_published(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Translated:
     stripped = {_stripped(name): tensor for name, tensor in tensors.items()}
     config, weights = transfer.from_published(stripped)
@@ -86,6 +96,9 @@ def _from_timm(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Translate
 
 KINDS = (
     Kind("RETINA checkpoint", ("cnn.stem.", "transformer.blocks."), _from_ours),
+    Kind("UNet-ResNet50 checkpoint", (ENCODER,), _from_unet),
+    Kind("MoCo v2 ResNet-50", ("encoder_q.", "encoder_k."), _from_resnet50, moco_weights.TRAINED),
+    Kind("ResNet-50, torchvision names", ("conv1.weight", "layer1.0.conv"), _from_resnet50, moco_weights.TRAINED),
     Kind("published RETINA weights", ("transformer.embeddings.", "transformer.encoder."), _from_published),
     Kind(
         "ImageNet hybrid, JAX names", ("conv_root/", "embedding/", "Transformer/"), _from_jax, imagenet_weights.TRAINED

@@ -23,6 +23,13 @@ def test_four_pixels_by_hand():
     assert SquaredDiceLoss(softmax, smooth=0)(logits, target).item() == pytest.approx(expected)
 
 
+def test_volumes_are_as_images_of_the_same_voxels():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 4, 5, 6), torch.randint(0, 3, (2, 1, 4, 5, 6))
+    loss = SquaredDiceLoss(softmax)
+    assert loss(logits, target).item() == pytest.approx(loss(logits.flatten(2, 3), target.flatten(2, 3)).item())
+
+
 def test_is_zero_for_a_perfect_prediction():
     target = torch.randint(0, 3, (2, 1, 8, 8))
     logits = 100 * torch.nn.functional.one_hot(target[:, 0], 3).permute(0, 3, 1, 2).float()

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import Protocol, iteration_checkpoint
 
 FULL = Protocol(
     iterations=1000,
     iterations_per_epoch=50,
+    checkpoints=(200, 400, 1000),
     learning_rate=0.01,
     batch_size=8,
     class_weights=(0.1, 1.0, 1.0),
@@ -33,6 +34,10 @@ def test_round_trip_through_json():
     assert Protocol().to_json() == {}
 
 
+def test_names_of_iteration_checkpoints():
+    assert iteration_checkpoint(200) == "checkpoint_iteration_000200.pth"
+
+
 def test_complete_block_states_defaults_too():
     block = Protocol(evaluated_classes=(1,)).to_json(complete=True)
     assert (block["iterations"], block["inference"], block["mask_rule"]) == (5000, "stack", "none")
@@ -48,6 +53,16 @@ def test_complete_block_states_defaults_too():
         ([], r'"retina" is list; expected an object'),
         ({"iterations": "many"}, r"iterations is 'many'; expected a whole number of at least 1"),
         ({"iterations": 2.5}, r"iterations is 2.5"),
+        (
+            {"checkpoints": [5, 3]},
+            r"checkpoints is \(5, 3\); expected a list of whole numbers, each larger.* from 1 to iterations \(5000\)",
+        ),
+        ({"checkpoints": [5, 5]}, r"checkpoints is \(5, 5\)"),
+        ({"checkpoints": [0, 5]}, r"checkpoints is \(0, 5\)"),
+        ({"checkpoints": [5], "iterations": 4}, r"checkpoints is \(5,\).* to iterations \(4\)"),
+        ({"checkpoints": []}, r"checkpoints is \(\)"),
+        ({"checkpoints": [True]}, r"checkpoints is \(True,\)"),
+        ({"checkpoints": 200}, r"checkpoints is 200; expected a list"),
         ({"learning_rate": 0}, r"learning_rate is 0; expected a number above 0"),
         ({"learning_rate": "fast"}, r"learning_rate is 'fast'"),
         ({"batch_size": True}, r"batch_size is True"),

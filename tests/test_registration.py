@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import bare_environment, installed
 
-from nnunetv2_retina import registration, trainers
+from nnunetv2_retina import baselines, registration, trainers
 
 EXTERNAL = registration.external_folder()
 
@@ -19,9 +19,19 @@ def find(name: str):
     return recursive_find_trainer_class_by_name(name)
 
 
-@pytest.mark.parametrize("name", trainers.__all__)
-def test_the_class_found_is_the_one_of_the_module(name):
-    assert find(name) is getattr(trainers, name)
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module in (trainers, baselines) for name in module.__all__]
+)
+def test_the_class_found_is_the_one_of_the_module(module, name):
+    assert find(name) is getattr(module, name)
+
+
+def test_the_trainers_import_no_library_of_the_baselines():
+    code = (
+        "import sys, nnunetv2_retina.trainers, nnunetv2_retina.baselines\n"
+        "print([name for name in ('segmentation_models_pytorch', 'timm', 'torchvision') if name in sys.modules])"
+    )
+    assert run_python(code).splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("before", [None, "", "/some/folder", f"/one{os.pathsep}/two"])

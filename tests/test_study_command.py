@@ -129,7 +129,12 @@ def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path
     command = [str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]
     assert cli.benchmark([*command, "--estimate"]) == 1
     said = capsys.readouterr().out
-    assert "rehearsal: 2 times" in said and "s/iteration" in said and "for what is left" in said
+    assert (
+        "rehearsal: 2 times" in said
+        and "s/iteration" in said
+        and "one after the other" in said
+        and "no estimate for 1 of the runs" in said
+    )
     assert "TransUNet, rehearsal: FAILED" in said and "Its training has diverged" in said
     assert not (tmp_path / "out" / "runs").exists()
     assert cli.benchmark([*command, "--no-rehearsal"]) == 1

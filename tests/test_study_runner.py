@@ -199,7 +199,12 @@ def test_estimates_come_from_rehearsals_then_from_runs(tmp_path: Path) -> None:
     finish(runs[0])
     found = estimates(runs, tmp_path, lambda planned: 10)
     assert (found[0].seconds_per_run, found[0].left, found[0].measured_on) == (14.0, 1, "runs")
-    assert estimate_lines(found)[-1] == "about 2.5 min for what is left, one after the other"
+    lines = estimate_lines(found, missing=7)
+    assert lines[2:] == [
+        "about 2.5 min for these 3 runs, one after the other",
+        "no estimate for 4 of the runs, not rehearsed yet",
+    ]
+    assert estimate_lines([], missing=0) == []
 
 
 def test_a_process_that_fails_leaves_the_end_of_its_output(tmp_path: Path, monkeypatch) -> None:

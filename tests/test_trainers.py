@@ -15,6 +15,7 @@ from nnunetv2_retina import checkpoint, trainers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.import_weights import import_weights
 from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.protocol import iteration_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -62,8 +63,8 @@ def write_weights(path: Path, size: str, grid: int = 14, **description) -> Path:
     return path
 
 
-def train(trainer: str, dataset: int = 901, fold: int | str = 0, **options) -> None:
-    nnunet_run.run_training(str(dataset), "2d", fold, trainer, device=CPU, **options)
+def train(trainer: str, dataset: int = 901, fold: int | str = 0, configuration: str = "2d", **options) -> None:
+    nnunet_run.run_training(str(dataset), configuration, fold, trainer, device=CPU, **options)
 
 
 def set_protocol(workspace: Path, dataset: int = 901, **settings) -> None:
@@ -77,8 +78,11 @@ def results(workspace: Path) -> list[str]:
     return [str(path) for path in (workspace / "nnUNet_results").rglob("*")]
 
 
-def fold_folder(workspace: Path, trainer: str, dataset: int = 901, fold: int | str = 0) -> Path:
-    return workspace / "nnUNet_results" / f"Dataset{dataset}_test" / f"{trainer}__nnUNetPlans__2d" / f"fold_{fold}"
+def fold_folder(
+    workspace: Path, trainer: str, dataset: int = 901, fold: int | str = 0, configuration: str = "2d"
+) -> Path:
+    model = f"{trainer}__nnUNetPlans__{configuration}"
+    return workspace / "nnUNet_results" / f"Dataset{dataset}_test" / model / f"fold_{fold}"
 
 
 SCOPES = {
@@ -180,6 +184,40 @@ def test_continues_as_if_nothing_had_happened(workspace, weights, seen, monkeypa
     frozen = [name for name, p in resumed.network.named_parameters() if not p.requires_grad]
     assert frozen == [name for name, _ in resumed.network.named_parameters() if name.startswith("transformer.")]
     assert len(resumed.optimizer.state) == sum(p.requires_grad for p in resumed.network.parameters())
+
+
+def test_iteration_checkpoints_are_what_the_protocol_names_and_a_continued_run_has_the_same(
+    workspace, seen, monkeypatch
+):
+    set_protocol(workspace, iterations=5, checkpoints=[1, 3, 4])
+    trainer = "nnUNetTrainerTransUNet_tiny"
+    monkeypatch.setenv("RETINA_SEED", "1")
+    after, step = {}, nnUNetTrainer.train_step
+
+    def remember(self, batch):
+        outputs = step(self, batch)
+        after[self._iteration] = self.network.decoder.seg_layers[0].weight.detach().clone()
+        if self.current_epoch == 1 and self.fold == 1 and self._iteration == 4 and len(seen) == 2:
+            raise KilledError  # after step 4 and before its checkpoint
+        return outputs
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", remember)
+    train(trainer)
+    names = [iteration_checkpoint(number) for number in (1, 3, 4)]
+    assert names[0] == "checkpoint_iteration_000001.pth"
+    folder = fold_folder(workspace, trainer)
+    assert sorted(path.name for path in folder.glob("checkpoint_iteration_*")) == names
+    for number, name in zip((1, 3, 4), names, strict=True):
+        stored = torch.load(folder / name, weights_only=False)
+        assert torch.equal(stored["network_weights"]["decoder.seg_layers.0.weight"], after[number])
+        assert stored["trainer_name"] == trainer and stored["init_args"]["configuration"] == "2d"
+    with pytest.raises(KilledError):
+        train(trainer, fold=1)
+    folder = fold_folder(workspace, trainer, fold=1)
+    assert sorted(path.name for path in folder.glob("checkpoint_iteration_*")) == names[:2]
+    train(trainer, fold=1, continue_training=True)
+    assert sorted(path.name for path in folder.glob("checkpoint_iteration_*")) == names
+    assert not list(folder.glob("*.tmp"))
 
 
 def test_frozen_dropout_is_off_and_the_rest_is_on_while_training(workspace, weights, seen, monkeypatch):

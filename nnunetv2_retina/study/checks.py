@@ -116,9 +116,9 @@ def find_trainer(name: str) -> type[Any] | None:
 
 
 def _unknown_trainer(name: str) -> str:
-    from nnunetv2_retina import trainers
+    from nnunetv2_retina import baselines, trainers
 
-    known = [*trainers.__all__, "nnUNetTrainer"]
+    known = [*trainers.__all__, *baselines.__all__, "nnUNetTrainer"]
     guess = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {guess[0]}?" if guess else f"Known here are {', '.join(known)}, and those of nnU-Net"
     return f"nnU-Net finds no trainer {name!r}. {hint}"

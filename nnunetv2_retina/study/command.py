@@ -66,7 +66,8 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     if options.only != "report":
         mine = runner.part_of(runs, options.part)
         failed = _rehearse(mine, output, options, say) if options.rehearse else []
-        for line in runner.estimate_lines(runner.estimates(mine, output, _case_counter(study, resolved))):
+        found = runner.estimates(mine, output, _case_counter(study, resolved))
+        for line in runner.estimate_lines(found, sum(not planned.finished() for planned in mine)):
             say(line)
         if options.only is None:
             outcome = runner.run_all(mine, options.device, say)

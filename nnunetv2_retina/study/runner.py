@@ -190,16 +190,28 @@ _OWN_SCHEDULE = 250_000
 """Iterations of nnU-Net's default trainer: 1000 epochs of 250."""
 
 
-def estimate_lines(found: Sequence[Estimate]) -> list[str]:
-    """A table, and the sum."""
+def estimate_lines(found: Sequence[Estimate], missing: int) -> list[str]:
+    """A table, and the sum.
+
+    Args:
+        found: of ``estimates``.
+        missing: runs that are not finished, those without an estimate included.
+    """
+    if not missing:
+        return []
     width = max([len(entry.dataset) for entry in found], default=0), max([len(e.system) for e in found], default=0)
     lines = [
         f"{entry.dataset:{width[0]}}  {entry.system:{width[1]}}  {entry.seconds_per_iteration:8.3f} s/iteration  "
         f"{duration(entry.seconds_per_run):>10} a run  {entry.left} to do  (from {entry.measured_on})"
         for entry in found
     ]
+    known = sum(entry.left for entry in found)
     total = sum(entry.seconds_per_run * entry.left for entry in found)
-    return [*lines, f"about {duration(total)} for what is left, one after the other"]
+    if known:
+        lines.append(f"about {duration(total)} for these {known} runs, one after the other")
+    if known < missing:
+        lines.append(f"no estimate for {missing - known} of the runs, not rehearsed yet")
+    return lines
 
 
 def merge(runs: Sequence[PlannedRun], output: Path, others: Sequence[Path], say: Say) -> int:
