@@ -115,8 +115,9 @@ def import_weights(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="retina_import_weights",
         description="Turn weights of other origin into a checkpoint for nnUNetv2_train -pretrained_weights: published "
-        "RETINA weights, the ImageNet-21k hybrid R50+ViT-B_16 (.npz of the authors, or timm's), or a checkpoint of "
-        "RETINA or nnU-Net with another position grid; PyTorch, .npz or .safetensors.",
+        "RETINA weights, the ImageNet-21k hybrid R50+ViT-B_16 (.npz of the authors, or timm's), a ResNet-50 of MoCo v2 "
+        "(CEM500K's) or torchvision for the UNet-ResNet50, or a checkpoint of RETINA or nnU-Net with another position "
+        "grid; PyTorch, .npz or .safetensors.",
     )
     parser.add_argument("source", type=Path, metavar="IN", help="the weights file")
     parser.add_argument("target", type=Path, metavar="OUT", help="the checkpoint to write, for example weights.pth")

@@ -32,10 +32,10 @@ def test_settings_exist():
 
 
 def test_trainers_exist():
-    from nnunetv2_retina import trainers
+    from nnunetv2_retina import baselines, trainers
 
     named = set(re.findall(r"\bnnUNetTrainer\w+", README))
-    assert named <= set(trainers.__all__)
+    assert named <= {*trainers.__all__, *baselines.__all__}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
