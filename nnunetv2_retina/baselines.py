@@ -84,12 +84,15 @@ class nnUNetTrainerUNetResNet50(FineTuningTrainer):
 class nnUNetTrainerUNetResNet50_frozen(nnUNetTrainerUNetResNet50):
     """The encoder comes from pre-training (CEM500K's MoCo v2) and stays frozen; the decoder trains.
 
-    As in volume-em/cem-dataset (evaluation/finetune.py, ``finetune_layer: none``). There the encoder's batch norms go
-    on adapting their running statistics; here everything frozen runs in evaluation mode, see ``transfer``.
+    As in volume-em/cem-dataset (evaluation/finetune.py, ``finetune_layer: none``), where no parameter of the encoder is
+    trained, but its batch norms normalise by the batch and go on adapting their running statistics.
     """
 
     system = "the frozen UNet-ResNet50"
     transfer_scope = "encoder"
+
+    def _set_train_mode(self) -> None:
+        self.network.train()
 
 
 class nnUNetTrainerTransUNet3D(FineTuningTrainer):

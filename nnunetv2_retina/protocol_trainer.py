@@ -112,6 +112,10 @@ class ProtocolTrainer(nnUNetTrainer):
     def _check_channels(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         """Refuse a data set whose channels the pre-trained weights do not take."""
 
+    def _set_train_mode(self) -> None:
+        """Training mode, but for what is frozen: see ``transfer``."""
+        transfer.set_train_mode(self.network)
+
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser of the parameters that are trained."""
         return super().configure_optimizers()[0]
@@ -237,12 +241,12 @@ class ProtocolTrainer(nnUNetTrainer):
         return train, validation
 
     def on_train_epoch_start(self) -> None:
-        """Shorten the last epoch to the protocol's iterations; keep frozen modules in evaluation mode."""
+        """Shorten the last epoch to the protocol's iterations; set the mode of every module."""
         done = self.current_epoch * self.protocol.iterations_per_epoch
         self.num_iterations_per_epoch = min(self.protocol.iterations_per_epoch, self.protocol.iterations - done)
         self._iteration = done
         super().on_train_epoch_start()
-        transfer.set_train_mode(self.network)
+        self._set_train_mode()
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One iteration at its own learning rate; on processors that multiply bfloat16, under autocast.
