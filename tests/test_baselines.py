@@ -158,9 +158,7 @@ def test_trains_continues_and_predicts(system, both, encoder, monkeypatch, made)
         assert logits.shape == (3, *size) and torch.isfinite(logits).all()
 
 
-def test_the_frozen_encoder_stays_as_it_came_but_its_batch_norms_adapt(
-    both, encoder, made, monkeypatch
-):
+def test_the_frozen_encoder_stays_as_it_came_but_its_batch_norms_adapt(both, encoder, made, monkeypatch):
     set_protocol(both, 901, iterations=3, iterations_per_epoch=2)
     modes, step = {}, nnUNetTrainer.train_step
 

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from nnunetv2_retina import distances
 from nnunetv2_retina.distances import Directed, cremi_scores, directed, false_distance
 from nnunetv2_retina.errors import RetinaError
 
@@ -20,27 +19,20 @@ def every_pair(source: np.ndarray, target: np.ndarray, spacing: tuple[float, ...
     return np.sqrt(((places[0][:, None] - places[1][None]) ** 2).sum(axis=-1)).min(axis=1)
 
 
-@pytest.fixture(params=["tree", "map"])
-def way(request, monkeypatch):
-    """Each of the two ways, whatever the volume."""
-    monkeypatch.setattr(distances, "_MAP_COST", math.inf if request.param == "tree" else 0.0)
-    return request.param
-
-
-def test_distances_of_a_line(way) -> None:
+def test_distances_of_a_line() -> None:
     predicted, actual = mask(1, 1, 0, 0, 0, 0)[None], mask(0, 1, 1, 0, 0, 1)[None]
     assert directed(predicted, actual, (1, 1)) == Directed(voxels=2, total=1.0, maximum=1.0, beyond=1)
     assert directed(actual, predicted, (1, 1)) == Directed(voxels=3, total=5.0, maximum=4.0, beyond=2)
 
 
-def test_both_readings_of_the_mean_false_distance(way) -> None:
+def test_both_readings_of_the_mean_false_distance() -> None:
     predicted, actual = mask(1, 1, 0, 0, 0, 0)[None], mask(0, 1, 1, 0, 0, 1)[None]
     found = false_distance(predicted, actual)
     assert found.hausdorff == (1 + 4) / 2
     assert found.mean == (1 / 2 + 5 / 3) / 2
 
 
-def test_cremi_by_hand_with_anisotropic_voxels(way) -> None:
+def test_cremi_by_hand_with_anisotropic_voxels() -> None:
     """40 nm along z, 4 nm along x; 200 nm is five planes or fifty columns, and not further than itself."""
     predicted, actual = np.zeros((8, 1, 120), bool), np.zeros((8, 1, 120), bool)
     actual[0, 0, 0] = predicted[0, 0, 0] = True
@@ -73,16 +65,15 @@ def test_what_an_empty_set_leaves_undefined(predicted, actual, fp, fn) -> None:
     assert math.isnan(found.hausdorff) and math.isnan(found.mean)
 
 
-def test_equal_sets_are_at_distance_0(way) -> None:
+def test_equal_sets_are_at_distance_0() -> None:
     full = np.ones((2, 3, 4), bool)
     assert directed(full, full, (1, 1, 1)) == Directed(24, 0.0, 0.0, 0)
     assert cremi_scores(full, full, (40, 4, 4)).f == 1
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_random_volumes_against_every_pair(seed, way, monkeypatch) -> None:
-    """Any density, shape (also planes and lines) and spacing; the lookups in several parts."""
-    monkeypatch.setattr(distances, "CHUNK", 7)
+def test_random_volumes_against_every_pair(seed) -> None:
+    """Any density, shape (also planes and lines) and spacing"""
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 9, 3)) if seed % 4 else tuple(rng.integers(1, 12, 2))
     spacing = tuple(float(step) for step in rng.choice([1.0, 3.0, 4.0, 15.5, 40.0], len(shape)))
@@ -115,7 +106,7 @@ def test_against_scipy(seed) -> None:
     assert false_distance(predicted, actual).hausdorff == pytest.approx(sum(both) / 2)
 
 
-def test_room_around_the_objects_changes_nothing(way) -> None:
+def test_room_around_the_objects_changes_nothing() -> None:
     """The masks are cut to the box of both; far voxels must keep their distances."""
     rng = np.random.default_rng(0)
     predicted, actual = np.zeros((2, 20, 25, 30), bool)
@@ -125,18 +116,6 @@ def test_room_around_the_objects_changes_nothing(way) -> None:
     whole, part = directed(predicted, actual, spacing, 9), directed(predicted[inner], actual[inner], spacing, 9)
     assert whole == part
     assert whole.mean == pytest.approx(every_pair(predicted, actual, spacing).mean(), rel=1e-6)
-
-
-def test_a_dense_prediction_takes_the_map_and_a_sparse_one_the_tree(monkeypatch) -> None:
-    def refuse(*_):
-        raise AssertionError("not this way")
-
-    sparse, target = np.zeros((2, 40, 40, 40), bool)
-    sparse[0, 0, 0], target[-1, -1, -1] = True, True
-    monkeypatch.setattr(distances, "_by_map", refuse)
-    directed(sparse, target, (1, 1, 1))
-    with pytest.raises(AssertionError, match="not this way"):
-        directed(~target, target, (1, 1, 1))
 
 
 def test_masks_must_be_masks_of_one_shape() -> None:
