@@ -77,9 +77,10 @@ def agreement(options: argparse.Namespace) -> None:
     theirs = nnUNetPredictor(
         use_mirroring=not options.disable_tta, device=torch.device(options.device), allow_tqdm=False
     )
-    theirs.initialize_from_trained_model_folder(str(options.m), (0,))
+    fold = options.f if options.f == "all" else int(options.f)
+    theirs.initialize_from_trained_model_folder(str(options.m), (fold,))
     settings = PredictionSettings(mirroring=not options.disable_tta)
-    ours = Predictor.from_model_folder(options.m, (0,), device=options.device, settings=settings)
+    ours = Predictor.from_model_folder(options.m, (fold,), device=options.device, settings=settings)
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted(some_images(options, Path(folder)).iterdir()):
             data, _ = ours.preprocess_files([str(path)])
