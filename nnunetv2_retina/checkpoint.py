@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.unet_resnet50 import UNetConfig
+from nnunetv2_retina.whole_files import replacing
 
 FORMAT_VERSION = 1
 
@@ -47,20 +47,6 @@ class Checkpoint:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the name of a temporary file beside ``path``; on success it becomes ``path``, on failure it is removed."""
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def save(

@@ -16,6 +16,7 @@ from typing import Any
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation_scores import CaseScores, ClassScores, Scores, Values
+from nnunetv2_retina.whole_files import write_text
 
 JSON_FILE, CSV_FILE = "scores.json", "scores.csv"
 MEAN = "mean"
@@ -71,13 +72,7 @@ def write_scores(scores: Scores, folder: Path) -> tuple[Path, Path]:
     writer.writerows(csv_rows(scores))
     contents = {JSON_FILE: json.dumps(as_json(scores), indent=2, allow_nan=False) + "\n", CSV_FILE: text.getvalue()}
     for name, content in contents.items():
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        try:
-            temporary.write_text(content, encoding="utf-8")
-            os.replace(temporary, folder / name)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RetinaError(f"cannot write {folder / name} ({error}). Give another output folder") from error
+        write_text(folder / name, content, "Give another output folder")
     return folder / JSON_FILE, folder / CSV_FILE
 
 

@@ -10,6 +10,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.whole_files import replacing
 
 MAX_FOLDS = 5
 Split = Mapping[str, Sequence[str]]
@@ -66,8 +67,6 @@ def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold:
         raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
     _check_volumes_together(splits[fold], protocol.groups or {}, path)
     if not path.is_file():
-        from nnunetv2_retina.checkpoint import replacing  # torch: seconds, and the converters need none
-
         with replacing(path) as temporary:
             save_json(splits, temporary, sort_keys=False)
 

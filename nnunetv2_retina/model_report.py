@@ -36,6 +36,7 @@ from nnunetv2_retina.report_scores import score_tables
 from nnunetv2_retina.report_training import curve_blocks, reproduce, training_blocks, transfer_blocks, unfinished
 from nnunetv2_retina.reporting import overlay_sheet
 from nnunetv2_retina.training_record import TrainingRecord, find_folds, folds_without_checkpoint, read_json, read_record
+from nnunetv2_retina.whole_files import write_text
 
 REPORT = "report.html"
 
@@ -95,8 +96,7 @@ def write_model_report(
     cases = _find_cases(folder, folds, dataset_json, plans, settings)
     with tempfile.TemporaryDirectory() as pictures:
         page = _page(folder, records, dataset_json, plans, cases, settings, Path(pictures))
-    _write(path, page)
-    return path
+    return write_text(path, page, "Give another file with -o")
 
 
 def _page(
@@ -242,13 +242,3 @@ def _check_output(path: Path) -> Path:
     except OSError as error:
         raise RetinaError(f"{path} cannot be written ({error.strerror}). Give another file with -o") from error
     return path
-
-
-def _write(path: Path, page: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RetinaError(f"{path} cannot be written ({error.strerror}). Give another file with -o") from error

@@ -36,6 +36,7 @@ from nnunetv2_retina.protocol import Protocol, iteration_checkpoint
 from nnunetv2_retina.transfer import Scope
 from nnunetv2_retina.weights_option import VARIABLE as WEIGHTS_VARIABLE
 from nnunetv2_retina.weights_option import WeightsRequest, is_validation_only, requested_weights
+from nnunetv2_retina.whole_files import replacing
 
 
 class ProtocolTrainer(nnUNetTrainer):
@@ -275,7 +276,7 @@ class ProtocolTrainer(nnUNetTrainer):
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint; a run that is killed while writing leaves the one before it."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            with checkpoint.replacing(filename) as temporary:
+            with replacing(filename) as temporary:
                 super().save_checkpoint(temporary)
         else:
             super().save_checkpoint(filename)

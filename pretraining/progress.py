@@ -12,10 +12,10 @@ from typing import Any, TextIO
 
 from torch import Tensor
 
-from nnunetv2_retina.checkpoint import replacing
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.plots import Curve, curves
 from nnunetv2_retina.reporting import grey_sheet
+from nnunetv2_retina.whole_files import replacing
 
 LOG = "log.jsonl"
 PLOT = "progress.png"

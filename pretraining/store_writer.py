@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from nnunetv2_retina.checkpoint import replacing
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.whole_files import replacing
 from pretraining.deduplicate import NearDuplicates
 from pretraining.image_sources import Census, SourceFile
 from pretraining.image_store import (

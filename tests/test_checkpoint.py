@@ -6,6 +6,7 @@ import torch
 from nnunetv2_retina import checkpoint
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.whole_files import replacing
 
 TINY = NetworkConfig.named("tiny")
 
@@ -51,7 +52,7 @@ def test_fingerprint_is_of_the_values(tmp_path, weights):
 def test_a_failed_write_leaves_the_file_before_it(tmp_path, weights):
     path = tmp_path / "a.pth"
     checkpoint.save(path, weights, TINY, step=1)
-    with pytest.raises(RuntimeError, match="disk full"), checkpoint.replacing(path) as temporary:
+    with pytest.raises(RuntimeError, match="disk full"), replacing(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(b"half")
         raise RuntimeError("disk full")

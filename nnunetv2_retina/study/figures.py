@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from nnunetv2_retina.study.results import Result, StudyOutline
 from nnunetv2_retina.study.statistics import Comparison
 from nnunetv2_retina.study.summary import effect_text, p_text
 from nnunetv2_retina.study.tables import Row, Table, evaluated_iterations, metric_label, seed_values
+from nnunetv2_retina.whole_files import replacing
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,12 @@ def draw_figures(
         over_iterations = beside = None
         if any(len(system.x) > 1 for system in curves):
             over_iterations = folder / f"convergence_{name}.png"
-            temporary = _temporary(over_iterations)
-            convergence(temporary, curves, "iterations", label)
-            os.replace(temporary, over_iterations)
+            with replacing(over_iterations) as temporary:
+                convergence(temporary, curves, "iterations", label)
         if any(table.cells[row.name, system].n for system in table.systems):
             beside = folder / f"boxes_{name}.png"
-            temporary = _temporary(beside)
-            boxes(temporary, run_boxes(table, row, outline.reference, comparisons), label)
-            os.replace(temporary, beside)
+            with replacing(beside) as temporary:
+                boxes(temporary, run_boxes(table, row, outline.reference, comparisons), label)
         found[row.name] = Figures(over_iterations, beside)
     return found
 
@@ -107,7 +105,3 @@ def _note(comparison: Comparison) -> str:
     if comparison.test is None:
         return "too few runs"
     return f"p = {p_text(comparison.test.p)}\nA = {effect_text(comparison.superiority)}"
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

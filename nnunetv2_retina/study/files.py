@@ -6,12 +6,9 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study.paper_numbers import SOURCE, published, published_iterations
 from nnunetv2_retina.study.results import Result, StudyOutline, Values
 from nnunetv2_retina.study.statistics import Comparison
@@ -20,22 +17,6 @@ from nnunetv2_retina.study.tables import Cell, Table, metric_label, shown_cell, 
 
 SCORES_JSON, SCORES_CSV, TABLES = "scores.json", "scores.csv", "tables.md"
 _COLUMNS = ("dataset", "system", "seed", "iteration", "level", "name", "metric", "value")
-
-
-def replace_text(path: Path, text: str) -> Path:
-    """Write a file; an earlier one is replaced, never half.
-
-    Raises:
-        RetinaError: if it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RetinaError(f"cannot write {path} ({error}). Give another output folder") from error
-    return path
 
 
 def scores_json(

@@ -17,7 +17,6 @@ from nnunetv2_retina.study.files import (
     TABLES,
     comparison_rows,
     paper_rows,
-    replace_text,
     scores_csv,
     scores_json,
     table_csv,
@@ -44,8 +43,10 @@ from nnunetv2_retina.study.tables import (
     shown_cell,
     shown_iterations,
 )
+from nnunetv2_retina.whole_files import write_text
 
 REPORT = "report.html"
+_ADVICE = "Give another output folder"
 _STYLE = (
     "<style>.scores td,.scores th{padding:.3em .6em;font-size:.9em}"
     ".scores small{display:block;color:#555;white-space:nowrap}.scores .paper{color:#0072b2}"
@@ -109,11 +110,11 @@ def write_report(
     tables = {metric: build_table(outline, results, metric) for metric in metrics}
     comparisons = compare(tables[outline.metric], outline.reference)
     figures = draw_figures(outline, results, tables[outline.metric], comparisons, folder)
-    replace_text(folder / SCORES_JSON, scores_json(outline, results, tables, comparisons, metrics, planned))
-    replace_text(folder / SCORES_CSV, scores_csv(results))
+    write_text(folder / SCORES_JSON, scores_json(outline, results, tables, comparisons, metrics, planned), _ADVICE)
+    write_text(folder / SCORES_CSV, scores_csv(results), _ADVICE)
     for metric, table in tables.items():
-        replace_text(folder / f"table_{metric}.csv", table_csv(table))
-    replace_text(folder / TABLES, tables_markdown(outline, tables, comparisons, metrics))
+        write_text(folder / f"table_{metric}.csv", table_csv(table), _ADVICE)
+    write_text(folder / TABLES, tables_markdown(outline, tables, comparisons, metrics), _ADVICE)
     study = _Study(outline, results, metrics, tables, comparisons, figures)
     sections = {
         "Summary": _summary(study, notes, planned),
@@ -132,7 +133,7 @@ def write_report(
     blocks = [_STYLE, pages.contents(list(sections))]
     for title, section in sections.items():
         blocks += [pages.heading(title), *section]
-    return replace_text(folder / REPORT, pages.html_page(outline.name, blocks))
+    return write_text(folder / REPORT, pages.html_page(outline.name, blocks), _ADVICE)
 
 
 def _summary(study: _Study, notes: Sequence[str], planned: int | None) -> list[str]:
