@@ -264,7 +264,10 @@ class ProtocolTrainer(nnUNetTrainer):
 
     def _uses_bfloat16(self) -> bool:
         # nnU-Net leaves autocast out on CPUs, where float16 is slow; bfloat16 is not, where the processor knows it.
-        return self.device.type == "cpu" and multiplies_bfloat16()
+        # Not in 3D: the backward pass of 3D convolutions in bfloat16 writes beyond its memory on patches of 10 x 384 x
+        # 384 and ends the process (PyTorch 2.15, AMX; two Conv3d layers of 32 channels show it).
+        flat = len(self.configuration_manager.patch_size) == 2
+        return self.device.type == "cpu" and flat and multiplies_bfloat16()
 
     # ---- folds and checkpoints
 

@@ -21,6 +21,7 @@ from test_trainers import CPU, KilledError, fold_folder, log_of, results, train,
 from nnunetv2_retina import baselines, checkpoint
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.import_weights import import_weights
+from nnunetv2_retina.processor import multiplies_bfloat16
 from nnunetv2_retina.unet_resnet50 import ENCODER
 
 SIZES_3D = {"patch_size": [8, 32, 32], "batch_size": 2}
@@ -142,6 +143,7 @@ def test_trains_continues_and_predicts(system, both, encoder, monkeypatch, made)
         train(trainer, dataset, configuration=configuration, **options)
     monkeypatch.setattr(nnUNetTrainer, "on_epoch_start", start)
     train(trainer, dataset, configuration=configuration, continue_training=True)
+    assert made[1]._uses_bfloat16() == (configuration == "2d" and multiplies_bfloat16())
     folder = fold_folder(both, trainer, dataset, configuration=configuration)
     names = {path.name for path in folder.glob("*.pth")}
     assert {"checkpoint_final.pth", "checkpoint_iteration_000001.pth"} <= names

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import LABELS, PROTOCOL, blobs
 from skimage.io import imsave
 from test_trainers import write_weights
@@ -118,6 +119,9 @@ def test_the_commands_messages(study: Path, tmp_path: Path, capsys) -> None:
     assert "--part 3/2: expected i/n" in capsys.readouterr().err
     assert cli.benchmark([str(study), "-o", str(tmp_path / "out"), "--report", "-device", "cpu"]) == 0
     assert "no run is finished yet" in capsys.readouterr().out
+    if not torch.cuda.is_available():
+        assert cli.benchmark([str(study), "-o", str(tmp_path / "out")]) == 2
+        assert "no CUDA GPU is usable here" in capsys.readouterr().err
     change(study, "[2, 4]", "[4, 2]")
     assert cli.benchmark([str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]) == 2
     assert "expected whole numbers above 0 that increase" in capsys.readouterr().err

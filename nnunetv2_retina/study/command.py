@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from nnunetv2_retina import preflight
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation_files import DATASET_JSON
 from nnunetv2_retina.prediction_files import list_cases
@@ -55,6 +58,8 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     """
     study = read_study(file)
     runner.part_of([], options.part)  # a wrong one is refused before anything else
+    if options.only != "report":
+        preflight.check_device(torch.device(options.device))
     resolved = resolve(study)
     runner.open_output(study, output)
     runs = planned_runs(study, resolved, output)
