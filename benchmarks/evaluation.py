@@ -6,11 +6,10 @@ Writes ground truths with 300 clefts each (curved sheets some 30 nm thick and 40
 band of invalid voxels), and predictions that shift and thicken most, miss a quarter and invent as many. Runs
 `retina_evaluate` on them and prints, for the whole process with its start, reading and writing, the seconds by the
 clock, those of the processor (which other processes do not lengthen much) and the peak memory of the largest process.
-``--dense``: the prediction is a fifth of all voxels, in patches of 32 x 32 nm, as of a network that learned nothing:
-distances of 39 million voxels are needed, for which whole maps of distances are computed.
+``--dense``: the prediction is a fifth of all voxels, in patches of 32 x 32 nm, as of a network that learned nothing.
 
-Measured on one core of a busy two-core machine: 26 s of the processor (51 s by the clock, sharing it), 1.7 GiB;
-``--dense``: 139 s of the processor, 3.2 GiB.
+Measured on a two-core machine busy with trainings (load 7 to 8): 42 s of the processor, 2.5 GiB; ``--dense``: 34 s of the
+processor (58 s by the clock), 2.5 GiB.
 """
 
 from __future__ import annotations
