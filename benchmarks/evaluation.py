@@ -8,8 +8,8 @@ band of invalid voxels), and predictions that shift and thicken most, miss a qua
 clock, those of the processor (which other processes do not lengthen much) and the peak memory of the largest process.
 ``--dense``: the prediction is a fifth of all voxels, in patches of 32 x 32 nm, as of a network that learned nothing.
 
-Measured on a two-core machine busy with trainings (load 7 to 8): 42 s of the processor, 2.5 GiB; ``--dense``: 34 s of the
-processor (58 s by the clock), 2.5 GiB.
+Measured on a two-core machine busy with trainings (load 7 to 8): 42 s of the processor, 2.5 GiB; ``--dense``: 34 s of
+the processor (58 s by the clock), 2.5 GiB.
 """
 
 from __future__ import annotations
