@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
-from conftest import CASES, FOLDERS, PROTOCOL, blobs
+from conftest import PROTOCOL, SIZES_3D
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run import run_training as nnunet_run
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
@@ -23,16 +22,6 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.import_weights import import_weights
 from nnunetv2_retina.processor import multiplies_bfloat16
 from nnunetv2_retina.unet_resnet50 import ENCODER
-
-SIZES_3D = {"patch_size": [8, 32, 32], "batch_size": 2}
-UNET_3D = {
-    "n_stages": 3,
-    "features_per_stage": [4, 8, 8],
-    "kernel_sizes": [[3, 3, 3]] * 3,
-    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-    "n_conv_per_stage": [1, 1, 1],
-    "n_conv_per_stage_decoder": [1, 1],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -54,39 +43,6 @@ def made(monkeypatch):
 
     monkeypatch.setattr(nnunet_run, "get_trainer_from_args", remember)
     return trainers
-
-
-@pytest.fixture(scope="session")
-def volumes(tmp_path_factory) -> Path:
-    """A root with data set 904: six volumes of 10 x 40 x 40 voxels, with the plans of a narrow 3D network."""
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess as nnunet_preprocess
-
-    root = tmp_path_factory.mktemp("volumes")
-    raw = root / "nnUNet_raw" / "Dataset904_test"
-    for folder in ("imagesTr", "labelsTr"):
-        (raw / folder).mkdir(parents=True)
-    for i, case in enumerate(CASES):
-        slices = [[part[:40, :40] for part in blobs(i)] for _ in range(10)]
-        for folder, name, part in (("imagesTr", f"{case}_0000", 0), ("labelsTr", case, 1)):
-            image = sitk.GetImageFromArray(np.stack([piece[part] for piece in slices]))
-            sitk.WriteImage(image, raw / folder / f"{name}.nii.gz")
-    labels = {"background": 0, "one": 1, "two": 2}
-    settings = {"channel_names": {"0": "EM"}, "labels": labels, "numTraining": len(CASES), "file_ending": ".nii.gz"}
-    (raw / "dataset.json").write_text(json.dumps(settings | {"retina": PROTOCOL}))
-    with pytest.MonkeyPatch.context() as patch:
-        for name in FOLDERS:
-            (root / name).mkdir(exist_ok=True)
-            patch.setenv(name, str(root / name))
-        extract_fingerprints([904], num_processes=1, check_dataset_integrity=False)
-        plan_experiments([904])
-        nnunet_preprocess([904], configurations=["3d_fullres"], num_processes=[1])
-    path = root / "nnUNet_preprocessed/Dataset904_test/nnUNetPlans.json"
-    plans = json.loads(path.read_text())
-    plans["configurations"]["3d_fullres"].update(SIZES_3D)
-    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update(UNET_3D)
-    path.write_text(json.dumps(plans))
-    return root
 
 
 @pytest.fixture

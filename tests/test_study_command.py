@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, PROTOCOL, blobs
+from conftest import CASES, LABELS, PROTOCOL, blobs
 from skimage.io import imsave
 from test_trainers import write_weights
 
 from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.folds import make_splits
+from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.checks import resolve
 from nnunetv2_retina.study.definition import read_study
@@ -37,6 +39,15 @@ datasets:
 systems:
   - {name: RETINA, trainer: nnUNetTrainerRETINA_tiny, weights: em}
   - {name: TransUNet, trainer: nnUNetTrainerTransUNet_tiny}
+"""
+
+STUDY_3D = """
+name: small, in 3D
+seeds: [3]
+reference: 3D
+prediction: {step_size: 1.0}
+datasets: [{dataset: 904, iterations: [1, 2], fold: 1, scored: validation}]
+systems: [{name: 3D, trainer: nnUNetTrainerTransUNet3D_tiny, configuration: 3d_fullres}]
 """
 
 
@@ -183,6 +194,19 @@ def test_a_run_that_was_killed_goes_on(study: Path, tmp_path: Path) -> None:
     result = json.loads((planned.folder / RESULT).read_text())
     assert set(result["scores"]) == {"2", "8"}
     assert (planned.folder / "log.txt").read_text().count("Epoch 0") == 1  # the second start went on
+
+
+@pytest.mark.slow
+def test_a_3d_system_on_the_validation_cases_of_a_fold(workspace: Path, volumes: Path, tmp_path: Path) -> None:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        shutil.copytree(volumes / name, workspace / name, dirs_exist_ok=True)
+    (tmp_path / "study.yaml").write_text(STUDY_3D)
+    loaded = read_study(tmp_path / "study.yaml")
+    (planned,) = planned_runs(loaded, resolve(loaded), tmp_path / "out")
+    assert run_one(planned, "cpu") == 0, (planned.folder / "log.txt").read_text()
+    result = json.loads((planned.folder / RESULT).read_text())
+    assert list(result["scores"]["2"]["cases"]) == make_splits(CASES, Protocol())[1]["val"]
+    assert not (planned.folder / "scored").exists()
 
 
 def test_validation_cases_are_linked_for_scoring(study: Path, workspace: Path, tmp_path: Path, monkeypatch) -> None:
