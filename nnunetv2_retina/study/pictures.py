@@ -28,7 +28,7 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
     Neither case nor place depends on the predictions. Each system is shown by the first of its finished seeds.
 
     Args:
-        finished: runs with a result.
+        finished: runs with a result; those whose predictions were deleted are left out.
         systems: names, in the order of the sheet.
         folder: where to write; it is made.
 
@@ -37,9 +37,10 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     sheets = {}
-    for dataset in dict.fromkeys(planned.run.dataset for planned in finished):
+    shown = [planned for planned in finished if _predictions(planned).is_dir()]
+    for dataset in dict.fromkeys(planned.run.dataset for planned in shown):
         first: dict[str, PlannedRun] = {}
-        for planned in sorted((p for p in finished if p.run.dataset == dataset), key=lambda p: p.run.seed):
+        for planned in sorted((p for p in shown if p.run.dataset == dataset), key=lambda p: p.run.seed):
             first.setdefault(planned.run.system, planned)
         path = folder / f"side_by_side_{dataset}.png"
         name = _draw(path, dataset, {system: first[system] for system in systems if system in first})
