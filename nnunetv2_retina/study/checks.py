@@ -76,14 +76,15 @@ def find_dataset(dataset: str, variable: str) -> Path:
     return found[0]
 
 
-def test_folders(dataset: str) -> tuple[Path, Path]:
-    """Folders of the test images and labels of a data set."""
+def scored_folders(dataset: str, scored: str) -> tuple[Path, Path]:
+    """Folders of the images and labels of a data set among which are those that its runs are scored on."""
     raw = find_dataset(dataset, "nnUNet_raw")
-    return raw / "imagesTs", raw / "labelsTs"
+    part = "Ts" if scored == "test" else "Tr"
+    return raw / f"images{part}", raw / f"labels{part}"
 
 
 def _check_test_set(entry: StudyDataset, channels: int, ending: str) -> None:
-    images, labels = test_folders(entry.dataset)
+    images, labels = scored_folders(entry.dataset, entry.scored)
     cases = list_cases(images, ending, channels)
     lacking = [case.name for case in cases if not (labels / f"{case.name}{ending}").is_file()]
     if lacking:

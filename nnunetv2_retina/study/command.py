@@ -14,7 +14,7 @@ from nnunetv2_retina.evaluation_files import DATASET_JSON
 from nnunetv2_retina.prediction_files import list_cases
 from nnunetv2_retina.study import pictures as pictures_of
 from nnunetv2_retina.study import runner
-from nnunetv2_retina.study.checks import resolve, test_folders
+from nnunetv2_retina.study.checks import resolve, scored_folders
 from nnunetv2_retina.study.definition import Study, read_study
 from nnunetv2_retina.study.provenance import duration
 from nnunetv2_retina.study.report import write_report
@@ -97,7 +97,7 @@ def _case_counter(study: Study, resolved: Resolved) -> Callable[[PlannedRun], in
     for entry in study.datasets:
         name = resolved.datasets[entry.dataset]
         try:
-            images, _ = test_folders(name)
+            images, _ = scored_folders(name, "test")
             contents = read_json(images.parent / DATASET_JSON)
             counts[name] = len(list_cases(images, contents["file_ending"], len(contents["channel_names"])))
         except RetinaError:  # without a test set: validation cases, as many as there are

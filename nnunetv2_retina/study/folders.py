@@ -16,7 +16,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation_files import DATASET_JSON
 from nnunetv2_retina.prediction_files import list_cases
 from nnunetv2_retina.protocol import BLOCK
-from nnunetv2_retina.study.checks import find_dataset
+from nnunetv2_retina.study.checks import find_dataset, scored_folders
 from nnunetv2_retina.study.runs import Run, read_json, write_json
 
 _SPLITS = "splits_final.json"
@@ -62,14 +62,11 @@ def scored_files(folder: Path, run: Run) -> tuple[Path, Path]:
     Raises:
         RetinaError: if the validation cases are not among the data set's training images.
     """
-    raw = find_dataset(run.dataset, "nnUNet_raw").resolve()
+    images, labels = (path.resolve() for path in scored_folders(run.dataset, run.scored))
     if run.scored == "test" and not run.rehearsal:
-        return raw / "imagesTs", raw / "labelsTs"
-    dataset_json = read_json(raw / DATASET_JSON)
+        return images, labels
+    dataset_json = read_json(images.parent / DATASET_JSON)
     ending, channels = dataset_json["file_ending"], len(dataset_json["channel_names"])
-    images, labels = (
-        (raw / "imagesTs", raw / "labelsTs") if run.scored == "test" else (raw / "imagesTr", raw / "labelsTr")
-    )
     cases = list_cases(images, ending, channels)
     if run.scored == "validation":
         wanted = _validation_cases(run)

@@ -15,7 +15,7 @@ from nnunetv2_retina.evaluation_rule import Rule
 from nnunetv2_retina.prediction_files import list_cases
 from nnunetv2_retina.report_cases import overlay_row, value_names
 from nnunetv2_retina.reporting import OverlayRow, side_by_side
-from nnunetv2_retina.study.checks import find_dataset
+from nnunetv2_retina.study.checks import scored_folders
 from nnunetv2_retina.study.runs import PREDICTIONS, RESULT, PlannedRun, read_json
 
 SIDE = 512
@@ -49,12 +49,10 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
 
 
 def _draw(path: Path, dataset: str, runs: dict[str, PlannedRun]) -> str:
-    raw = find_dataset(dataset, "nnUNet_raw")
-    dataset_json = read_json(raw / DATASET_JSON)
-    ending = dataset_json["file_ending"]
     some = next(iter(runs.values()))
-    part = "Ts" if some.run.scored == "test" else "Tr"
-    images, labels = raw / f"images{part}", raw / f"labels{part}"
+    images, labels = scored_folders(dataset, some.run.scored)
+    dataset_json = read_json(images.parent / DATASET_JSON)
+    ending = dataset_json["file_ending"]
     names = [case.name for case in list_cases(images, ending, len(dataset_json["channel_names"]))]
     names = [name for name in names if (_predictions(some) / f"{name}{ending}").is_file()]
     name = names[len(names) // 2]

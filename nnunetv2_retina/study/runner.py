@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -130,7 +129,7 @@ def run_one(planned: PlannedRun, device: str) -> int:
         status = 1
     if status:
         reason = f"signal {-status}, most likely for want of memory" if status == -9 else f"exit status {status}"
-        (planned.folder / FAILED).write_text(f"{reason}\n\n{_tail(log)}\n", encoding="utf-8")
+        (planned.folder / FAILED).write_text("\n".join([reason, "", *_tail(log)]) + "\n", encoding="utf-8")
     return status
 
 
@@ -268,11 +267,12 @@ def _defaults() -> dict[str, str]:
     }
 
 
-def _tail(log: Path) -> str:
+def _tail(log: Path) -> list[str]:
+    """The last lines that are not empty."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(line for line in lines if line.strip()) if len(lines) <= _TAIL else "\n".join(lines[-_TAIL:])
+    return [line for line in lines if line.strip()][-_TAIL:]
 
 
 def _last_line(planned: PlannedRun) -> str:
-    lines: list[Any] = [line for line in _tail(planned.folder / LOG).splitlines() if line.strip()]
+    lines = _tail(planned.folder / LOG)
     return lines[-1].strip() if lines else "it wrote nothing"

@@ -9,7 +9,6 @@ other with it. Started again, it goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import shutil
 import statistics
@@ -37,7 +36,6 @@ from nnunetv2_retina.processor import available_cores
 from nnunetv2_retina.protocol import iteration_checkpoint
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.runs import PREDICTIONS, REHEARSAL_STEPS, RESULT, RUN, Run, read_json, write_json
-from nnunetv2_retina.weights_option import VARIABLE as WEIGHTS_VARIABLE
 
 FINAL, LATEST, TRAINING = "checkpoint_final.pth", "checkpoint_latest.pth", "training.json"
 FORMAT_VERSION = 1
@@ -258,5 +256,4 @@ def _log(line: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault(WEIGHTS_VARIABLE, "")
     sys.exit(main())
