@@ -71,12 +71,18 @@ def find_dataset_json(dataset: str | int | Path) -> Path:
     raise RetinaError(f"{path}: no such file or folder. Expected the path of a {DATASET_JSON}, or an ID or name")
 
 
+def dataset_folders(root: str | Path, dataset: str) -> list[Path]:
+    """The data sets of an ID (``801``) or a name in one of nnU-Net's folders, sorted."""
+    pattern = f"Dataset{int(dataset):03d}_*" if dataset.isdecimal() else glob.escape(dataset)
+    return sorted(path for path in Path(root).glob(pattern) if path.is_dir())
+
+
 def _search(dataset: str) -> Path:
     """``dataset.json`` of an ID or a name, in nnU-Net's folders."""
-    pattern = f"Dataset{int(dataset):03d}_*" if dataset.isdecimal() else glob.escape(dataset)
     for variable in ROOTS:
         root = os.environ.get(variable)
-        found = sorted(Path(root).glob(f"{pattern}/{DATASET_JSON}")) if root else []
+        folders = dataset_folders(root, dataset) if root else []
+        found = [folder / DATASET_JSON for folder in folders if (folder / DATASET_JSON).is_file()]
         if len(found) > 1:
             raise RetinaError(
                 f"data set {dataset} is ambiguous in {root}: {shorten(file.parent.name for file in found)}. "

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00")
+_LINE_STYLES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ def curves(
     for axis, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         for number, line in enumerate(lines):
             colour = _LINE_COLOURS[number % len(_LINE_COLOURS)]
-            axis.plot(line.x, line.y, label=line.name, color=colour, marker="." if len(line.x) < 30 else None)
+            style = _LINE_STYLES[number // len(_LINE_COLOURS) % len(_LINE_STYLES)]
+            marker = "." if len(line.x) < 30 else None
+            axis.plot(line.x, line.y, label=line.name, color=colour, linestyle=style, marker=marker)
         if label in logarithmic and all(value > 0 for line in lines for value in line.y if value == value):
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")
@@ -99,7 +102,6 @@ def class_bars(path: str | Path, groups: Mapping[str, Sequence[Bar]]) -> None:
 
 
 _SYSTEM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_SYSTEM_LINES = ("-", "--", "-.", ":")
 _SYSTEM_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
 _BAND_RUNS = 3
 """Fewer runs than these are drawn as lines of their own, not as a band."""
@@ -139,7 +141,7 @@ def convergence_figure(systems: Sequence[Spread], x_label: str, y_label: str) ->
         if not system.runs:
             continue
         colour = _SYSTEM_COLOURS[number % len(_SYSTEM_COLOURS)]
-        line = _SYSTEM_LINES[number % len(_SYSTEM_LINES)]
+        line = _LINE_STYLES[number % len(_LINE_STYLES)]
         marker = _SYSTEM_MARKERS[number % len(_SYSTEM_MARKERS)]
         if len(system.runs) >= _BAND_RUNS:
             axis.fill_between(system.x, system.over(min), system.over(max), color=colour, alpha=0.13, linewidth=0)

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study import runner
-from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
+from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
 from nnunetv2_retina.study.runner import estimate_lines, estimates, merge, open_output, part_of, run_all
 from nnunetv2_retina.study.runs import FAILED, LOG, RESULT, RUN, PlannedRun, Resolved, Run, planned_runs, rehearsals
 
@@ -133,6 +133,35 @@ def test_more_seeds_and_systems_may_be_added_but_a_changed_run_is_refused(tmp_pa
     other = (StudyDataset(dataset="901", iterations=(2, 6)), StudyDataset(dataset="902", iterations=(8,)))
     with pytest.raises(RetinaError, match=r"a run of another study: its iterations is \[2, 4\], in this .* \[2, 6\]"):
         run_all(plan(tmp_path / "out", datasets=other), "cpu", lambda line: None)
+
+
+def test_what_a_corrected_setting_leaves_behind_is_thrown_away_while_nothing_was_trained(tmp_path: Path) -> None:
+    corrected = (StudyDataset(dataset="901", iterations=(2, 6)), StudyDataset(dataset="902", iterations=(8,)))
+    before, after = plan(tmp_path)[0], plan(tmp_path, datasets=corrected)[0]
+    before.begin()
+    (before.folder / FAILED).write_text("exit status 2\n")
+    (before.folder / "nnUNet_results" / "fold_0").mkdir(parents=True)
+    with FileLock(before.folder / ".lock"):
+        assert not after.finished()
+        after.begin()
+    assert {path.name for path in after.folder.iterdir()} - {".lock"} == {RUN}
+    assert Run.from_json(json.loads((after.folder / RUN).read_text())) == after.run
+    (after.folder / "nnUNet_results" / "fold_0").mkdir(parents=True)
+    (after.folder / "nnUNet_results" / "fold_0" / "checkpoint_latest.pth").write_text("an hour of work")
+    with pytest.raises(RetinaError, match=r"its iterations is \[2, 6\], in this .* \[2, 4\]"):
+        before.begin()
+    assert (after.folder / "nnUNet_results" / "fold_0" / "checkpoint_latest.pth").is_file()
+
+
+def test_a_rehearsal_with_other_settings_is_made_again(tmp_path: Path) -> None:
+    before = rehearsals(plan(tmp_path), tmp_path)[0]
+    finish(before)
+    assert before.finished()
+    after = rehearsals(plan(tmp_path, prediction=StudyPrediction(mirroring=True)), tmp_path)[0]
+    assert after.folder == before.folder and not after.finished()
+    assert not estimates(plan(tmp_path, prediction=StudyPrediction(mirroring=True)), tmp_path, lambda planned: 1)
+    finish(after)
+    assert after.finished() and not before.finished()
 
 
 def test_the_output_folder_of_another_study_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_retina import checkpoint
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.evaluation_files import DATASET_JSON, read_dataset_json
+from nnunetv2_retina.evaluation_files import DATASET_JSON, dataset_folders, read_dataset_json
 from nnunetv2_retina.prediction_files import list_cases
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
@@ -64,14 +64,13 @@ def find_dataset(dataset: str, variable: str) -> Path:
     root = os.environ.get(variable)
     if not root:
         raise RetinaError(f"${variable} is not set. Set it to nnU-Net's folder of that name")
-    pattern = f"Dataset{int(dataset):03d}_*" if dataset.isdecimal() else dataset
-    found = sorted(path for path in Path(root).glob(pattern) if path.is_dir())
+    found = dataset_folders(root, dataset)
     if len(found) != 1:
         there = sorted(path.name for path in Path(root).glob("Dataset*"))
-        what = "several are" if found else "nothing is"
+        what = f"{len(found) or 'no'} data sets"
         todo = "Give the whole name" if found else f"Convert it, then run: nnUNetv2_plan_and_preprocess -d {dataset}"
         raise RetinaError(
-            f"{what} named {pattern} in ${variable} ({root}), which holds {shorten(there) or 'none'}. {todo}"
+            f"{what} of ID or name {dataset} in ${variable} ({root}), which holds {shorten(there) or 'none'}. {todo}"
         )
     return found[0]
 

@@ -24,11 +24,11 @@ from nnunetv2_retina.processor import available_cores
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.definition import Study
 from nnunetv2_retina.study.provenance import duration
-from nnunetv2_retina.study.runs import FAILED, LOG, RESULT, STUDY, PlannedRun, read_json, rehearsals, write_json
+from nnunetv2_retina.study.runs import FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun, read_json, rehearsals, write_json
 from nnunetv2_retina.weights_option import VARIABLE as WEIGHTS_VARIABLE
 
 Say = Callable[[str], None]
-_LOCK, _TAIL = ".lock", 15
+_TAIL = 15
 
 
 @dataclass
@@ -165,7 +165,7 @@ def estimates(runs: Sequence[PlannedRun], output: Path, cases: Callable[[Planned
         run = members[0].run
         if done:
             result, per_case = done[-1], 1
-        elif (rehearsal.folder / RESULT).is_file():
+        elif rehearsal.finished():
             result, per_case = read_json(rehearsal.folder / RESULT), cases(members[0])
         else:
             continue
@@ -245,7 +245,7 @@ def merge(runs: Sequence[PlannedRun], output: Path, others: Sequence[Path], say:
 def _held(folder: Path) -> Iterator[bool]:
     """Whether the run is ours for the duration."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK)
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

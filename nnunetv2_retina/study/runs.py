@@ -7,6 +7,7 @@ scores and predictions, and when it is finished ``result.json``.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from nnunetv2_retina.whole_files import replacing
 
 RUN, RESULT, FAILED, LOG, STUDY = "run.json", "result.json", "failed.txt", "log.txt", "study.json"
 PREDICTIONS = "predictions"
+LOCK = ".lock"
+"""Held by the process that runs it."""
 REHEARSAL_STEPS = 4
 """Training steps of a rehearsal; its first is left out of the time."""
 
@@ -84,32 +87,43 @@ class PlannedRun:
         Raises:
             RetinaError: if the folder holds a run that is defined otherwise.
         """
-        self.check_folder()
-        return (self.folder / RESULT).is_file()
+        return self.check_folder() and (self.folder / RESULT).is_file()
 
-    def check_folder(self) -> None:
-        """Refuse a folder in which another run was begun.
+    def check_folder(self) -> bool:
+        """Whether what the folder holds, if anything, is of this run; refuse one in which another was trained.
 
         Raises:
             RetinaError: naming the first setting that differs.
         """
         path = self.folder / RUN
         if not path.is_file():
-            return
+            return True
         stored, wanted = read_json(path), self.run.to_json()
         different = [key for key in wanted if stored.get(key) != wanted[key]]
-        if different:
+        if different and not self._worthless():
             key = different[0]
             raise RetinaError(
                 f"{self.folder} holds a run of another study: its {key} is {stored.get(key)!r}, in this study it is "
                 f"{wanted[key]!r}. Give another output folder, or delete that run's folder to train it anew"
             )
+        return not different
 
     def begin(self) -> None:
-        """Make the folder and write what defines the run."""
-        self.check_folder()
+        """Make the folder and write what defines the run; the rehearsal or failed start of another goes."""
+        if not self.check_folder():
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / RUN, self.run.to_json())
+
+    def _worthless(self) -> bool:
+        """Whether nothing in the folder took time to make."""
+        if self.run.rehearsal:
+            return True
+        return not (self.folder / RESULT).exists() and not any(self.folder.rglob("checkpoint_*.pth"))
 
 
 @dataclass(frozen=True)
