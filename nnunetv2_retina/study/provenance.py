@@ -17,7 +17,7 @@ _FINGERPRINT_LENGTH = 12
 
 
 def time_rows(outline: StudyOutline, results: Sequence[Result]) -> list[list[str]]:
-    """Header and a row for each data set and system that ran: mean over its runs, and from least to most."""
+    """Header and a row for each data set and system that ran: median of its runs, and from least to most."""
     rows = [["data set", "system", "runs", "10⁶ parameters", "trained", "s per iteration", "training", "prediction"]]
     for dataset in outline.datasets:
         for system in outline.systems:
@@ -136,8 +136,8 @@ def _range(values: Iterable[float], told: Callable[[float], str]) -> str:
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "-"
-    mean, low, high = told(statistics.fmean(known)), told(min(known)), told(max(known))
-    return mean if low == high else f"{mean} ({low} to {high})"
+    middle, low, high = told(statistics.median(known)), told(min(known)), told(max(known))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _counted(values: Sequence[str], runs: int) -> str:

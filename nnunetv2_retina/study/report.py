@@ -265,7 +265,7 @@ def _time(study: _Study) -> list[str]:
     if not study.results:
         return []
     header, *rows = time_rows(study.outline, study.results)
-    text = "Mean over the runs (least to most); prediction: the test cases once."
+    text = "Median of the runs (least to most); prediction: the test cases once."
     return [pages.paragraph(f"{total_time(study.results)} {text}"), pages.table(header, rows)]
 
 
