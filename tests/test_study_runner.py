@@ -250,6 +250,25 @@ def test_a_process_that_fails_leaves_the_end_of_its_output(tmp_path: Path, monke
     assert runner.run_one(planned, "cpu") == 1  # ends well, but without a result
 
 
+def test_a_data_set_that_cannot_be_linked_fails_its_own_runs_alone(tmp_path: Path, monkeypatch) -> None:
+    """A stick with a file system without links, Windows without the right to them; a data set moved away meanwhile."""
+    (tmp_path / "pre" / "Dataset901_a").mkdir(parents=True)
+    (tmp_path / "pre" / "Dataset901_a" / "nnUNetPlans.json").write_text("{}")
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "pre"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    runs, said = plan(tmp_path / "out"), []
+    outcome = run_all(runs, "cpu", said.append)
+    assert outcome.failed == runs
+    told = "\n".join(said)
+    assert "file system with symbolic links; on Windows they need the developer mode" in told
+    assert "no data sets of ID or name Dataset902_b in $nnUNet_preprocessed" in told
+    assert all((planned.folder / FAILED).read_text().startswith("it did not begin") for planned in runs)
+
+
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     planned = plan(tmp_path)[0]
     planned.begin()

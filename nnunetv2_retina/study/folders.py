@@ -35,7 +35,7 @@ def make(folder: Path, run: Run) -> dict[str, str]:
         nnU-Net's variables for its process.
 
     Raises:
-        RetinaError: if the data set is not there any more.
+        RetinaError: if the data set is not there any more, or cannot be linked.
     """
     source = find_dataset(run.dataset, "nnUNet_preprocessed").resolve()
     view = folder / _PREPROCESSED / run.dataset
@@ -46,7 +46,7 @@ def make(folder: Path, run: Run) -> dict[str, str]:
         if path.name == DATASET_JSON or (path.name == _SPLITS and own_splits) or link.is_symlink():
             continue
         if not link.exists():
-            link.symlink_to(path, target_is_directory=path.is_dir())
+            _link(path, link)
     contents = read_json(source / DATASET_JSON)
     write_json(view / DATASET_JSON, {**contents, BLOCK: dict(run.training)})
     results(folder).mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ def scored_files(folder: Path, run: Run) -> tuple[Path, Path]:
     """Folders of the images that a run is scored on and of their labels; called in the run's process.
 
     Raises:
-        RetinaError: if the validation cases are not among the data set's training images.
+        RetinaError: if the validation cases are not among the data set's training images, or cannot be linked.
     """
     images, labels = (path.resolve() for path in scored_folders(run.dataset, run.scored))
     if run.scored == "test" and not run.rehearsal:
@@ -98,4 +98,10 @@ def _validation_cases(run: Run) -> list[str]:
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source)
+    try:
+        target.symlink_to(source, target_is_directory=source.is_dir())
+    except (OSError, NotImplementedError) as error:
+        raise RetinaError(
+            f"cannot link {target} to {source} ({error}). Give an output folder on a file system with symbolic links; "
+            "on Windows they need the developer mode"
+        ) from error

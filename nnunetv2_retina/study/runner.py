@@ -112,10 +112,16 @@ def run_one(planned: PlannedRun, device: str) -> int:
     """Run one in a process of its own; its exit status."""
     planned.begin()
     (planned.folder / FAILED).unlink(missing_ok=True)
-    environment = {**_defaults(), **os.environ, **folders.make(planned.folder, planned.run)}
+    log = planned.folder / LOG
+    try:
+        views = folders.make(planned.folder, planned.run)
+    except RetinaError as error:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"error: {error}\n")
+        return _failed(planned, "it did not begin", 2)
+    environment = {**_defaults(), **os.environ, **views}
     environment |= {seeding.VARIABLE: str(planned.run.seed), WEIGHTS_VARIABLE: planned.weights_file or ""}
     command = [sys.executable, "-m", "nnunetv2_retina.study.worker", str(planned.folder), "--device", device]
-    log = planned.folder / LOG
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
@@ -127,9 +133,16 @@ def run_one(planned: PlannedRun, device: str) -> int:
             process.wait()
     if status == 0 and not (planned.folder / RESULT).is_file():
         status = 1
-    if status:
-        reason = f"signal {-status}, most likely for want of memory" if status == -9 else f"exit status {status}"
-        (planned.folder / FAILED).write_text("\n".join([reason, "", *_tail(log)]) + "\n", encoding="utf-8")
+    if status == 0:
+        return 0
+    reason = f"signal {-status}, most likely for want of memory" if status == -9 else f"exit status {status}"
+    return _failed(planned, reason, status)
+
+
+def _failed(planned: PlannedRun, reason: str, status: int) -> int:
+    """Note in its folder why a run failed; the status."""
+    lines = [reason, "", *_tail(planned.folder / LOG)]
+    (planned.folder / FAILED).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return status
 
 
