@@ -25,7 +25,7 @@ DATASET_JSON = "dataset.json"
 ROOTS = ("nnUNet_raw", "nnUNet_preprocessed")
 _SEVERAL_READERS = (".tif",)
 """Endings of which nnU-Net has a 2D and a 3D reader, and chooses by trying."""
-_INSTANCES = "_instances"
+INSTANCES = "_instances"
 """What ``retina_predict --instances`` puts after a case's name in the file of its objects, beside its prediction."""
 
 
@@ -146,7 +146,7 @@ def pair_files(predictions: Path, truths: Path, ending: str) -> tuple[list[Pair]
         )
     pairs = [Pair(name, predicted[name], actual[name]) for name in sorted(actual)]
     extra = set(predicted) - set(actual)
-    objects = {name for name in extra if name.endswith(_INSTANCES) and name.removesuffix(_INSTANCES) in predicted}
+    objects = {name for name in extra if name.endswith(INSTANCES) and name.removesuffix(INSTANCES) in predicted}
     return pairs, sorted(extra - objects)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from nnunetv2_retina import prediction_files
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation_files import INSTANCES
 from nnunetv2_retina.inference import Prediction, Predictor
 from nnunetv2_retina.instances import InstanceSettings, class_names, find_instances, write_table
 from nnunetv2_retina.prediction_files import Case
@@ -183,8 +184,8 @@ class FolderRun:
         self, folder: Path, case: Case, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
     ) -> None:
         ids, found = find_instances(labels, properties["spacing"], settings)
-        write_table(folder / f"{case.name}_instances.csv", found, class_names(self.dataset_json))
-        path = folder / f"{case.name}_instances{self.ending}"
+        write_table(folder / f"{case.name}{INSTANCES}.csv", found, class_names(self.dataset_json))
+        path = folder / f"{case.name}{INSTANCES}{self.ending}"
         if ids.dtype.itemsize <= 2:
             self.writer.write_seg(ids, str(path), properties)
         else:
@@ -194,7 +195,7 @@ class FolderRun:
         """Of a finished case's files."""
         more = [".npz", ".pkl"] if self.settings.probabilities else []
         if self.settings.instances is not None:
-            more += [f"_instances{self.ending}", "_instances.csv"]
+            more += [f"{INSTANCES}{self.ending}", f"{INSTANCES}.csv"]
         return [*more, self.ending]
 
     def _arguments(self) -> dict[str, Any]:
