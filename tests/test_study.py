@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from nnunetv2_retina import baselines, trainers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study.definition import read_study, slug
 
+STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+TRAINERS = {*trainers.__all__, *baselines.__all__, "nnUNetTrainer"}
 STUDY = """
 name: small
 seeds: [1, 2]
@@ -104,3 +108,13 @@ def test_files_that_are_no_study_are_refused(tmp_path: Path) -> None:
 
 def test_names_become_folders() -> None:
     assert slug("TransUNet (random)") == "transunet_random" and slug("µ") == "unnamed"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_the_studies_of_this_repository_can_be_read(path: Path, monkeypatch) -> None:
+    for file in yaml.safe_load(path.read_text())["weights"].values():
+        if file.startswith("$"):
+            monkeypatch.setenv(file[1:], "/weights.pth")
+    study = read_study(path)
+    assert {system.trainer for system in study.systems} <= TRAINERS
+    assert {system.weights for system in study.systems} - {None} == set(study.weights)
