@@ -84,6 +84,9 @@ def test_paths_of_weights_take_variables(write, monkeypatch) -> None:
         ("name: small", "name: small\nprediction: {step_size: 2}", "step_size is 2; expected a share of the tile"),
         ("name: small", "name: [", "is no YAML: .* Correct it there"),
         ("weights: {em: weights/em.pth}", "weights: [em]", r"weights is \['em'\]; expected name: file"),
+        ("weights: {em: weights/em.pth}", "weights: {em: }", "weights em is None; expected the path of a file"),
+        ("TransUNet (random)", "", "an entry of systems: name is None; expected a text"),
+        ("seeds: [1, 2]", "seeds: [1, 2]\nseeds: [3]", "is no YAML: 'seeds' is there twice .*line 4"),
     ],
 )
 def test_what_cannot_be_is_refused(write, old: str, new: str, message: str) -> None:

@@ -224,8 +224,20 @@ def _load_yaml(path: Path) -> object:
         import yaml
     except ModuleNotFoundError as error:
         raise RetinaError('reading a study needs PyYAML. Run: pip install "nnunetv2-retina[study]"') from error
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice, of which YAML would take the last without a word."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            known: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in known:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                known.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise RetinaError(f"{path}: cannot be read ({error}). Give the path of a study's YAML file") from error
     except yaml.YAMLError as error:
@@ -239,6 +251,8 @@ def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
     block = _table(value, kind, f"an entry of {where}")
     for name in ("dataset", "trainer", "configuration", "name"):
         if name in block:
+            if str(block[name]).strip() in ("", "None"):
+                raise RetinaError(f"an entry of {where}: {name} is {block[name]!r}; expected a text. Correct it")
             block[name] = str(block[name])
     for name in ("iterations", "datasets"):
         if block.get(name) is not None:
@@ -280,7 +294,9 @@ def _weights(value: object, folder: Path) -> dict[str, str]:
         raise RetinaError(f"weights is {value!r}; expected name: file. Correct it")
     found = {}
     for name, given in value.items():
-        text = os.path.expanduser(os.path.expandvars(str(given)))
+        if not isinstance(given, str) or not given.strip():
+            raise RetinaError(f"weights {name} is {given!r}; expected the path of a file. Correct it")
+        text = os.path.expanduser(os.path.expandvars(given))
         if "$" in text:
             raise RetinaError(f"weights {name} is {given!r}, and that variable is not set. Set it, or write the path")
         found[str(name)] = str(folder / text)
