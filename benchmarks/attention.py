@@ -24,7 +24,7 @@ from torch import Tensor
 from nnunetv2_retina.checkpoint import load
 from nnunetv2_retina.network import Attention, NetworkConfig, TransUNet
 
-PATCH, PATCHES = 224, 9
+PATCH, GRID = 224, 3
 
 
 def patches(folder: Path) -> Tensor:
@@ -35,9 +35,10 @@ def patches(folder: Path) -> Tensor:
         if image.ndim != 2 or min(image.shape) < PATCH:
             raise SystemExit(f"{path}: shape {image.shape}; expected a grey image of at least {PATCH} x {PATCH}")
         image = (image - image.mean()) / max(image.std(), 1e-8)
-        side = math.isqrt(PATCHES)
-        rows, columns = (np.linspace(0, length - PATCH, side).astype(int) for length in image.shape)
+        rows, columns = (np.linspace(0, length - PATCH, GRID).astype(int) for length in image.shape)
         found += [image[row : row + PATCH, column : column + PATCH] for row in rows for column in columns]
+    if not found:
+        raise SystemExit(f"{folder} holds no files; expected grey images")
     return torch.from_numpy(np.stack(found))[:, None]
 
 
