@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nnunetv2_retina.evaluation import evaluate
-from nnunetv2_retina.evaluation_files import DATASET_JSON, read_dataset_json
-from nnunetv2_retina.evaluation_report import as_json
-from nnunetv2_retina.inference import PredictionSettings, Predictor
+from nnunetv2_retina.evaluation.evaluate import evaluate
+from nnunetv2_retina.evaluation.output import as_json
+from nnunetv2_retina.evaluation.pairs import DATASET_JSON, read_dataset_json
 from nnunetv2_retina.network import TransUNet
-from nnunetv2_retina.prediction_run import FolderRun, RunSettings
+from nnunetv2_retina.prediction.folder import FolderRun, RunSettings
+from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
 
 
 def no_blocks(network: TransUNet) -> None:

@@ -21,8 +21,8 @@ import torch
 from skimage.io import imread
 from torch import Tensor
 
-from nnunetv2_retina.checkpoint import load
-from nnunetv2_retina.network import Attention, NetworkConfig, TransUNet
+from nnunetv2_retina.network.transunet import Attention, NetworkConfig, TransUNet
+from nnunetv2_retina.weights.checkpoint import load
 
 PATCH, GRID = 224, 3
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretraining.augmentation import AugmentationSettings, augment, draw
+from pretraining.augmentation.views import AugmentationSettings, augment, draw
 
 SETTINGS = AugmentationSettings()
 SIZE = 224

@@ -24,7 +24,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dataset_conversion.cremi import BACKGROUND_ID, CLEFTS, INVALID_ID, RAW, RESOLUTION, SAMPLES
+from dataset_conversion.converters.cremi import BACKGROUND_ID, CLEFTS, INVALID_ID, RAW, RESOLUTION, SAMPLES
 
 SHAPE = (125, 1250, 1250)
 SECONDS, GIGABYTES = 60, 2

@@ -27,14 +27,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pretraining.batches import training_batches
-from pretraining.engine import Engine
-from pretraining.image_store import SIZE, ImageStore
-from pretraining.packing import pack
-from pretraining.processes import Processes, join
+from pretraining.job import build_objective
+from pretraining.loop.batches import training_batches
+from pretraining.loop.engine import Engine
+from pretraining.loop.processes import Processes, join
+from pretraining.loop.stream import Stream
 from pretraining.recipe import Execution, Recipe
-from pretraining.stream import Stream
-from pretraining.train import build_objective
+from pretraining.store.packing import pack
+from pretraining.store.reader import SIZE, ImageStore
 
 GFLOP_AN_IMAGE = {"retina": 74, "base": 175}
 PEAK_TFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "L40S": 362, "RTX 4090": 165}

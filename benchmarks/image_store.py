@@ -22,8 +22,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pretraining.image_store import SIZE, ImageStore
-from pretraining.packing import pack
+from pretraining.store.packing import pack
+from pretraining.store.reader import SIZE, ImageStore
 
 PAIRS = 40
 BATCH = 256

@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 import torch
 
-from pretraining.engine import Engine
-from pretraining.processes import Processes
+from pretraining.job import build_objective
+from pretraining.loop.engine import Engine
+from pretraining.loop.processes import Processes
 from pretraining.recipe import Execution, Recipe
-from pretraining.train import build_objective
 
 PAIRS = 5
 BATCH = 16

@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from dataset_conversion import benchmarks, catalogue, download
-from dataset_conversion.report_table import format_rows
+from dataset_conversion import benchmarks
+from dataset_conversion.downloads import catalogue, fetch
+from dataset_conversion.writer.summary import format_rows
 from nnunetv2_retina.errors import RetinaError
 
 
@@ -24,7 +25,7 @@ def availability(folder: Path) -> str:
     rows = [["COMMAND", "data", "becomes", "download", f"in {folder}"]]
     licences = []
     for key in (*catalogue.COLLECTIONS, *catalogue.CORPORA):
-        status = download.status(key, folder)
+        status = fetch.status(key, folder)
         command = f"cem500k --corpus {key}" if key in catalogue.CORPORA and key != "cem500k" else key
         rows.append([command, status.title, _becomes(key), status.size, status.describe() or "not looked for"])
         licences.append(textwrap.fill(f"{key}: {status.licence}. {status.page}", 116, initial_indent="  "))

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion import cem500k, cremi, folder, guay, kasthuri, perez, urocell
 from dataset_conversion.available import availability
-from dataset_conversion.conversion_report import CaseRecord
-from dataset_conversion.report_table import summary
+from dataset_conversion.converters import cremi, guay, kasthuri, perez, urocell
+from dataset_conversion.corpora import cem500k
+from dataset_conversion.own_data import folder
+from dataset_conversion.writer.record import CaseRecord
+from dataset_conversion.writer.summary import summary
 from nnunetv2_retina.errors import RetinaError
 
 COMMANDS: dict[str, Any] = {

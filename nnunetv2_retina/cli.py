@@ -26,8 +26,8 @@ def guarded(action: Callable[[], None]) -> int:
 
 
 def quickstart(argv: Sequence[str] | None = None) -> int:
-    """``retina_quickstart``: see ``nnunetv2_retina.quickstart``. The last line it prints is the report's path."""
-    from nnunetv2_retina.quickstart import DEFAULT_OUTPUT, DEFAULT_TRAINER, QuickstartSettings, run_quickstart
+    """``retina_quickstart``: see ``nnunetv2_retina.quickstart.run``. The last line it prints is the report's path."""
+    from nnunetv2_retina.quickstart.run import DEFAULT_OUTPUT, DEFAULT_TRAINER, QuickstartSettings, run_quickstart
 
     defaults = QuickstartSettings()
     parser = argparse.ArgumentParser(
@@ -90,8 +90,8 @@ def quickstart(argv: Sequence[str] | None = None) -> int:
 
 
 def doctor(argv: Sequence[str] | None = None) -> int:
-    """``retina_doctor``: see ``nnunetv2_retina.doctor``. Exit status 1 if something is wrong."""
-    from nnunetv2_retina.doctor import examine
+    """``retina_doctor``: see ``nnunetv2_retina.commands.doctor``. Exit status 1 if something is wrong."""
+    from nnunetv2_retina.commands.doctor import examine
 
     argparse.ArgumentParser(
         prog="retina_doctor",
@@ -109,8 +109,8 @@ def doctor(argv: Sequence[str] | None = None) -> int:
 
 
 def import_weights(argv: Sequence[str] | None = None) -> int:
-    """``retina_import_weights``: see ``nnunetv2_retina.import_weights``. Says what became of every tensor."""
-    from nnunetv2_retina.import_weights import advise, import_weights, summarise
+    """``retina_import_weights``: see ``nnunetv2_retina.weights.importing``. Says what became of every tensor."""
+    from nnunetv2_retina.weights.importing import advise, import_weights, summarise
 
     parser = argparse.ArgumentParser(
         prog="retina_import_weights",
@@ -135,10 +135,10 @@ def import_weights(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
-    """``retina_evaluate``: see ``nnunetv2_retina.evaluation``. Prints a table; the files hold everything."""
-    from nnunetv2_retina.evaluation import default_processes
-    from nnunetv2_retina.evaluation import evaluate as evaluate_folders
-    from nnunetv2_retina.evaluation_report import CSV_FILE, JSON_FILE, prepare_output, table, write_scores
+    """``retina_evaluate``: see ``nnunetv2_retina.evaluation.evaluate``. Prints a table; the files hold everything."""
+    from nnunetv2_retina.evaluation.evaluate import default_processes
+    from nnunetv2_retina.evaluation.evaluate import evaluate as evaluate_folders
+    from nnunetv2_retina.evaluation.output import CSV_FILE, JSON_FILE, prepare_output, table, write_scores
 
     parser = argparse.ArgumentParser(
         prog="retina_evaluate",
@@ -184,8 +184,8 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 
 def predict(argv: Sequence[str] | None = None) -> int:
-    """``retina_predict``: see ``nnunetv2_retina.prediction_run``. Prints a line for each case."""
-    from nnunetv2_retina import predict_options
+    """``retina_predict``: see ``nnunetv2_retina.prediction.folder``. Prints a line for each case."""
+    from nnunetv2_retina.commands import predict as predict_options
 
     parser = predict_options.parser()
     arguments = parser.parse_args(argv)
@@ -197,12 +197,12 @@ def predict(argv: Sequence[str] | None = None) -> int:
 
 
 def report(argv: Sequence[str] | None = None) -> int:
-    """``retina_report``: see ``nnunetv2_retina.model_report``. The last line it prints is the page's path."""
+    """``retina_report``: see ``nnunetv2_retina.report.page``. The last line it prints is the page's path."""
     arguments = _report_parser().parse_args(argv)
 
     def run() -> None:
-        from nnunetv2_retina import model_folder
-        from nnunetv2_retina.model_report import ReportSettings, write_model_report
+        from nnunetv2_retina.nnunet import models
+        from nnunetv2_retina.report.page import ReportSettings, write_model_report
 
         if (arguments.m is None) == (arguments.d is None):
             raise RetinaError("give the model either as -m FOLDER, or as -d DATASET with -tr, -p and -c")
@@ -213,7 +213,7 @@ def report(argv: Sequence[str] | None = None) -> int:
             images=arguments.images,
             distances=not arguments.no_distances,
         )
-        folder = arguments.m or model_folder.find(arguments.d, arguments.tr, arguments.p, arguments.c)
+        folder = arguments.m or models.find(arguments.d, arguments.tr, arguments.p, arguments.c)
         print(write_model_report(folder, arguments.o, settings))
 
     return guarded(run)

@@ -9,8 +9,8 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import replacing
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.whole_files import replacing
 
 MAX_FOLDS = 5
 Split = Mapping[str, Sequence[str]]

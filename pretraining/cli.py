@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     import torch
 
-    from pretraining.processes import Processes, start_several
-    from pretraining.train import dry_run, pretrain
+    from pretraining.job import dry_run, pretrain
+    from pretraining.loop.processes import Processes, start_several
 
     job = _job(args)
     if args.dry_run:
@@ -68,8 +68,8 @@ def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 
 def _job(args: argparse.Namespace) -> Any:
-    from pretraining.augmentation import AugmentationSettings
-    from pretraining.train import Job
+    from pretraining.augmentation.views import AugmentationSettings
+    from pretraining.job import Job
 
     recipe = Recipe(
         size=args.size,
@@ -215,7 +215,7 @@ def _add_packing(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> N
 
 
 def _pack(arguments: Sequence[str]) -> int:
-    from pretraining.packing import pack
+    from pretraining.store.packing import pack
 
     parser = argparse.ArgumentParser(prog="retina_pretrain pack", description="Pack images for fast random access.")
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder tree, .zip or .tar of images")
@@ -232,7 +232,7 @@ def _pack(arguments: Sequence[str]) -> int:
 
 
 def _verify(arguments: Sequence[str]) -> int:
-    from pretraining.image_store import ImageStore
+    from pretraining.store.reader import ImageStore
 
     parser = argparse.ArgumentParser(prog="retina_pretrain verify", description="Read and check every packed image.")
     parser.add_argument("store", type=Path, metavar="STORE")

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.network import SIZES, NetworkConfig
-from pretraining.augmentation import AugmentationSettings
+from pretraining.augmentation.views import AugmentationSettings
 
 ARMS = ("reconstruction", "mae", "simclr")
 POWER = 0.9

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 # Read by nnU-Net when it is imported, and inherited by the processes it starts.
@@ -15,11 +13,17 @@ os.environ["MPLBACKEND"] = "Agg"
 import numpy as np
 import pytest
 import torch
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-CASES = tuple(f"case_{i}" for i in range(6))
-PROTOCOL = {"iterations": 4, "iterations_per_epoch": 2, "batch_size": 2, "patch_size": 64}
+from helpers.environment import (
+    CASES,
+    FOLDERS,
+    LABELS,
+    PROTOCOL,
+    REGIONS,
+    SIZES_3D,
+    UNET_3D,
+    blobs,
+    preprocess,
+)
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # two workers share the cores
 
@@ -32,64 +36,6 @@ def clean_environment(monkeypatch):
     for name in (*FOLDERS, "RETINA_WEIGHTS", "RETINA_SEED", "RETINA_REGISTER", "nnUNet_compile"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("nnUNet_extTrainer", external_folder())
-
-
-def bare_environment(**more: str) -> dict[str, str]:
-    """The environment of a fresh shell: nothing that points to this project but its installation."""
-    hidden = ("nnUNet_extTrainer", "RETINA_REGISTER", "RETINA_WEIGHTS", "RETINA_SEED", "PYTHONPATH")
-    return {key: value for key, value in os.environ.items() if key not in hidden} | more
-
-
-def installed() -> bool:
-    """Whether the package is installed here, so that its start-up file is in site-packages."""
-    from nnunetv2_retina.registration import external_folder
-
-    code = "import os; print(os.environ.get('nnUNet_extTrainer', ''))"
-    command = [sys.executable, "-c", code]
-    return external_folder() in subprocess.run(command, cwd="/", env=bare_environment(), stdout=-1, text=True).stdout
-
-
-def blobs(seed: int, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """A grey image and a mask with labels 0, 1 and 2: discs on noise. (size, size) uint8 both."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size]
-    image, mask = rng.normal(120, 15, (size, size)), np.zeros((size, size), np.uint8)
-    for label, grey in ((1, 50), (2, 190), (1, 60), (2, 200)):
-        cy, cx = rng.integers(12, size - 12, 2)
-        disc = (y - cy) ** 2 + (x - cx) ** 2 < 100
-        image[disc], mask[disc] = rng.normal(grey, 15, disc.sum()), label
-    return image.clip(0, 255).astype(np.uint8), mask
-
-
-def preprocess(root: Path, dataset_id: int, labels: dict, **more) -> Path:
-    """Write a 2D data set with ``blobs``, let nnU-Net plan and preprocess it; return its preprocessed folder."""
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess as nnunet_preprocess
-    from skimage.io import imsave
-
-    raw = root / "nnUNet_raw" / f"Dataset{dataset_id}_test"
-    for folder in ("imagesTr", "labelsTr"):
-        (raw / folder).mkdir(parents=True)
-    for i, case in enumerate(CASES):
-        image, mask = blobs(i)
-        if "ignore" in labels:
-            mask[:, :20] = labels["ignore"]
-        imsave(raw / "imagesTr" / f"{case}_0000.png", image, check_contrast=False)
-        imsave(raw / "labelsTr" / f"{case}.png", mask, check_contrast=False)
-    settings = {"channel_names": {"0": "EM"}, "labels": labels, "numTraining": len(CASES), "file_ending": ".png"}
-    (raw / "dataset.json").write_text(json.dumps(settings | {"retina": PROTOCOL} | more))
-    with pytest.MonkeyPatch.context() as patch:
-        for name in FOLDERS:
-            (root / name).mkdir(exist_ok=True)
-            patch.setenv(name, str(root / name))
-        extract_fingerprints([dataset_id], num_processes=1, check_dataset_integrity=True)
-        plan_experiments([dataset_id])
-        nnunet_preprocess([dataset_id], configurations=["2d"], num_processes=[1])
-    return root / "nnUNet_preprocessed" / raw.name
-
-
-LABELS = {"background": 0, "one": 1, "two": 2}
-REGIONS = {"background": 0, "any": [1, 2], "two": 2}
 
 
 @pytest.fixture(scope="session")
@@ -116,17 +62,6 @@ def workspace(datasets, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(root / name))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # batches from this process: no workers to start
     return root
-
-
-SIZES_3D = {"patch_size": [8, 32, 32], "batch_size": 2}
-UNET_3D = {
-    "n_stages": 3,
-    "features_per_stage": [4, 8, 8],
-    "kernel_sizes": [[3, 3, 3]] * 3,
-    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-    "n_conv_per_stage": [1, 1, 1],
-    "n_conv_per_stage_decoder": [1, 1],
-}
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 import torch
-from conftest import FOLDERS, bare_environment, blobs, installed
+from helpers.environment import FOLDERS, bare_environment, blobs, installed
 from skimage.io import imread, imsave
 
-from nnunetv2_retina import checkpoint
+from nnunetv2_retina.weights import checkpoint
 
 pytestmark = [
     pytest.mark.slow,

@@ -32,7 +32,7 @@ def test_settings_exist():
 
 
 def test_trainers_exist():
-    from nnunetv2_retina import baselines, trainers
+    from nnunetv2_retina.training import baselines, trainers
 
     named = set(re.findall(r"\bnnUNetTrainer\w+", README))
     assert named <= {*trainers.__all__, *baselines.__all__}

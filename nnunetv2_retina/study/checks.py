@@ -13,13 +13,13 @@ from typing import Any
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_retina import checkpoint
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.evaluation_files import DATASET_JSON, dataset_folders, read_dataset_json
-from nnunetv2_retina.prediction_files import list_cases
+from nnunetv2_retina.evaluation.pairs import DATASET_JSON, dataset_folders, read_dataset_json
+from nnunetv2_retina.prediction.outputs import list_cases
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
 from nnunetv2_retina.study.runs import Resolved, read_json
+from nnunetv2_retina.weights import checkpoint
 
 
 def resolve(study: Study) -> Resolved:
@@ -116,7 +116,7 @@ def find_trainer(name: str) -> type[Any] | None:
 
 
 def _unknown_trainer(name: str) -> str:
-    from nnunetv2_retina import baselines, trainers
+    from nnunetv2_retina.training import baselines, trainers
 
     known = [*trainers.__all__, *baselines.__all__, "nnUNetTrainer"]
     guess = difflib.get_close_matches(name, known, n=1)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_retina import preflight
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation_files import DATASET_JSON
-from nnunetv2_retina.prediction_files import list_cases
+from nnunetv2_retina.evaluation.pairs import DATASET_JSON
+from nnunetv2_retina.prediction.outputs import list_cases
 from nnunetv2_retina.study import pictures as pictures_of
 from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.checks import resolve, scored_folders
 from nnunetv2_retina.study.definition import Study, read_study
-from nnunetv2_retina.study.provenance import duration
-from nnunetv2_retina.study.report import write_report
-from nnunetv2_retina.study.results import DatasetOutline, StudyOutline, SystemOutline, read_results
+from nnunetv2_retina.study.findings.page import write_report
+from nnunetv2_retina.study.findings.provenance import duration
+from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline, read_results
 from nnunetv2_retina.study.runner import Outcome
 from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, read_json, rehearsals
+from nnunetv2_retina.training import preflight
 
 Say = Callable[[str], None]
 REPORT = "report"

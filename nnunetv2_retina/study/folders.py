@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation_files import DATASET_JSON
-from nnunetv2_retina.prediction_files import list_cases
+from nnunetv2_retina.evaluation.pairs import DATASET_JSON
+from nnunetv2_retina.prediction.outputs import list_cases
 from nnunetv2_retina.protocol import BLOCK
 from nnunetv2_retina.study.checks import find_dataset, scored_folders
 from nnunetv2_retina.study.runs import Run, read_json, write_json

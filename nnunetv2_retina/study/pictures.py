@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.evaluation_files import DATASET_JSON, Pair
-from nnunetv2_retina.evaluation_rule import Rule
-from nnunetv2_retina.prediction_files import list_cases
-from nnunetv2_retina.report_cases import overlay_row, value_names
-from nnunetv2_retina.reporting import OverlayRow, side_by_side
+from nnunetv2_retina.display.sheets import OverlayRow, side_by_side
+from nnunetv2_retina.evaluation.pairs import DATASET_JSON, Pair
+from nnunetv2_retina.evaluation.rule import Rule
+from nnunetv2_retina.prediction.outputs import list_cases
+from nnunetv2_retina.report.cases import overlay_row, value_names
 from nnunetv2_retina.study.checks import scored_folders
 from nnunetv2_retina.study.runs import PREDICTIONS, RESULT, PlannedRun, read_json
 

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nnunetv2_retina import seeding
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.processor import available_cores
+from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.definition import Study
-from nnunetv2_retina.study.provenance import duration
+from nnunetv2_retina.study.findings.provenance import duration
 from nnunetv2_retina.study.runs import FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun, read_json, rehearsals, write_json
-from nnunetv2_retina.weights_option import VARIABLE as WEIGHTS_VARIABLE
+from nnunetv2_retina.training import seeding
+from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
 
 Say = Callable[[str], None]
 _TAIL = 15

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import replacing
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
-from nnunetv2_retina.whole_files import replacing
 
 RUN, RESULT, FAILED, LOG, STUDY = "run.json", "result.json", "failed.txt", "log.txt", "study.json"
 PREDICTIONS = "predictions"

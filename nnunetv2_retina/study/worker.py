@@ -25,17 +25,17 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_retina import seeding
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation import evaluate
-from nnunetv2_retina.evaluation_files import DATASET_JSON, read_dataset_json
-from nnunetv2_retina.evaluation_report import as_json, versions, write_scores
-from nnunetv2_retina.inference import PredictionSettings, Predictor
-from nnunetv2_retina.prediction_run import FolderRun, RunSettings
-from nnunetv2_retina.processor import available_cores
+from nnunetv2_retina.evaluation.evaluate import evaluate
+from nnunetv2_retina.evaluation.output import as_json, versions, write_scores
+from nnunetv2_retina.evaluation.pairs import DATASET_JSON, read_dataset_json
+from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.prediction.folder import FolderRun, RunSettings
+from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
 from nnunetv2_retina.protocol import iteration_checkpoint
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.runs import PREDICTIONS, REHEARSAL_STEPS, RESULT, RUN, Run, read_json, write_json
+from nnunetv2_retina.training import seeding
 
 FINAL, LATEST, TRAINING = "checkpoint_final.pth", "checkpoint_latest.pth", "training.json"
 FORMAT_VERSION = 1

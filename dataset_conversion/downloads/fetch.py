@@ -1,0 +1,279 @@
+"""Fetching a benchmark's files into SOURCE, each verified before it gets its name; and what of them is there."""
+
+from __future__ import annotations
+
+import shlex
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import urlsplit
+
+from dataset_conversion.downloads import catalogue, checksums
+from dataset_conversion.downloads.catalogue import Collection, RemoteFile
+from dataset_conversion.downloads.checksums import Checksum
+from dataset_conversion.downloads.http_transfer import (
+    TransferError,
+    discard,
+    format_bytes,
+    part_path,
+    put_in_place,
+    transfer,
+)
+from dataset_conversion.readers.archives import ZIP, ZIP_ERRORS, SourceFile, find, find_all
+from nnunetv2_retina.errors import RetinaError
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a file's name, the bytes there are and the bytes there will be (None if the server does not say)."""
+
+
+def fetch(key: str, folder: str | Path, progress: Progress | None = None) -> list[Path]:
+    """Fetch what is missing of a benchmark's files.
+
+    What is there (also unpacked, deeper in the folder or inside an archive) is verified and not fetched again. A file
+    without a published checksum gets its sha256 recorded in ``checksums.json`` and is compared with that from then on.
+
+    Args:
+        key: ``cremi``, ``guay``, ``kasthuri``, ``perez`` or ``urocell``.
+        folder: SOURCE; made if it does not exist.
+        progress: called often while bytes arrive.
+
+    Returns:
+        The files fetched now.
+
+    Raises:
+        RetinaError: for a file there that is not the right one, naming it with the hash got and expected; if no
+            address gives a file, or what it gives is wrong; for a full disk. An interrupted file is continued the next
+            time.
+    """
+    collection, folder = catalogue.collection(key), Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RetinaError(f"cannot make the folder {folder}: {error.strerror}. Choose another one.") from error
+    present = _present(collection.files, folder)
+    wrong = [problem for file in collection.files for problem in _problems(file, folder, present[file.name])]
+    if wrong:
+        raise RetinaError(
+            f"{'; '.join(wrong)}. A file was cut off or is another version: delete it (or move it away) and run this "
+            "again."
+        )
+    return [_fetch_file(collection, file, folder, progress) for file in collection.files if not present[file.name]]
+
+
+def _present(files: Sequence[RemoteFile], folder: Path) -> dict[str, dict[str, SourceFile]]:
+    """Name of each file -> the file itself, or all members of the archive it is; empty if any of it is missing."""
+    found = find(folder, [file.name for file in files], lenient=True)
+    absent = [pattern for file in files if file.name not in found for pattern in file.contents]
+    members = find_all(folder, absent, lenient=True) if absent else {}
+    present: dict[str, dict[str, SourceFile]] = {}
+    for file in files:
+        if file.name in found:
+            present[file.name] = {file.name: found[file.name]}
+        else:
+            whole = bool(file.contents) and all(name in members for name in file.contents)
+            present[file.name] = {name: members[name][0] for name in file.contents} if whole else {}
+    return present
+
+
+def _problems(file: RemoteFile, folder: Path, present: dict[str, SourceFile]) -> list[str]:
+    """What is wrong with files that are there; records a first sha256 where nothing else is known."""
+    problems = []
+    for name, found in present.items():
+        if name != file.name:
+            expected = file.contents[name]
+        else:
+            expected = file.checksum or checksums.recorded(folder, name)
+            if expected is None:
+                problems += _record(found, file.name, folder, "found in the folder")
+        if expected is not None:
+            got = _compute(found, expected.algorithm)
+            if got != expected:
+                problems.append(f"{found}: got {got}, expected {expected.digest}")
+    return problems
+
+
+def _compute(file: SourceFile, algorithm: str) -> Checksum:
+    with file.open() as stream:
+        try:
+            return checksums.compute(stream, file.size, algorithm)
+        except ZIP_ERRORS as error:
+            raise RetinaError(f"{file} cannot be read ({error}). Delete it and run this again.") from error
+
+
+def _record(file: SourceFile, name: str, folder: Path, origin: str) -> list[str]:
+    """Remember the sha256 of a file nobody published one of; what is wrong with it if it cannot be whole."""
+    if file.member is None and name.endswith(ZIP) and (reason := _zip_damage(file.path)):
+        return [f"{file}: {reason}"]
+    checksums.record(folder, name, _compute(file, "sha256"), origin)
+    return []
+
+
+def _zip_damage(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except ZIP_ERRORS as error:
+        return f"not a complete zip archive ({error})"
+    return None if broken is None else f"a damaged zip archive (member {broken})"
+
+
+def _fetch_file(collection: Collection, file: RemoteFile, folder: Path, progress: Progress | None) -> Path:
+    """One file, from the first address that gives it right."""
+    target = folder / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    expected = file.checksum or checksums.recorded(folder, file.name)
+    failures: list[tuple[str, str, bool]] = []
+    for url in file.urls:
+        try:
+            problem = _transfer_verified(url, target, file, expected, progress)
+        except TransferError as error:
+            failures.append((url, str(error), error.certificate))
+            continue
+        if problem is None:
+            if expected is None:
+                checksums.record(folder, file.name, checksums.compute_file(part_path(target), "sha256"), url)
+            put_in_place(target)
+            return target
+        discard(target)
+        failures.append((url, problem, False))
+    raise _unreachable(collection, target, failures, verified=expected is not None, by_record=file.checksum is None)
+
+
+def _transfer_verified(
+    url: str, target: Path, file: RemoteFile, expected: Checksum | None, progress: Progress | None
+) -> str | None:
+    """Transfer a file; what is wrong with it. One pieced together wrongly is fetched once more, whole."""
+    report = None if progress is None else lambda done, total: progress(file.name, done, total)
+    continued = transfer(url, target, report)
+    problem = _mismatch(target, file, expected)
+    if problem is not None and continued:
+        discard(target)
+        transfer(url, target, report)
+        problem = _mismatch(target, file, expected)
+    return problem
+
+
+def _mismatch(target: Path, file: RemoteFile, expected: Checksum | None) -> str | None:
+    part = part_path(target)
+    if expected is not None:
+        got = checksums.compute_file(part, expected.algorithm)
+        size = format_bytes(part.stat().st_size)
+        return None if got == expected else f"wrong content of {size}: got {got}, expected {expected.digest}"
+    return _zip_damage(part) if file.name.endswith(ZIP) else None
+
+
+def _unreachable(
+    collection: Collection, target: Path, failures: list[tuple[str, str, bool]], verified: bool, by_record: bool
+) -> RetinaError:
+    """The error when no address gave a file, with what can be done by hand."""
+    reasons = "; ".join(f"{url}: {reason}" for url, reason, _ in failures)
+    url = failures[0][0]
+    hint = ""
+    if any(certificate for _, _, certificate in failures):
+        hint = f" The certificate of {urlsplit(url).hostname} is not skipped silently: open the address in a browser"
+        if verified:
+            command = shlex.join(["curl", "--insecure", "--location", "--output", str(target), url])
+            hint += f", or run: {command} (what arrives is verified)"
+        hint += "."
+    if verified and by_record:
+        hint += f" If the authors released a new version, delete the file's entry in {checksums.RECORD}."
+    return RetinaError(
+        f"{target.name} could not be downloaded: {reasons}.{hint} Run this again later (it goes on where it stopped), "
+        f"or bring the file by other means and put it at {target}. {collection.if_unreachable} Page: {collection.page}"
+    )
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """One file of a benchmark on disk."""
+
+    name: str
+    state: str
+    """``there``, ``partial`` (interrupted) or ``missing``."""
+    size: int
+    """Bytes on disk; 0 for members of an archive that was unpacked by hand."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What exists of a data set, and what of it is on disk."""
+
+    key: str
+    title: str
+    page: str
+    licence: str
+    size: str
+    """Of the download, for people."""
+    files: tuple[FileStatus, ...]
+    """Empty for a pre-training corpus, and where no folder was given."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every file is there."""
+        return bool(self.files) and all(file.state == "there" for file in self.files)
+
+    def describe(self) -> str:
+        """What is there, in a few words."""
+        if not self.files:
+            return ""
+        there = sum(file.state == "there" for file in self.files)
+        partial = [f"{format_bytes(file.size)} of {file.name}" for file in self.files if file.state == "partial"]
+        if self.complete:
+            return "complete"
+        parts = [f"{there} of {len(self.files)} files"] if there else []
+        return ", ".join([*parts, *partial]) or "nothing"
+
+
+def status(key: str, folder: str | Path | None = None) -> Status:
+    """What a benchmark or a pre-training corpus consists of, and which of its files are in a folder.
+
+    Files are looked for by name, nothing is hashed: that is what ``fetch`` does.
+
+    Raises:
+        RetinaError: for an unknown key.
+    """
+    if key in catalogue.CORPORA:
+        corpus = catalogue.CORPORA[key]
+        return Status(key, corpus.title, corpus.page, corpus.licence, corpus.size, ())
+    collection = catalogue.collection(key)
+    files: tuple[FileStatus, ...] = ()
+    if folder is not None and Path(folder).is_dir():
+        present = _present(collection.files, Path(folder))
+        files = tuple(_file_status(file, Path(folder), present[file.name]) for file in collection.files)
+    return Status(key, collection.title, collection.page, collection.licence, collection.size, files)
+
+
+def _file_status(file: RemoteFile, folder: Path, present: dict[str, SourceFile]) -> FileStatus:
+    if present:
+        return FileStatus(file.name, "there", present[file.name].size if file.name in present else 0)
+    part = part_path(folder / file.name)
+    if part.is_file():
+        return FileStatus(file.name, "partial", part.stat().st_size)
+    return FileStatus(file.name, "missing", 0)
+
+
+class ProgressLine:
+    """A ``Progress`` that keeps one line of a terminal up to date."""
+
+    def __init__(self, stream: TextIO, every: float = 0.2) -> None:
+        """Args: ``stream``: where to write, such as stderr; ``every``: seconds between two updates."""
+        self.stream = stream
+        self.every = every
+        self.last = 0.0
+        self.width = 0
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        """Show how much of a file there is; the line ends when it is complete."""
+        now, complete = time.monotonic(), done == total
+        if not complete and now - self.last < self.every:
+            return
+        self.last = now
+        text = f"  {name}  {format_bytes(done)}"
+        if total:
+            text += f" of {format_bytes(total)} ({100 * done // total} %)"
+        self.stream.write("\r" + text.ljust(self.width) + ("\n" if complete else ""))
+        self.stream.flush()
+        self.width = 0 if complete else len(text)

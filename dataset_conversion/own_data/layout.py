@@ -1,0 +1,214 @@
+"""Finding the images and masks of a user's own data, and names for its cases."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
+from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
+from nnunetv2_retina.errors import RetinaError, shorten
+
+MASK_FOLDERS = ("masks", "labels")
+EXPECTED = (
+    "Expected images/ and masks/ (or labels/) with files of equal names, or train/ and test/ each with such a pair "
+    "(test/ may have images/ only)."
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file, and the data set inside it if it is HDF5."""
+
+    path: Path
+    dataset: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.dataset is None else f"{self.path}{SEPARATOR}{self.dataset}"
+
+    def read(self, mask: bool = False) -> ImageFile:
+        """See ``image_files.read_image``."""
+        return read_image(self.path, self.dataset, mask)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case as found on disk."""
+
+    name: str
+    """The files' common stem."""
+    split: str
+    image: Location
+    mask: Location | None
+
+
+@dataclass(frozen=True)
+class Hdf5Paths:
+    """Data set paths inside the HDF5 files; each may hold one ``*``, which stands for the volume's name."""
+
+    image: str | None = None
+    mask: str | None = None
+
+
+def find_pairs(source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None) -> tuple[list[Pair], list[str]]:
+    """The cases of a folder, or of one image file (``FILE.h5::path`` for HDF5) and its mask file.
+
+    Returns:
+        Training cases, then test cases, each by name; and remarks.
+
+    Raises:
+        RetinaError: for a layout that is not the expected one, or an image or mask without its partner.
+    """
+    hdf5 = hdf5 or Hdf5Paths()
+    path, dataset = split_location(source)
+    if not path.exists():
+        raise RetinaError(f"{path}: no such file or folder. {EXPECTED}")
+    if path.is_file():
+        return _single(Location(path, dataset or hdf5.image), mask, hdf5), []
+    if mask is not None:
+        raise RetinaError(f"{path} is a folder, so its masks lie in it; got also {mask}. {EXPECTED}")
+    remarks: list[str] = []
+    if (path / "train").is_dir():
+        pairs = _pairs(path / "train", "train", hdf5, remarks)
+        if (path / "test").is_dir():
+            pairs += _pairs(path / "test", "test", hdf5, remarks)
+    else:
+        pairs = _pairs(path, "train", hdf5, remarks)
+    _check_both_splits(pairs)
+    return pairs, remarks
+
+
+def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[Pair]:
+    if mask is not None:
+        mask_path, inside = split_location(mask)
+        mask_location = Location(mask_path, inside or hdf5.mask)
+    elif hdf5.mask is not None:
+        mask_location = Location(image.path, hdf5.mask)
+    else:
+        raise RetinaError(
+            f"{image} is a file without its mask. Give the mask file as second argument, for HDF5 "
+            f"FILE.h5{SEPARATOR}PATH, or a folder. {EXPECTED}"
+        )
+    stem = file_stem(image.path)
+    images, masks = _expand(image, stem), _expand(mask_location, stem)
+    return _match(images, masks, "train", str(image), str(mask_location))
+
+
+def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[Pair]:
+    if not (folder / "images").is_dir():
+        raise RetinaError(f"{folder} holds {_contents(folder)}; there is no images/. {EXPECTED}")
+    images = _locations(folder / "images", hdf5.image, remarks)
+    mask_folder = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
+    if mask_folder is not None:
+        masks = _locations(mask_folder, hdf5.mask, remarks)
+    elif hdf5.mask is not None:
+        masks = _locations(folder / "images", hdf5.mask, [])
+    elif split == "test":
+        masks = {}
+    else:
+        raise RetinaError(f"{folder} holds {_contents(folder)}; there is no masks/ or labels/. {EXPECTED}")
+    return _match(images, masks, split, str(folder / "images"), str(mask_folder or folder))
+
+
+def _match(
+    images: dict[str, Location], masks: dict[str, Location], split: str, image_place: str, mask_place: str
+) -> list[Pair]:
+    """Pair by name; only test images may be without a mask."""
+    lone_images = [name for name in images if name not in masks]
+    lone_masks = [name for name in masks if name not in images]
+    if lone_masks:
+        raise RetinaError(
+            f"no image for mask {lone_masks[0]} ({masks[lone_masks[0]]}){_more(lone_masks)}; expected a file "
+            f"of the same name in {image_place}.{_similar(lone_masks[0], lone_images)} "
+            "Add the image, or remove the mask."
+        )
+    if lone_images and split == "train":
+        raise RetinaError(
+            f"no mask for training image {lone_images[0]} ({images[lone_images[0]]}){_more(lone_images)}; expected "
+            f"a file of the same name in {mask_place}. Add the mask, remove the image, or put it into test/images."
+        )
+    return [Pair(name, split, images[name], masks.get(name)) for name in sorted(images)]
+
+
+def _locations(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
+    """Name -> location of every readable file of a folder."""
+    found: dict[str, Location] = {}
+    ignored = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() or file_suffix(path) not in SUPPORTED:
+            ignored.append(path.name + ("/" if path.is_dir() else ""))
+            continue
+        inside = dataset if file_suffix(path) in HDF5_SUFFIXES else None
+        for name, location in _expand(Location(path, inside), file_stem(path)).items():
+            if name in found:
+                raise RetinaError(
+                    f"two files for one case: {found[name]} and {location} are both {name}; expected one. "
+                    "Rename or remove one."
+                )
+            found[name] = location
+    if not found:
+        held = f"only {shorten(ignored)}" if ignored else "nothing"
+        raise RetinaError(f"{folder} holds {held}; expected files ending in {', '.join(SUPPORTED)}")
+    if ignored:
+        remarks.append(f"not read in {folder}: {shorten(ignored)}")
+    return found
+
+
+def _expand(location: Location, stem: str) -> dict[str, Location]:
+    """One entry, or one per data set that fits a ``*``: ``STEM_WHAT-THE-STAR-STOOD-FOR``."""
+    if location.dataset is None or "*" not in location.dataset:
+        return {stem: location}
+    if not location.path.is_file():
+        raise RetinaError(f"{location.path}: no such file. Check the path.")
+    fitting = match_datasets(location.path, location.dataset)
+    return {f"{stem}_{part}": Location(location.path, name) for part, name in fitting.items()}
+
+
+def _check_both_splits(pairs: list[Pair]) -> None:
+    names = {pair.name: pair for pair in pairs if pair.split == "train"}
+    for pair in pairs:
+        if pair.split == "test" and pair.name in names:
+            raise RetinaError(
+                f"the name {pair.name} is in train ({names[pair.name].image}) and in test ({pair.image}); expected "
+                "different names. Rename one, or remove it if it is the same image: test images must not be trained on."
+            )
+
+
+def _contents(folder: Path) -> str:
+    names = [path.name + ("/" if path.is_dir() else "") for path in sorted(folder.iterdir())]
+    return shorten(names, 8) if names else "nothing"
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _similar(name: str, others: list[str]) -> str:
+    close = difflib.get_close_matches(name, others, n=1)
+    return f" The nearest is {close[0]}." if close else ""
+
+
+def case_names(originals: Iterable[str]) -> dict[str, str]:
+    """Names nnU-Net and every file system accept: letters, digits, ``_`` and ``-``; never two alike.
+
+    A name that needs no change keeps it; one that would meet another (also by capitals alone) gets ``_2``, ``_3``, ...
+
+    Returns:
+        Original name -> case name.
+    """
+    cleaned = {name: re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_-") or "case" for name in originals}
+    result: dict[str, str] = {}
+    used: set[str] = set()
+    for name in sorted(cleaned, key=lambda original: (cleaned[original] != original, original)):
+        candidate, number = cleaned[name], 1
+        while candidate.lower() in used:
+            number += 1
+            candidate = f"{cleaned[name]}_{number}"
+        used.add(candidate.lower())
+        result[name] = candidate
+    return result

@@ -1,0 +1,163 @@
+"""From the values a user's masks hold to the consecutive label values nnU-Net wants."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_conversion.readers.pixels import check_values, integer_label
+from dataset_conversion.spec import BACKGROUND, IGNORE, Array
+from nnunetv2_retina.errors import RetinaError, shorten
+
+ANY = "any"
+MAX_FOUND_CLASSES = 32
+LabelNames = Mapping[int | str, str]
+"""Mask value, or ``any`` for every other value, -> class name."""
+
+
+@dataclass(frozen=True)
+class MaskMap:
+    """Which mask value becomes which label."""
+
+    labels: Mapping[str, int]
+    """Class name -> label value, as ``DatasetSpec.labels``."""
+    values: Mapping[int, int]
+    """Mask value -> label value."""
+    rest: int | None = None
+    """Label of every mask value that is not in ``values``; None: such a value is an error."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether any declared value is stored as another."""
+        return self.rest is not None or any(value != label for value, label in self.values.items())
+
+    def apply(self, mask: Array, case: str) -> Array:
+        """The mask with nnU-Net's label values.
+
+        Args:
+            mask: any shape and number type.
+            case: name for the error text.
+
+        Returns:
+            uint8 or uint16 (more than 255 labels), of the same shape.
+
+        Raises:
+            RetinaError: for a value that is not declared.
+        """
+        mask = integer_label(mask, case)
+        if self.rest is None:
+            check_values(mask, self.values, case, _advice(self, binary=mask.size > 0 and int(mask.max()) == 255))
+        result = np.full(mask.shape, self.rest or 0, dtype=np.uint8 if max(self.labels.values()) < 256 else np.uint16)
+        for value, label in self.values.items():
+            if label or self.rest:
+                result[mask == value] = label
+        return result
+
+    def describe(self) -> str:
+        """``50 -> 1 (mitochondria), 255 -> 2 (ignore)``"""
+        names = {label: name for name, label in self.labels.items()}
+        pairs = [f"{value} -> {label} ({names[label]})" for value, label in self.values.items()]
+        if self.rest is not None:
+            pairs.append(f"every other value -> {self.rest} ({names[self.rest]})")
+        return ", ".join(pairs)
+
+
+def parse_labels(items: Sequence[str]) -> dict[int | str, str]:
+    """``["1=mitochondria", "any=cell"]`` -> ``{1: "mitochondria", "any": "cell"}``
+
+    Raises:
+        RetinaError: for an item that is not ``VALUE=NAME``, or a value given twice.
+    """
+    result: dict[int | str, str] = {}
+    for item in items:
+        text, separator, name = item.partition("=")
+        text, name = text.strip(), name.strip()
+        if not separator or not name or not (text == ANY or text.lstrip("-").isdecimal()):
+            raise RetinaError(f"label {item!r}; expected VALUE=NAME with a whole number, such as 1=mitochondria")
+        value: int | str = ANY if text == ANY else int(text)
+        if value in result:
+            raise RetinaError(f"label value {value} is given twice: {result[value]} and {name}. Give each value once.")
+        result[value] = name
+    return result
+
+
+def declared_map(names: LabelNames, ignore: int | None = None) -> MaskMap:
+    """The map for labels a user has named; values of one name become one class.
+
+    Args:
+        names: mask value -> class name; a value named ``background`` takes the place of 0.
+        ignore: mask value of unannotated voxels.
+
+    Raises:
+        RetinaError: if a value has two meanings, or no class is left.
+    """
+    background = [value for value, name in names.items() if name == BACKGROUND] or [0]
+    if names.get(0, BACKGROUND) != BACKGROUND and background == [0]:
+        raise RetinaError(
+            f"label 0={names[0]}; 0 is the background unless another value is. Say which, such as 255=background."
+        )
+    if IGNORE in names.values() or ignore in names:
+        raise RetinaError("unannotated voxels are declared with --ignore VALUE alone, not as a label. Remove it there.")
+    numbers = sorted(value for value in names if isinstance(value, int) and value not in background)
+    ordered = [names[value] for value in numbers] + ([names[ANY]] if ANY in names else [])
+    labels = {BACKGROUND: 0}
+    for name in ordered:
+        labels.setdefault(name, len(labels))
+    values = {int(value): 0 for value in background if value != ANY}
+    values |= {value: labels[names[value]] for value in numbers}
+    rest = labels[names[ANY]] if ANY in names else None
+    if ignore is not None:
+        if ignore in values:
+            raise RetinaError(f"value {ignore} is the background and --ignore; expected one meaning. Correct one.")
+        labels[IGNORE] = values[ignore] = len(labels)
+    if len([name for name in labels if name not in (BACKGROUND, IGNORE)]) == 0:
+        raise RetinaError("no class but background is declared. Name at least one, such as --labels 1=mitochondria.")
+    return MaskMap(labels, values, rest)
+
+
+def found_map(found: Collection[int], ignore: int | None = None) -> tuple[MaskMap, tuple[str, ...]]:
+    """The map for masks whose labels were not named: ``label_1``, ``label_2``, ... and 0/255 as 0/1.
+
+    Args:
+        found: every value in any mask.
+        ignore: mask value of unannotated voxels.
+
+    Returns:
+        The map, and remarks.
+
+    Raises:
+        RetinaError: if the values do not speak for themselves; the text gives the option to type.
+    """
+    classes = sorted(set(found) - {0, ignore})
+    if not classes:
+        raise RetinaError(
+            f"the masks hold no class: only {shorten(sorted(found))}. Expected 1, 2, ... (or 255) for the objects. "
+            "Are these the right files?"
+        )
+    if classes == [255]:
+        return declared_map({255: "label_1"}, ignore), ("the masks hold 0 and 255: 255 was taken as class 1 (label_1)",)
+    consecutive = classes == list(range(1, len(classes) + 1))
+    if len(classes) > MAX_FOUND_CLASSES:
+        raise RetinaError(
+            f"the masks hold {len(classes)} values ({shorten(classes)}). If each is one object, make them one class: "
+            "--labels any=NAME. If they are classes, name them: --labels 1=NAME 2=NAME. If these are grey images, the "
+            "masks are elsewhere."
+        )
+    if not consecutive:
+        hint = " 255 often marks unannotated voxels: then add --ignore 255." if 255 in classes else ""
+        example = " ".join(f"{value}=NAME" for value in classes if value != 255 or not hint)
+        raise RetinaError(
+            f"the masks hold the values {shorten(sorted(found), MAX_FOUND_CLASSES)}; expected 0, 1, 2, ... without "
+            f"gap, or their names: --labels {example}.{hint}"
+        )
+    names: dict[int | str, str] = {value: f"label_{value}" for value in classes}
+    return declared_map(names, ignore), ("labels named after their values; choose names with --labels 1=NAME ...",)
+
+
+def _advice(mask_map: MaskMap, binary: bool) -> str:
+    """What to type for an undeclared value; ``binary``: the mask's highest value is 255."""
+    only = [name for name in mask_map.labels if name not in (BACKGROUND, IGNORE)]
+    hint = f" For a 0/255 mask write --labels 255={only[0]}." if binary and len(only) == 1 else ""
+    return f"Name it (--labels VALUE=NAME), declare it unannotated (--ignore VALUE) or correct the mask.{hint}"

@@ -1,0 +1,1 @@
+"""Files and archives of others, read into arrays."""

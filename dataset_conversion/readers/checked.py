@@ -1,0 +1,74 @@
+"""Reading the images and masks of a benchmark from its files as downloaded, and checking that they fit together."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from dataset_conversion.readers.archives import SourceFile
+from dataset_conversion.readers.images import ImageFile, read_image
+from dataset_conversion.readers.pixels import AXES
+from dataset_conversion.spec import Array
+from nnunetv2_retina.errors import RetinaError
+
+_CHUNK = 1 << 22
+
+
+def read_source_image(file: SourceFile, mask: bool = False) -> ImageFile:
+    """``image_files.read_image`` for a file that may lie in a zip archive; gzip files are checked to their end.
+
+    Raises:
+        RetinaError: as ``read_image``, and for a damaged archive or gzip file.
+    """
+    with file.on_disk() as path:
+        try:
+            if path.name.endswith(".gz"):
+                _check_gzip(path)
+            return read_image(path, mask=mask)
+        except RetinaError as error:
+            raise RetinaError(str(error).replace(str(path), str(file))) from error
+
+
+def _check_gzip(path: Path) -> None:
+    """NIfTI libraries fill what a cut-off file lacks with zeros, so its checksum is read first.
+
+    Raises:
+        RetinaError: for a file that is not gzip, damaged or incomplete.
+    """
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(_CHUNK):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise RetinaError(
+            f"{path}: cannot be read as gzip ({error}); expected a complete .gz file. It is damaged or its download "
+            "was cut off: delete it and download it again."
+        ) from error
+
+
+def check_pair(image: Array, label: Array, image_name: str, label_name: str, highest: int) -> None:
+    """Check that an image and its mask have one shape and are not exchanged.
+
+    Args:
+        image: grey levels.
+        label: mask values, 0 to ``highest`` in a right one.
+        image_name: the image's file, for the error text.
+        label_name: the mask's file, for the error text.
+        highest: the highest value a mask may hold.
+
+    Raises:
+        RetinaError: naming both files.
+    """
+    if image.shape != label.shape:
+        raise RetinaError(
+            f"{image_name} has shape {image.shape}, {label_name} has shape {label.shape}; expected the same "
+            f"({', '.join(AXES.get(image.ndim, ('?',)))}). Are both of the same volume, and complete? Download them "
+            "again."
+        )
+    if label.max() > highest and image.min() >= 0 and image.max() <= highest:
+        raise RetinaError(
+            f"{image_name} holds nothing but {image.min():g} to {image.max():g}, {label_name} {label.min():g} to "
+            f"{label.max():g}; expected grey levels in the first and labels 0 to {highest} in the second. The two look "
+            "exchanged: rename them."
+        )

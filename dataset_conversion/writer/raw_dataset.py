@@ -1,0 +1,209 @@
+"""The one writer of nnU-Net raw data sets: every converter gives it a description and a stream of cases.
+
+    spec = DatasetSpec(id=801, name="Mine", labels={"background": 0, "mitochondria": 1})
+    write_raw_dataset(spec, (Case(name, image, label) for name, image, label in ...))
+
+It checks each case, writes nnU-Net's folder layout, ``dataset.json`` with the ``retina`` block and
+``conversion_report.json``, and shows the data set under its final name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+
+from dataset_conversion.readers.pixels import AXES, check_image, check_values, integer_label, storable_image
+from dataset_conversion.spec import Array, Case, DatasetSpec
+from dataset_conversion.writer.case_files import NIFTI, file_ending, write_array
+from dataset_conversion.writer.record import REPORT, TOOL, CaseRecord, case_record, dataset_report, ordered
+from dataset_conversion.writer.sheet import SheetCollector
+from dataset_conversion.writer.target_folder import atomic_folder, check_free, raw_root
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
+from nnunetv2_retina.protocol import BLOCK, Protocol
+
+__all__ = ["REPORT", "SPLIT_FILE", "Case", "CaseRecord", "DatasetSpec", "write_raw_dataset"]
+
+SPLIT_FILE = "splits_final.json"
+"""nnU-Net copies it from the raw to the preprocessed data set when it plans, and every trainer of its own reads it."""
+
+
+def write_raw_dataset(
+    spec: DatasetSpec,
+    cases: Iterable[Case],
+    root: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[CaseRecord], None] | None = None,
+) -> Path:
+    """Write ``root/Dataset123_Name``; on any failure nothing is left and an existing data set stays as it was.
+
+    Args:
+        spec: the data set's description.
+        cases: at least one training case; taken one at a time, so a generator keeps one in memory. All 2D or all 3D.
+        root: folder of raw data sets; None: ``$nnUNet_raw``.
+        overwrite: replace an existing data set of the same ID and name.
+        progress: called after each written case.
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        RetinaError: for a target that cannot be used, or a case that does not fit the description or the other cases.
+    """
+    folder = raw_root(root)
+    check_free(folder, spec.folder_name, overwrite, elsewhere=root is None)
+    target = folder / spec.folder_name
+    with atomic_folder(target) as partial:
+        writer = _Writer(spec, partial)
+        for case in cases:
+            record = writer.add(case)
+            del case  # a volume may be large: not to be held while the next one is read
+            if progress is not None:
+                progress(record)
+        writer.finish()
+    return target
+
+
+class _Writer:
+    """Writes the cases of one data set into a folder and remembers what its summary files need."""
+
+    def __init__(self, spec: DatasetSpec, folder: Path) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.sheet = SheetCollector() if spec.benchmark else None
+        self.records: list[CaseRecord] = []
+        self.ending: str | None = None
+        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            (folder / name).mkdir()
+
+    def add(self, case: Case) -> CaseRecord:
+        """Check and write one case.
+
+        Raises:
+            RetinaError: saying what is wrong with which case.
+        """
+        self._check_name(case)
+        check_image(case.image, case.name)
+        image = storable_image(case.image)
+        ending = self._check_ending(case.name, image)
+        spacing = _spacing(case)
+        label, counts = (None, None) if case.label is None else self._checked_label(case, case.label)
+        part = "Tr" if case.split == "train" else "Ts"
+        write_array(self.folder / f"images{part}" / f"{case.name}_0000{ending}", image, spacing)
+        if label is not None:
+            write_array(self.folder / f"labels{part}" / f"{case.name}{ending}", label, spacing)
+        if self.sheet is not None:
+            self.sheet.add(case, image, label)
+        self.records.append(case_record(case, image, spacing, counts))
+        return self.records[-1]
+
+    def finish(self) -> None:
+        """Write ``dataset.json``, ``conversion_report.json`` and, where volumes are kept together, the split file.
+
+        Raises:
+            RetinaError: without a training case, or for groups and folds that name unknown cases.
+        """
+        training = [record for record in self.records if record.split == "train"]
+        if not training:
+            raise RetinaError(f"{self.spec.folder_name}: no training case; expected at least one image with its mask")
+        protocol = self._protocol(training)
+        for name in ("imagesTs", "labelsTs"):
+            if not any((self.folder / name).iterdir()):
+                (self.folder / name).rmdir()
+        generate_dataset_json(
+            str(self.folder),
+            channel_names={"0": self.spec.channel_name},
+            labels=ordered(self.spec.labels),
+            num_training_cases=len(training),
+            file_ending=self.ending,
+            dataset_name=self.spec.name,
+            reference=self.spec.reference or None,
+            description=self.spec.description or None,
+            license=self.spec.licence or "not stated",
+            converted_by=TOOL,
+            **{BLOCK: protocol.to_json(complete=self.spec.benchmark)},
+        )
+        splits = self._splits(training, protocol)
+        report = dataset_report(self.spec, self.records, splits, str(self.ending))
+        (self.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if self.sheet is not None:
+            self.sheet.write(self.folder, self.spec)
+
+    def _splits(self, training: list[CaseRecord], protocol: Protocol) -> list[Split]:
+        """The folds; written down where nnU-Net's own would part the cases of one volume, or need more cases."""
+        splits = make_splits([record.name for record in training], protocol)
+        if splits and (protocol.folds or protocol.groups or len(training) < MAX_FOLDS):
+            parts = [{part: list(split[part]) for part in ("train", "val")} for split in splits]
+            (self.folder / SPLIT_FILE).write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
+        return splits
+
+    def _check_name(self, case: Case) -> None:
+        # Compared without case: "A.png" and "a.png" are one file on Windows and macOS.
+        for record in self.records:
+            if record.name.lower() == case.name.lower():
+                raise RetinaError(
+                    f"case {case.name} ({case.split}): the name is already used by {record.name} ({record.split}). "
+                    "Case names must differ by more than capitals, over training and test together. Rename one."
+                )
+
+    def _check_ending(self, name: str, image: Array) -> str:
+        ending = file_ending(image)
+        self.ending = self.ending or ending
+        if ending == self.ending:
+            return ending
+        first = self.records[0]
+        if NIFTI in (ending, self.ending):
+            raise RetinaError(
+                f"case {first.name} is {len(first.shape)}D, case {name} is {image.ndim}D with shape {image.shape}; "
+                "expected all 2D or all 3D. Convert them as two data sets, or cut the volumes into slices."
+            )
+        raise RetinaError(
+            f"case {first.name} has type {first.dtype}, case {name} has type {image.dtype}; expected either uint8 and "
+            "uint16 (written as PNG) or signed and float images (written as TIFF) throughout, because their grey "
+            "levels are on different scales. Convert all to one type."
+        )
+
+    def _checked_label(self, case: Case, label: Array) -> tuple[Array, dict[str, int]]:
+        """The label as uint8 or uint16, and the voxels of each declared value."""
+        if label.shape != case.image.shape:
+            raise RetinaError(
+                f"case {case.name}: the image has shape {case.image.shape}, the mask {label.shape}; expected the same "
+                f"({', '.join(AXES[case.image.ndim])}). Check that they belong together and that neither was cropped "
+                "or scaled."
+            )
+        values = sorted(self.spec.labels.values())
+        label = integer_label(label, case.name)
+        counts = check_values(label, values, case.name, "Correct the mask, or declare the value.")
+        stored = label.astype(np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16, copy=False)
+        return stored, {str(value): counts.get(value, 0) for value in values}
+
+    def _protocol(self, training: list[CaseRecord]) -> Protocol:
+        """The description's protocol with the groups the cases brought along."""
+        protocol = self.spec.protocol
+        groups = {**(protocol.groups or {}), **{r.name: r.group for r in training if r.group is not None}}
+        folds = [case for fold in protocol.folds or () for part in fold.values() for case in part]
+        unknown = sorted({*groups, *folds} - {record.name for record in training})
+        if unknown:
+            raise RetinaError(
+                f"protocol: groups or folds name {shorten(unknown)}; expected names of training cases: "
+                f"{shorten(record.name for record in training)}"
+            )
+        return replace(protocol, groups=groups or None)
+
+
+def _spacing(case: Case) -> tuple[float, ...]:
+    """Spacing along each axis of the image; 1 where the case has none."""
+    if case.spacing is None:
+        return (1.0,) * case.image.ndim
+    spacing = tuple(float(step) for step in case.spacing)
+    if len(spacing) != case.image.ndim or not all(np.isfinite(step) and step > 0 for step in spacing):
+        raise RetinaError(
+            f"case {case.name}: spacing {spacing} for an image of shape {case.image.shape}; expected "
+            f"{case.image.ndim} numbers above 0, in the order {', '.join(AXES[case.image.ndim])}"
+        )
+    return spacing

@@ -1,0 +1,171 @@
+"""``conversion_report.json``: what was converted, in numbers a person can check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from dataset_conversion.readers.pixels import AXES
+from dataset_conversion.spec import Array, Case, DatasetSpec
+from nnunetv2_retina import __version__
+from nnunetv2_retina.folds import Split
+
+REPORT = "conversion_report.json"
+TOOL = f"retina_convert {__version__}"
+LEAST_PADDING = 1e-3
+"""Share of a slice below which a black area at its border is taken for image."""
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What ``conversion_report.json`` says of one case, in the field names used there."""
+
+    name: str
+    source: str | None
+    split: str
+    axes: str
+    """``yx`` or ``zyx``: the order of ``shape`` and ``spacing``."""
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    dtype: str
+    """Type as handed in; ``stored_dtype`` as written."""
+    stored_dtype: str
+    intensity_min: float
+    intensity_max: float
+    padding: float
+    """Share of voxels that belong to a constant black border; see ``padding_share``."""
+    label_counts: Mapping[str, int] | None
+    """Voxels of every declared value (as text), zeros included; None without a label."""
+    group: str | None = None
+    remarks: tuple[str, ...] = field(default=())
+
+
+def case_record(case: Case, stored: Array, spacing: tuple[float, ...], counts: dict[str, int] | None) -> CaseRecord:
+    """The record of one case.
+
+    Args:
+        case: as handed in.
+        stored: the image as written, (Y, X) or (Z, Y, X).
+        spacing: as written, per axis.
+        counts: voxels of each label value; None without a label.
+    """
+    low, high = float(stored.min()), float(stored.max())
+    remarks = [*case.remarks, *_spacing_remarks(case, spacing)]
+    if low == high:
+        remarks.append(f"the whole image has one grey level ({low:g})")
+    return CaseRecord(
+        name=case.name,
+        source=case.source,
+        split=case.split,
+        axes="".join(AXES[stored.ndim]),
+        shape=tuple(map(int, stored.shape)),
+        spacing=spacing,
+        dtype=str(case.image.dtype),
+        stored_dtype=str(stored.dtype),
+        intensity_min=low,
+        intensity_max=high,
+        padding=padding_share(stored),
+        label_counts=counts,
+        group=case.group,
+        remarks=tuple(remarks),
+    )
+
+
+def padding_share(image: Array) -> float:
+    """Share of voxels in a constant black border, 0 to 1.
+
+    Black is the image's lowest grey level. In each slice the connected black areas that touch its border count, if they
+    hold at least ``LEAST_PADDING`` of it: single black pixels of the tissue do not.
+
+    Args:
+        image: (Y, X) or (Z, Y, X), sliced along the first axis.
+    """
+    black = image.min()
+    if black == image.max():
+        return 0.0
+    count = sum(_padded_pixels(plane == black) for plane in (image if image.ndim == 3 else image[None]))
+    return round(count / image.size, 6)
+
+
+def _padded_pixels(black: Array) -> int:
+    """Pixels of the border-touching areas of a (Y, X) mask."""
+    edges = [black[0], black[-1], black[:, 0], black[:, -1]]
+    if not any(edge.any() for edge in edges):
+        return 0
+    areas, _ = ndimage.label(black)
+    touching = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))
+    sizes = np.bincount(areas.ravel())[touching[touching > 0]]
+    return int(sizes[sizes >= LEAST_PADDING * black.size].sum())
+
+
+def dataset_report(
+    spec: DatasetSpec, records: list[CaseRecord], splits: Sequence[Split], ending: str
+) -> dict[str, Any]:
+    """The whole report, ready for JSON.
+
+    Args:
+        spec: the data set's description.
+        records: its cases, as written.
+        splits: its folds; empty where the training cases are one volume.
+        ending: of the image files.
+    """
+    totals = {
+        split: _totals([record for record in records if record.split == split], spec.ignore_value)
+        for split in ("train", "test")
+    }
+    unseen = [
+        f"no training case holds a voxel of {spec.label_name(int(value))} (label value {value})"
+        for value, count in totals["train"]["label_counts"].items()
+        if count == 0 and int(value) != spec.ignore_value
+    ]
+    return {
+        "dataset": spec.folder_name,
+        "source": spec.source,
+        "tool": TOOL,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "labels": ordered(spec.labels),
+        "ignore_value": spec.ignore_value,
+        "spacing_unit": spec.spacing_unit,
+        "file_ending": ending,
+        "remarks": [*spec.remarks, *unseen],
+        "totals": totals,
+        "folds": [{part: list(split[part]) for part in ("train", "val")} for split in splits],
+        "cases": [asdict(record) for record in records],
+    }
+
+
+def ordered(labels: Mapping[str, int]) -> dict[str, int]:
+    """The label table by value, in plain integers."""
+    return {name: int(value) for name, value in sorted(labels.items(), key=lambda item: item[1])}
+
+
+def _spacing_remarks(case: Case, spacing: tuple[float, ...]) -> list[str]:
+    """What a volume's spacing means for nnU-Net, which slices along the axis of the largest spacing."""
+    if case.image.ndim == 2:
+        return []
+    if case.spacing is None:
+        return ["no voxel size known: 1 x 1 x 1 was written"]
+    if spacing[0] < max(spacing):
+        axis = AXES[3][int(np.argmax(spacing))]
+        return [f"the largest spacing is along {axis}: nnU-Net's 2d configuration slices along {axis}, not along z"]
+    return []
+
+
+def _totals(records: list[CaseRecord], ignore: int | None) -> dict[str, Any]:
+    """Cases, labelled cases, voxels of each label value and ignored voxels over some cases."""
+    counts: dict[str, int] = {}
+    labelled = [record.label_counts for record in records if record.label_counts is not None]
+    for case in labelled:
+        for value, count in case.items():
+            counts[value] = counts.get(value, 0) + count
+    return {
+        "cases": len(records),
+        "labelled_cases": len(labelled),
+        "label_counts": counts,
+        "ignored_voxels": counts.get(str(ignore), 0),
+    }

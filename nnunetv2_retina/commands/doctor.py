@@ -1,0 +1,174 @@
+"""What a working installation needs: what is right, what is wrong, what to type. Behind ``retina_doctor``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from nnunetv2_retina import registration
+from nnunetv2_retina.errors import RetinaError
+
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+NEEDED_NNUNET = (2, 8, 1)
+LITTLE_SPACE = 5 * 2**30
+"""Free bytes below which a folder is reported as nearly full."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    level: str
+    """``ok``, ``note`` (works, but know it) or ``wrong``."""
+    topic: str
+    text: str
+    advice: str = ""
+    """What to type or do; empty where nothing is wrong."""
+
+
+def examine() -> Iterator[Finding]:
+    """Look at versions, devices, folders, registration and weights, one finding after the other."""
+    yield from _versions()
+    yield from _devices()
+    yield from _folders()
+    yield from _registration()
+    yield from _weights()
+
+
+def _versions() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("ok", "python", f"{version} at {sys.executable}")
+    for name in ("nnunetv2-retina", "nnunetv2", "torch", "numpy"):
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Finding("wrong", name, "not installed", f"pip install {name}" if name != "nnunetv2-retina" else
+                          "pip install . in the folder of the project")  # fmt: skip
+            continue
+        if name == "nnunetv2" and _numbers(found) < NEEDED_NNUNET:
+            needed = ".".join(map(str, NEEDED_NNUNET))
+            yield Finding("wrong", name, f"{found}; {needed} or newer is needed", f'pip install "nnunetv2>={needed}"')
+        else:
+            yield Finding("ok", name, found)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            yield Finding("ok", "device", f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        return
+    built = f"PyTorch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch has no CUDA"
+    yield Finding(
+        "note",
+        "device",
+        f"no usable CUDA GPU ({built}); {os.cpu_count()} processor cores",
+        "add -device cpu to nnUNetv2_train and nnUNetv2_predict. If there is a GPU, nvidia-smi should list it",
+    )
+
+
+def _folders() -> Iterator[Finding]:
+    for name in NNUNET_FOLDERS:
+        value = os.environ.get(name)
+        if not value:
+            yield Finding("wrong", name, "not set", f"export {name}=/a/folder/with/space (in ~/.bashrc to keep it)")
+            continue
+        folder = Path(value)
+        if not folder.is_dir():
+            yield Finding("wrong", name, f"{value} does not exist", f'mkdir -p "{value}"')
+        elif not _writable(folder):
+            yield Finding("wrong", name, f"{value} is not writable", "choose another folder, or ask its owner")
+        else:
+            yield _space(name, folder)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _space(name: str, folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    datasets = sorted(path.name for path in folder.glob("Dataset*") if path.is_dir())
+    text = f"{folder} ({free / 2**30:.0f} GiB free; {len(datasets)} data sets)"
+    if free < LITTLE_SPACE:
+        return Finding("note", name, text, "little space is left: preprocessed data and checkpoints need more")
+    return Finding("ok", name, text)
+
+
+def _registration() -> Iterator[Finding]:
+    if registration.switched_off():
+        yield Finding(
+            "note",
+            "registration",
+            f"switched off by {registration.SWITCH}",
+            f"unset {registration.SWITCH}, or export {registration.VARIABLE}={registration.external_folder()}",
+        )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # nnU-Net prints where it looks
+            warnings.simplefilter("ignore")
+            from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+            from nnunetv2_retina.training.trainers import nnUNetTrainerRETINA
+
+            found = recursive_find_trainer_class_by_name(nnUNetTrainerRETINA.__name__)
+    except Exception as error:
+        yield Finding(
+            "wrong",
+            "registration",
+            f"nnU-Net does not find the trainers ({type(error).__name__}: {str(error).splitlines()[0]})",
+            "install with pip install . (or pip install -e .) into this environment, and start a new shell",
+        )
+        return
+    if found is nnUNetTrainerRETINA:
+        yield Finding("ok", "registration", "nnU-Net finds nnUNetTrainerRETINA and its variants")
+    else:
+        yield Finding(
+            "wrong",
+            "registration",
+            f"nnU-Net finds another nnUNetTrainerRETINA, of module {found.__module__}",
+            f"remove the folder that holds it from {registration.VARIABLE}={os.environ.get(registration.VARIABLE)}",
+        )
+
+
+def _weights() -> Iterator[Finding]:
+    from nnunetv2_retina.training.weights_request import VARIABLE, requested_weights
+    from nnunetv2_retina.weights import checkpoint, transfer
+
+    request = requested_weights()
+    if request is None:
+        yield Finding(
+            "note",
+            "weights",
+            f"${VARIABLE} is not set: without -pretrained_weights FILE, nnUNetTrainerRETINA trains from scratch",
+            f"export {VARIABLE}=/path/to/checkpoint.pth, or give -pretrained_weights",
+        )
+        return
+    try:
+        stored = checkpoint.load(request.path)
+        shapes = {key: tuple(value.shape) for key, value in stored.weights.items()}
+        size = transfer.describe_size(shapes)
+    except RetinaError as error:
+        yield Finding("wrong", "weights", str(error), f"set ${VARIABLE} to another file, or unset it")
+        return
+    trainer = transfer.trainer_for(shapes)
+    variants = " and its variants" if "RETINA" in trainer else ""
+    yield Finding("ok", "weights", f"{request.path}: {size}; for {trainer}{variants}")

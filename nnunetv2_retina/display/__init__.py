@@ -1,0 +1,1 @@
+"""Pictures, plots and pages: matplotlib and HTML, without nnU-Net."""

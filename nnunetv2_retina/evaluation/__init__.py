@@ -1,0 +1,1 @@
+"""Score label files as the papers do."""

@@ -1,0 +1,220 @@
+"""Scores of predictions as the papers compute them: of arrays, of one case, and the means over cases.
+
+    scores = evaluate("predictions", "labelsTs", "801")
+    scores.mean["iou"], scores.cases[0].classes["synaptic_cleft"].values["cremi_score"]
+
+What is counted says ``evaluation_rule.Rule``, what the means are ``evaluation_scores``.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.counts import Mask, check_labels, count_masks, matched_objects
+from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
+from nnunetv2_retina.evaluation.pairs import (
+    Pair,
+    check_dataset_json,
+    choose_reader,
+    find_dataset_json,
+    pair_files,
+    read_dataset_json,
+    read_pair,
+)
+from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
+from nnunetv2_retina.evaluation.scores import CaseScores, Scores, Unit, case_mean, class_scores, combine
+from nnunetv2_retina.machine import available_cores
+
+
+def evaluate(
+    predictions: str | Path,
+    labels: str | Path,
+    dataset: str | int | Path | Mapping[str, Any],
+    *,
+    tolerance: float | None = None,
+    distances: bool = True,
+    processes: int = 1,
+) -> Scores:
+    """Score a folder of predictions against a folder of ground truths, by the data set's rule.
+
+    Args:
+        predictions: folder with a label file for each case; more are reported, not scored.
+        labels: folder with the ground truths: these are the cases.
+        dataset: a loaded ``dataset.json``; or its path, its folder, or the data set's ID or name.
+        tolerance: nm, instead of the data set's own; a data set without one then gets CREMI's scores, too.
+        distances: False: without Mean False Distance and CREMI's scores, which take most of the time.
+        processes: cases scored at a time; each takes some 9 bytes a voxel. More than 1 only in a script whose
+            entry is guarded by ``if __name__ == "__main__"``.
+
+    Returns:
+        The scores, cases in the order of their names, whatever the number of processes.
+
+    Raises:
+        RetinaError: for a data set, folder or file that cannot be used; nothing is scored in part.
+    """
+    if processes < 1:
+        raise RetinaError(f"{processes} processes; expected at least 1")
+    contents, name = _dataset(dataset)
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise RetinaError(f"tolerance is {tolerance}; expected a number of at least 0, in nm")
+    rule = Rule.from_dataset_json(contents, tolerance, distances)
+    pairs, extra = pair_files(Path(predictions), Path(labels), str(contents["file_ending"]))
+    reader = choose_reader(contents, pairs[0].truth)
+    jobs = [(pair, reader, rule) for pair in pairs]
+    scores = combine(_score_all(jobs, min(processes, len(jobs))), rule)
+    return replace(scores, dataset=name, extra_predictions=tuple(extra))
+
+
+def default_processes() -> int:
+    """The processors this process may use, at most 4: each takes the memory of two volumes of labels and more."""
+    return min(available_cores(), 4)
+
+
+def score_case(
+    name: str, prediction: NDArray[Any], truth: NDArray[Any], rule: Rule, spacing: Sequence[float] | None = None
+) -> CaseScores:
+    """Score one prediction.
+
+    Args:
+        name: the case's name.
+        prediction: label values, whole numbers, (Z, Y, X) or (Y, X).
+        truth: label values of the same shape.
+        rule: what is counted.
+        spacing: nm along each axis, for CREMI's scores; None: 1 along each.
+
+    Raises:
+        RetinaError: if the shapes differ, or an array does not hold whole numbers.
+    """
+    prediction, truth, steps = _as_volumes(name, prediction, truth, spacing)
+    valid = np.ones(truth.shape, bool) if rule.ignore is None else truth != rule.ignore
+    units = _units(valid, rule)
+    classes = {}
+    for entry in rule.classes:
+        scores = []
+        for index, part in units:
+            masks = _masks(entry, prediction[part], truth[part], valid[part], rule)
+            scores.append(_score(index, masks, rule, steps))
+        classes[entry.name] = class_scores(scores, rule)
+    ignored = {*range(len(truth))} - {index for index, _ in units} if rule.score_unit == "slice" else set()
+    return CaseScores(
+        name=name,
+        classes=classes,
+        mean=case_mean(classes, rule),
+        shape=truth.shape,
+        spacing=steps,
+        ignored=int(valid.size - np.count_nonzero(valid)),
+        ignored_images=tuple(sorted(ignored)),
+    )
+
+
+def _dataset(dataset: str | int | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Contents of ``dataset.json``, and the data set's name."""
+    if isinstance(dataset, Mapping):
+        return check_dataset_json(dataset, "the given dataset_json"), str(dataset.get("name", ""))
+    path = find_dataset_json(dataset)
+    return read_dataset_json(path), path.resolve().parent.name
+
+
+_Job = tuple[Pair, type[Any], Rule]
+
+
+def _score_all(jobs: Sequence[_Job], processes: int) -> list[CaseScores]:
+    """In the order of the jobs. Processes are started afresh: forked ones may stop dead in the libraries' threads."""
+    if processes == 1:
+        return [_score_files(job) for job in jobs]
+    try:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            try:
+                return list(pool.map(_score_files, jobs))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    except BrokenProcessPool as error:
+        raise RetinaError(
+            f"one of {processes} processes was killed, most likely for lack of memory. Use fewer of them (-np 1)"
+        ) from error
+
+
+def _score_files(job: _Job) -> CaseScores:
+    pair, reader, rule = job
+    prediction, truth = read_pair(pair, reader, rule)
+    return score_case(pair.name, prediction.array, truth.array, rule, truth.spacing)
+
+
+def _as_volumes(
+    name: str, prediction: NDArray[Any], truth: NDArray[Any], spacing: Sequence[float] | None
+) -> tuple[NDArray[Any], NDArray[Any], tuple[float, ...]]:
+    """Both as (Z, Y, X), and the spacing along z, y, x."""
+    check_labels(prediction, truth)
+    steps = (1.0,) * truth.ndim if spacing is None else tuple(float(step) for step in spacing)
+    if truth.ndim == 2 and len(steps) == 2:
+        return prediction[None], truth[None], (1.0, *steps)
+    if truth.ndim != 3 or len(steps) != 3:
+        raise RetinaError(
+            f"case {name}: labels of shape {truth.shape} with spacing {steps}; expected (Z, Y, X) or (Y, X), and a "
+            "number for each axis"
+        )
+    return prediction, truth, steps
+
+
+def _units(valid: Mask, rule: Rule) -> list[tuple[int | None, slice]]:
+    """Number and part along the first axis of what is scored: those with a voxel that is not ignored."""
+    if rule.score_unit == "volume":
+        return [(None, slice(None))] if valid.any() else []
+    return [(z, slice(z, z + 1)) for z in range(len(valid)) if valid[z].any()]
+
+
+def _masks(
+    entry: ScoredClass, prediction: NDArray[Any], truth: NDArray[Any], valid: Mask, rule: Rule
+) -> tuple[Mask, Mask]:
+    """Prediction and ground truth of a class as the rule counts them."""
+    predicted, actual = _where(prediction, entry.values) & valid, _where(truth, entry.values) & valid
+    if rule.mask_rule == "foreground":
+        predicted &= truth != 0
+    elif rule.mask_rule == "instance_match":
+        predicted = matched_objects(predicted, actual)
+    return predicted, actual
+
+
+def _where(labels: NDArray[Any], values: Sequence[int]) -> Mask:
+    found: Mask = labels == values[0]
+    for value in values[1:]:
+        found |= labels == value
+    return found
+
+
+def _score(index: int | None, masks: tuple[Mask, Mask], rule: Rule, spacing: tuple[float, ...]) -> Unit:
+    """Every metric of one class on one unit."""
+    predicted, actual = masks
+    counts = count_masks(predicted, actual)
+    values: dict[str, float] = {
+        "iou": counts.iou if index is None else counts.smoothed_iou,
+        "f": counts.f,
+        "precision": counts.precision,
+        "recall": counts.recall,
+    }
+    if rule.distances:
+        distance = false_distance(predicted, actual)
+        values |= {"mfd_hausdorff": distance.hausdorff, "mfd_mean": distance.mean}
+    if rule.distances and rule.tolerance is not None:
+        cremi = cremi_scores(predicted, actual, spacing, rule.tolerance)
+        values |= {
+            "cremi_fp": cremi.fp,
+            "cremi_fn": cremi.fn,
+            "cremi_adgt": cremi.adgt,
+            "cremi_adf": cremi.adf,
+            "cremi_score": cremi.score,
+            "cremi_f": cremi.f,
+        }
+    return Unit(index, counts, values)

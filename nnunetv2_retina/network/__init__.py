@@ -1,0 +1,8 @@
+"""The networks, in torch alone: no file, no nnU-Net.
+
+``nnunetv2_retina.network.TransUNet`` is the name that plans written by nnU-Net hold: it stays.
+"""
+
+from nnunetv2_retina.network.transunet import SIZES, NetworkConfig, TransUNet
+
+__all__ = ["SIZES", "NetworkConfig", "TransUNet"]

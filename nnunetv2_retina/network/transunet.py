@@ -1,0 +1,317 @@
+"""2D TransUNet: ResNet-V2 features -> vision transformer -> cascaded upsampler with skips -> one head.
+
+Chen et al., TransUNet (2021), as RETINA uses it (Xing et al., PLoS Comput Biol 21(5):e1013115, 2025, Methods) for both
+of its stages: reconstruction (one output channel) and segmentation (one a class). What differs from the authors' code:
+any image of 16 px and more, position embeddings interpolated to the token grid, fused attention, one head.
+Needs torch alone. Published weights: ``nnunetv2_retina.weights.transfer.from_published``.
+
+Shapes: B batch, C channels, H, W pixels, h = H/16, w = W/16, N = h*w tokens, D = embed_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunetv2_retina.network.resnet_v2 import ResNetV2
+
+STRIDE = 16
+"""Pixels a token stands for, along each axis."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a TransUNet.
+
+    Raises:
+        ValueError: if the sizes do not fit together.
+    """
+
+    embed_dim: int = 192
+    mlp_dim: int = 768
+    depth: int = 12
+    """Transformer blocks."""
+    num_heads: int = 12
+    grid_size: int = 14
+    """Side of the token grid that the position embeddings are learned on: 14 for 224 px."""
+    stem_channels: int = 64
+    """Width of the convolutional half: its stages have 4, 8 and 16 times as many channels."""
+    cnn_units: tuple[int, int, int] = (3, 4, 9)
+    bottleneck_channels: int = 512
+    """Channels that the tokens are turned into before the first upsampling."""
+    decoder_channels: tuple[int, int, int, int] = (256, 128, 64, 16)
+    dropout: float = 0.1
+    """After the position embeddings and twice in each MLP. There is none in the attention, as published."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cnn_units", tuple(self.cnn_units))
+        object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim ({self.embed_dim}) must be divisible by num_heads ({self.num_heads})")
+        if self.stem_channels % 32:
+            raise ValueError(f"stem_channels ({self.stem_channels}) must be divisible by the 32 groups of its norm")
+        if len(self.cnn_units) != 3 or len(self.decoder_channels) != 4:
+            raise ValueError(
+                f"cnn_units must have 3 entries and decoder_channels 4; got {self.cnn_units}, {self.decoder_channels}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout ({self.dropout}) must lie in [0, 1)")
+
+    @classmethod
+    def named(cls, name: str) -> NetworkConfig:
+        """``retina`` (the published fine-tuning sizes, 22 M parameters), ``base`` (the published pre-training sizes
+        and the ImageNet checkpoints, 105 M) or ``tiny`` (1 M: tests and the quickstart).
+
+        Raises:
+            ValueError: for another name.
+        """
+        if name not in SIZES:
+            raise ValueError(f"unknown network size {name!r}; there are {', '.join(SIZES)}")
+        return SIZES[name]
+
+    @property
+    def name(self) -> str | None:
+        """The size's name, whatever its position grid and dropout; None for sizes without one."""
+        for name, config in SIZES.items():
+            if replace(self, grid_size=config.grid_size, dropout=config.dropout) == config:
+                return name
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, for JSON files and checkpoints."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            ValueError: for an unknown field.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown network settings {', '.join(unknown)}: written by a newer version?")
+        return cls(**values)
+
+
+SIZES = {
+    "retina": NetworkConfig(),
+    "base": NetworkConfig(embed_dim=768, mlp_dim=3072),
+    "tiny": NetworkConfig(
+        embed_dim=96,
+        mlp_dim=192,
+        depth=2,
+        num_heads=4,
+        stem_channels=32,
+        cnn_units=(1, 1, 1),
+        bottleneck_channels=128,
+        decoder_channels=(64, 48, 32, 16),
+    ),
+}
+
+
+class PatchEmbedding(nn.Module):
+    """CNN features to tokens: 1 x 1 convolution, learned position embeddings, dropout."""
+
+    def __init__(self, in_channels: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.grid_size = config.grid_size
+        self.proj = nn.Conv2d(in_channels, config.embed_dim, 1)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2, config.embed_dim))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, N, D), row by row."""
+        x = self.proj(features)
+        return self.dropout(x.flatten(2).transpose(1, 2) + self._positions(x.shape[-2], x.shape[-1]))
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """(1, height * width, D): the learned grid, bicubically interpolated where the token grid is another one."""
+        if (height, width) == (self.grid_size, self.grid_size):
+            return self.pos_embed
+        grid = self.pos_embed.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
+        grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+        return grid.flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with separate q, k, v and output layers, through PyTorch's fused kernel."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.key = nn.Linear(embed_dim, embed_dim)
+        self.value = nn.Linear(embed_dim, embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, D / heads)
+            for layer in (self.query, self.key, self.value)
+        )
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Linear -> GELU -> dropout -> linear -> dropout."""
+
+    def __init__(self, embed_dim: int, mlp_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, mlp_dim)
+        self.fc2 = nn.Linear(mlp_dim, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        for layer in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.normal_(layer.bias, std=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.attn = Attention(config.embed_dim, config.num_heads)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.mlp = Mlp(config.embed_dim, config.mlp_dim, config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    """The blocks and the final norm: what RETINA transfers and freezes."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+
+def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    """3 x 3 convolution without bias, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
+    )
+
+
+class DecoderBlock(nn.Module):
+    """Bilinear x 2, concatenate the skip, two convolutions."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv_bn_relu(in_channels + skip_channels, out_channels)
+        self.conv2 = conv_bn_relu(out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
+        return self.conv2(self.conv1(x))
+
+
+class Decoder(nn.Module):
+    """Cascaded upsampler and the head, whose keys contain ``.seg_layers.`` so that nnU-Net's loader skips them."""
+
+    def __init__(self, config: NetworkConfig, skip_channels: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        channels = (config.bottleneck_channels, *config.decoder_channels)
+        self.bottleneck = conv_bn_relu(config.embed_dim, config.bottleneck_channels)
+        self.blocks = nn.ModuleList(
+            DecoderBlock(channels[i], skip, channels[i + 1]) for i, skip in enumerate((*skip_channels, 0))
+        )
+        self.seg_layers = nn.ModuleList([nn.Conv2d(channels[-1], num_classes, 3, padding=1)])
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """(B, D, h, w) and the skips, deepest first -> (B, num_classes, H, W)."""
+        x = self.bottleneck(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x, skips[i] if i < len(skips) else None)
+        return self.seg_layers[0](x)
+
+
+class TransUNet(nn.Module):
+    """Image to logits (or to the reconstructed image) of the same size.
+
+    Args:
+        in_channels: channels of the image. One grey channel is repeated to the three that the published stem expects.
+        num_classes: output channels.
+        config: the sizes; the published fine-tuning sizes by default.
+
+    Raises:
+        ValueError: if a channel count is below 1.
+    """
+
+    # Where nnU-Net's own pre-training tools look for the parts of an architecture.
+    key_to_encoder = "cnn.stages"
+    key_to_stem = "cnn.stem"
+    keys_to_in_proj = ("cnn.stem.0",)
+    key_to_lpe = "embedding.pos_embed"
+
+    def __init__(self, in_channels: int, num_classes: int, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        if in_channels < 1 or num_classes < 1:
+            raise ValueError(f"in_channels ({in_channels}) and num_classes ({num_classes}) must be at least 1")
+        self.in_channels = in_channels
+        self.config = config or NetworkConfig()
+        stem_inputs = 3 if in_channels == 1 else in_channels
+        self.cnn = ResNetV2(stem_inputs, self.config.stem_channels, self.config.cnn_units)
+        self.embedding = PatchEmbedding(self.cnn.out_channels, self.config)
+        self.transformer = Transformer(self.config)
+        self.decoder = Decoder(self.config, self.cnn.skip_channels, num_classes)
+
+    def forward(self, image: Tensor, skip_factors: Tensor | None = None) -> Tensor:
+        """Compute the logits.
+
+        Args:
+            image: (B, in_channels, H, W) float, normalised; H, W >= 16, equal or not, multiples of 16 or not (the
+                image is mirrored at its lower and right border up to the next multiple, the output cropped back).
+            skip_factors: (B, 3) float, what each image's skip connections are multiplied with, deepest first; None:
+                nothing. Pre-training can switch skips off with it.
+
+        Returns:
+            (B, num_classes, H, W) float32, under autocast too.
+
+        Raises:
+            ValueError: for another number of axes or channels, or an image smaller than 16 x 16.
+        """
+        self._check(image)
+        height, width = image.shape[-2:]
+        bottom, right = -height % STRIDE, -width % STRIDE
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom), mode="reflect")
+        if self.in_channels == 1:
+            image = image.expand(-1, 3, -1, -1)
+        features, skips = self.cnn(image)
+        if skip_factors is not None:
+            skips = [skip * skip_factors[:, i, None, None, None] for i, skip in enumerate(skips)]
+        tokens = self.transformer(self.embedding(features))
+        grid = tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
+        return self.decoder(grid, skips)[..., :height, :width].float()
+
+    def _check(self, image: Tensor) -> None:
+        if image.ndim != 4 or image.shape[1] != self.in_channels:
+            raise ValueError(
+                f"got an image of shape {tuple(image.shape)}; "
+                f"expected (batch, {self.in_channels} channels, height, width)"
+            )
+        if min(image.shape[-2:]) < STRIDE:
+            raise ValueError(
+                f"got an image of {image.shape[-2]} x {image.shape[-1]} pixels; both sides must be at least {STRIDE}"
+            )

@@ -1,0 +1,1 @@
+"""What nnU-Net keeps on disk and runs: data sets, images, labels, models, records, commands."""

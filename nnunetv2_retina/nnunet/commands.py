@@ -1,0 +1,174 @@
+"""Runs nnU-Net's own commands in a workspace of their own, with a log file each and a line of progress now and then."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.machine import available_cores
+
+Say = Callable[[str], None]
+Watch = Callable[[str], str | None]
+
+_TAIL = 15
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?|\bnan\b")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """nnU-Net's three folders inside one folder, so that the user's own stay untouched."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """``nnUNet_raw``"""
+        return self.root / "nnUNet_raw"
+
+    @property
+    def preprocessed(self) -> Path:
+        """``nnUNet_preprocessed``"""
+        return self.root / "nnUNet_preprocessed"
+
+    @property
+    def results(self) -> Path:
+        """``nnUNet_results``"""
+        return self.root / "nnUNet_results"
+
+    @property
+    def logs(self) -> Path:
+        """The full output of every command."""
+        return self.root / "logs"
+
+    def environment(self) -> dict[str, str]:
+        """The process environment with the three folders; numbers of processes and threads only where not set."""
+        defaults = {
+            "nnUNet_n_proc_DA": str(max(1, min(8, available_cores() - 1))),
+            "nnUNet_def_n_proc": str(min(8, available_cores())),
+            "nnUNet_compile": "f",  # compiling takes longer than a short training
+            "OMP_NUM_THREADS": "1",  # for worker processes; nnU-Net gives the main one every core
+            "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads are slow where other programs run
+        }
+        folders = {
+            "nnUNet_raw": str(self.raw.resolve()),
+            "nnUNet_preprocessed": str(self.preprocessed.resolve()),
+            "nnUNet_results": str(self.results.resolve()),
+        }
+        return {**defaults, **os.environ, **folders, "PYTHONUNBUFFERED": "1"}
+
+
+def run_command(command: str, arguments: Sequence[str], workspace: Workspace, watch: Watch, say: Say) -> str:
+    """Run one of nnU-Net's commands with this interpreter and wait for it.
+
+    Args:
+        command: Its name, such as ``nnUNetv2_train``.
+        arguments: What follows the name.
+        workspace: Where nnU-Net's folders are and the log goes.
+        watch: Gets every line of output; what it returns, unless None, is said.
+        say: Takes lines for the user.
+
+    Returns:
+        The command as one would type it.
+
+    Raises:
+        RetinaError: if there is no such command or it fails, with the end of its output and the path of its log.
+    """
+    log = workspace.logs / f"{command}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    typed = f"{command} {shlex.join(arguments)}"
+    say(f"$ {typed}")
+    tail: deque[str] = deque(maxlen=_TAIL)
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _entry_code(command), *arguments],
+            env=workspace.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        try:
+            assert process.stdout is not None, "a pipe was asked for"
+            for line in process.stdout:
+                file.write(line)
+                if line.strip():
+                    tail.append(line.rstrip())
+                message = watch(line)
+                if message is not None:
+                    say(message)
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+    if status != 0:
+        raise RetinaError(
+            f"{command} failed ({_reason(status)}). The end of its output:\n\n{_quoted(tail)}\n\nAll: {log}"
+        )
+    return typed
+
+
+class TrainingProgress:
+    """Boils nnU-Net's training output down to a line per epoch; a ``watch`` for ``run_command``."""
+
+    def __init__(self, epochs: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._epochs = epochs
+        self._clock = clock
+        self._first: float | None = None
+        self._epoch = 0
+        self._values: dict[str, str] = {}
+
+    def __call__(self, line: str) -> str | None:
+        """Take one line of output; give the summary where it ends an epoch, and the cases of the final validation."""
+        text = re.sub(r"^\S+ [\d:.]+: ", "", line.strip())
+        if match := re.fullmatch(r"Epoch (\d+)", text):
+            self._epoch = int(match[1])
+            self._values = {}
+            self._first = self._clock() if self._first is None else self._first
+        if text.startswith("predicting "):
+            return f"final validation: {text}"
+        for name in ("train_loss", "val_loss", "Pseudo dice"):
+            if text.startswith(name):
+                numbers = _NUMBER.findall(re.sub(r"float\d+", "", text[len(name) :]))
+                self._values[name] = " ".join(f"{float(number):.3f}" for number in numbers)
+        if not text.startswith("Epoch time:") or self._first is None:
+            return None
+        done = self._epoch + 1
+        left = (self._clock() - self._first) / done * (self._epochs - done)
+        return (
+            f"epoch {done:3d} of {self._epochs}   loss {self._values.get('train_loss', '?')}   "
+            f"validation: loss {self._values.get('val_loss', '?')}, "
+            f"pseudo Dice {self._values.get('Pseudo dice', '?')}   {left:.0f} s left"
+        )
+
+
+def _entry_code(command: str) -> str:
+    """Python code that runs an installed command; works where the scripts' folder is not on the PATH."""
+    found = list(entry_points(group="console_scripts", name=command))
+    if not found:
+        raise RetinaError(
+            f"{command} is not installed for {sys.executable}. Install nnU-Net there: python -m pip install nnunetv2"
+        )
+    module, _, function = found[0].value.partition(":")
+    return f"import sys; from {module} import {function} as run; sys.argv[0] = {command!r}; sys.exit(run())"
+
+
+def _reason(status: int) -> str:
+    if status == -9:
+        return "killed, most likely for want of memory"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _quoted(lines: Sequence[str] | deque[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines) or "    (no output)"

@@ -1,0 +1,115 @@
+"""Model folders of nnU-Net: which folds are there, and loading them, with a message for whatever is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.weights.checkpoint import read_file
+
+
+def find(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+    """The folder of a model in ``$nnUNet_results``, from nnU-Net's options -d -tr -p -c.
+
+    Raises:
+        RetinaError: if the variable is not set or there is no such model; it names those that there are.
+    """
+    if not nnUNet_results.is_set():
+        raise RetinaError("$nnUNet_results is not set. Set it to nnU-Net's results folder, or give the model with -m")
+    try:
+        name = maybe_convert_to_dataset_name(dataset)
+    except (RuntimeError, ValueError) as error:
+        raise RetinaError(
+            f"-d {dataset} names no data set that nnU-Net knows. Give its number or name, or -m MODEL_FOLDER"
+        ) from error
+    folder = Path(get_output_folder(name, trainer, plans, configuration))
+    if not folder.is_dir():
+        models = sorted(path.name for path in folder.parent.glob("*__*__*") if path.is_dir())
+        there = f"There are {shorten(models)}" if models else "There are none"
+        raise RetinaError(
+            f"no model {folder.name} in {folder.parent}. {there}. Choose one with -tr, -p and -c, or train it: "
+            f"nnUNetv2_train {dataset} {configuration} 0 -tr {trainer}"
+        )
+    return folder
+
+
+def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[int | str]:
+    """See that a model folder is complete.
+
+    Args:
+        folder: the one with dataset.json, plans.json and fold_0, fold_1, ...
+        folds: those asked for; None: every numbered fold that has the checkpoint, else fold_all.
+        checkpoint: name of the file in each fold's folder.
+
+    Returns:
+        The folds to use.
+
+    Raises:
+        RetinaError: naming what is missing.
+    """
+    if not folder.is_dir():
+        raise RetinaError(f"no model folder {folder}. Give the folder that holds plans.json and fold_0")
+    for name in ("plans.json", "dataset.json"):
+        if not (folder / name).is_file():
+            raise RetinaError(
+                f"{folder} has no {name}, so it is no model folder of nnU-Net. Give the one that holds it, "
+                "dataset.json, plans.json and fold_0; it is named TRAINER__PLANS__CONFIGURATION"
+            )
+    trained = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    if not trained:
+        others = sorted({path.name for path in folder.glob("fold_*/*.pth")})
+        hint = f"There are {shorten(others)}: choose one with -chk" if others else "Finish its training first"
+        raise RetinaError(f"{folder} has no {checkpoint} in any fold. {hint}")
+    if folds is None:
+        numbered = [int(fold) for fold in trained if fold.isdecimal()]
+        return list(numbered) if numbered else ["all"]
+    unknown = [fold for fold in folds if str(fold) not in trained]
+    if unknown:
+        raise RetinaError(
+            f"-f {unknown[0]}: {folder} has no {checkpoint} of that fold; it has folds {', '.join(trained)}. "
+            "Choose among them, or leave -f out to use all"
+        )
+    return [fold if str(fold) == "all" else int(fold) for fold in folds]
+
+
+def initialise(nnunet: nnUNetPredictor, folder: Path, folds: Sequence[int | str], checkpoint: str) -> None:
+    """Load network, weights and settings with nnU-Net's own method.
+
+    Raises:
+        RetinaError: for a damaged checkpoint, an unknown trainer, weights that do not fit or a model that is not 2d.
+    """
+    stored = read_file(folder / f"fold_{folds[0]}" / checkpoint)
+    try:
+        trainer, configuration = stored["trainer_name"], stored["init_args"]["configuration"]
+    except (KeyError, TypeError) as error:
+        raise RetinaError(
+            f"{folder / f'fold_{folds[0]}' / checkpoint} is no checkpoint of an nnU-Net training: it does not name its "
+            "trainer. Give a model folder that nnUNetv2_train wrote"
+        ) from error
+    del stored
+    try:
+        dimensions = len(PlansManager(str(folder / "plans.json")).get_configuration(configuration).patch_size)
+        if dimensions == 2:
+            nnunet.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
+    except (RuntimeError, ValueError, LookupError, AttributeError, ImportError, TypeError) as error:
+        raise RetinaError(
+            f"the model in {folder}, trained with {trainer}, cannot be loaded: {_beginning(error)}. See that the "
+            "trainer is installed (retina_doctor) and that plans.json is the one of this training"
+        ) from error
+    if dimensions != 2:
+        raise RetinaError(
+            f"configuration {configuration} of {folder} predicts {dimensions}D tiles; retina_predict is for 2d models. "
+            "Use nnUNetv2_predict for this one"
+        )
+
+
+def _beginning(error: Exception, limit: int = 300) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]} ..."

@@ -1,0 +1,1 @@
+"""Predict images and volumes with a trained 2d model."""

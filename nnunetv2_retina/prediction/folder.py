@@ -1,0 +1,243 @@
+"""Predicts a folder of images: reading and preprocessing, prediction and writing overlap, in threads of one process.
+
+nnU-Net starts a process for each of its workers, which takes longer than predicting many a data set. Threads start at
+once and hand over arrays without copying; what they call (NumPy, SciPy, SimpleITK, torch) lets the others run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from batchgenerators.utilities.file_and_folder_operations import save_pickle
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from torch import Tensor
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.pairs import INSTANCES
+from nnunetv2_retina.prediction import outputs
+from nnunetv2_retina.prediction.instances import InstanceSettings, class_names, find_instances, write_table
+from nnunetv2_retina.prediction.outputs import Case
+from nnunetv2_retina.prediction.predictor import Prediction, Predictor
+
+AHEAD_BYTES = 2**28
+"""Cases that are prepared while another is predicted take no more than this, judged by the one before them. While a
+larger one is predicted, nothing else is read or written."""
+
+Prepared = tuple[Tensor, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run writes, and with how many workers."""
+
+    probabilities: bool = False
+    """Also CASE.npz and CASE.pkl, as nnU-Net does for ensembles. Takes memory for all classes of a case."""
+    instances: InstanceSettings | None = None
+    """Also CASE_instances and a table of their classes."""
+    continued: bool = False
+    """Leave out cases whose files are all there."""
+    preparing: int = 3
+    """Cases that are read and preprocessed at the same time; 0: none while another is predicted."""
+    writing: int = 3
+    """Cases that are written at the same time; 0: none while another is predicted."""
+
+
+class _AtOnce:
+    """Stands in for a thread pool without threads."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    def shutdown(self, **_: Any) -> None:
+        return
+
+
+class FolderRun:
+    """One run over a folder.
+
+    Args:
+        predictor: the model.
+        source: folder of images CASE_0000<ending>, ...
+        target: folder for CASE<ending>.
+        settings: what to write.
+        say: takes lines for the user.
+    """
+
+    def __init__(
+        self, predictor: Predictor, source: Path, target: Path, settings: RunSettings, say: Callable[[str], None]
+    ) -> None:
+        self.predictor = predictor
+        self.source = source
+        self.target = target
+        self.settings = settings
+        self.say = say
+        self.dataset_json: dict[str, Any] = predictor.nnunet.dataset_json
+        self.ending: str = self.dataset_json["file_ending"]
+        self.writer = predictor.nnunet.plans_manager.image_reader_writer_class()
+
+    def run(self) -> list[str]:
+        """Predict what is to be predicted.
+
+        Returns:
+            Names of the cases that were.
+
+        Raises:
+            RetinaError: naming the case that cannot be read, predicted or written; those before it are finished.
+        """
+        cases = outputs.list_cases(self.source, self.ending, self.predictor.channels)
+        outputs.write_records(
+            self.target, self.dataset_json, self.predictor.nnunet.plans_manager.plans, self._arguments()
+        )
+        todo = outputs.missing(cases, self.target, self._endings()) if self.settings.continued else cases
+        if len(todo) < len(cases):
+            self.say(f"{len(cases) - len(todo)} of {len(cases)} cases are finished already")
+        preparing = self._pool(self.settings.preparing)
+        writing = self._pool(self.settings.writing)
+        try:
+            self._predict_all(todo, preparing, writing)
+        finally:
+            preparing.shutdown(cancel_futures=True)
+            writing.shutdown()
+            outputs.remove_if_empty(self.target / outputs.UNFINISHED)
+        return [case.name for case in todo]
+
+    @staticmethod
+    def _pool(workers: int) -> ThreadPoolExecutor | _AtOnce:
+        if workers < 0:
+            raise RetinaError(f"{workers} workers; expected 0 or more for -npp and -nps")
+        return ThreadPoolExecutor(workers) if workers else _AtOnce()
+
+    def _predict_all(
+        self, todo: list[Case], preparing: ThreadPoolExecutor | _AtOnce, writing: ThreadPoolExecutor | _AtOnce
+    ) -> None:
+        waiting = deque(todo)
+        ahead: deque[tuple[Case, Future[Prepared]]] = deque()
+        behind: deque[Future[None]] = deque()
+        for number in range(1, len(todo) + 1):
+            if not ahead:
+                case = waiting.popleft()
+                ahead.append((case, preparing.submit(self._prepare, case)))
+            case, future = ahead.popleft()
+            data, properties = future.result()
+            del future
+            large = data.nbytes > AHEAD_BYTES
+            while waiting and len(ahead) < min(self.settings.preparing, AHEAD_BYTES // data.nbytes):
+                following = waiting.popleft()
+                ahead.append((following, preparing.submit(self._prepare, following)))
+            start = time.perf_counter()
+            prediction = self._predict(case, data, properties)
+            shape = " x ".join(str(n) for n in prediction.labels.shape)
+            self.say(f"{number} of {len(todo)}   {case.name}   {shape}   {time.perf_counter() - start:.1f} s")
+            del data
+            behind.append(writing.submit(self._write, case, prediction, properties))
+            del prediction
+            while behind and (len(behind) > self.settings.writing or large or behind[0].done()):
+                behind.popleft().result()
+        for written in behind:
+            written.result()
+
+    def _prepare(self, case: Case) -> Prepared:
+        try:
+            data, properties = self.predictor.preprocess_files([str(path) for path in case.files])
+        except Exception as error:  # readers raise whatever their library raises
+            raise RetinaError(
+                f"case {case.name} cannot be read from {case.files[0]} ({str(error).strip() or type(error).__name__}). "
+                "Repair or remove it, then continue with --continue_prediction"
+            ) from error
+        if data.shape[0] != self.predictor.channels:
+            raise RetinaError(
+                f"case {case.name} has {data.shape[0]} channels in {case.files[0]} and its like; the model takes "
+                f"{self.predictor.channels}. Give it the channels that the model was trained with"
+            )
+        return data, properties
+
+    def _predict(self, case: Case, data: Tensor, properties: dict[str, Any]) -> Prediction:
+        scratch = self.target / outputs.UNFINISHED
+        scratch.mkdir(exist_ok=True)
+        try:
+            return self.predictor.predict_preprocessed(data, properties, self.settings.probabilities, scratch)
+        except RetinaError as error:
+            raise RetinaError(f"case {case.name}: {error}") from error
+
+    def _write(self, case: Case, prediction: Prediction, properties: dict[str, Any]) -> None:
+        with outputs.appearing(self.target, case.name, last=f"{case.name}{self.ending}") as folder:
+            if prediction.probabilities is not None:
+                np.savez_compressed(folder / f"{case.name}.npz", probabilities=prediction.probabilities)
+                save_pickle(properties, str(folder / f"{case.name}.pkl"))
+            if self.settings.instances is not None:
+                self._write_instances(folder, case, prediction.labels, properties, self.settings.instances)
+            self.writer.write_seg(prediction.labels, str(folder / f"{case.name}{self.ending}"), properties)
+
+    def _write_instances(
+        self, folder: Path, case: Case, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
+    ) -> None:
+        ids, found = find_instances(labels, properties["spacing"], settings)
+        write_table(folder / f"{case.name}{INSTANCES}.csv", found, class_names(self.dataset_json))
+        path = folder / f"{case.name}{INSTANCES}{self.ending}"
+        if ids.dtype.itemsize <= 2:
+            self.writer.write_seg(ids, str(path), properties)
+        else:
+            write_wide(self.writer, path, ids, properties)
+
+    def _endings(self) -> list[str]:
+        """Of a finished case's files."""
+        more = [".npz", ".pkl"] if self.settings.probabilities else []
+        if self.settings.instances is not None:
+            more += [f"{INSTANCES}{self.ending}", f"{INSTANCES}.csv"]
+        return [*more, self.ending]
+
+    def _arguments(self) -> dict[str, Any]:
+        """What nnU-Net writes to predict_from_raw_data_args.json, and the settings that it does not know."""
+        predictor = self.predictor
+        return {
+            "list_of_lists_or_source_folder": str(self.source),
+            "output_folder_or_list_of_truncated_output_files": str(self.target),
+            "save_probabilities": self.settings.probabilities,
+            "overwrite": not self.settings.continued,
+            "num_processes_preprocessing": self.settings.preparing,
+            "num_processes_segmentation_export": self.settings.writing,
+            "folder_with_segs_from_prev_stage": None,
+            "num_parts": 1,
+            "part_id": 0,
+            "retina": {
+                "inference": predictor.mode,
+                "mirroring": predictor.settings.mirroring,
+                "batch_size": predictor.window.batch_size,
+                "step_size": predictor.settings.step_size,
+                "folds": len(predictor.nnunet.list_of_parameters),
+            },
+        }
+
+
+def write_wide(writer: BaseReaderWriter, path: Path, ids: np.ndarray, properties: dict[str, Any]) -> None:
+    """Write more than 65535 ids (z, y, x), which nnU-Net's writers would cut to 16 bits.
+
+    Raises:
+        RetinaError: for a kind of file that this cannot write 32-bit numbers to, such as PNG.
+    """
+    if type(writer) is SimpleITKIO:
+        geometry = properties["sitk_stuff"]
+        image = sitk.GetImageFromArray(ids[0] if len(geometry["spacing"]) == 2 else ids)
+        image.SetSpacing(geometry["spacing"])
+        image.SetOrigin(geometry["origin"])
+        image.SetDirection(geometry["direction"])
+        sitk.WriteImage(image, str(path), True)
+    elif path.suffix.lower() in (".tif", ".tiff"):
+        tifffile.imwrite(path, ids[0] if ids.shape[0] == 1 else ids, compression="zlib")
+    else:
+        raise RetinaError(
+            f"{path.name} would hold {int(ids.max())} instances, but {type(writer).__name__} writes numbers up to "
+            "65535. Leave out small ones with --instance-size, or train on TIFF images"
+        )

@@ -1,0 +1,143 @@
+"""Orthoplane inference of a 2D model: the mean of its class probabilities over the planes xy, xz and yz.
+
+As in RETINA and CEM500K (Xing et al. 2025; Conrad and Narayan 2021), but in float32 with one decision at the end, where
+the released code adds up bytes. The volume is preprocessed once; the other planes are views of the result.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.prediction.sliding_window import Part, SlidingWindow
+
+MAX_ANISOTROPY = 1.5
+"""Largest ratio of voxel sides that passes for isotropic."""
+SPARE_BYTES = 2**29
+"""Probabilities larger than the volume and this much more go to a file."""
+
+
+def check_volume(shape: Sequence[int], spacing: Sequence[float], force: bool = False) -> None:
+    """Refuse what has no other planes, or other planes of another resolution.
+
+    Args:
+        shape: (slices, rows, columns) of the preprocessed volume.
+        spacing: voxel sides along the same axes, in any unit.
+        force: accept any spacing.
+
+    Raises:
+        RetinaError: for a 2D image, or an anisotropic volume without ``force``.
+    """
+    if shape[0] == 1:
+        raise RetinaError(
+            f"a 2D image of {shape[1]} x {shape[2]} pixels has no xz and yz planes: orthoplane inference takes "
+            "volumes. Predict it with --stack"
+        )
+    ratio = max(spacing) / min(spacing)
+    if ratio > MAX_ANISOTROPY and not force:
+        sides = " x ".join(f"{side:g}" for side in spacing)
+        raise RetinaError(
+            f"the volume's voxels (z, y, x) are {sides}, {ratio:.1f} to 1; orthoplane inference shows the network the "
+            f"other planes as they are and expects at most {MAX_ANISOTROPY:g} to 1. Predict it with --stack, or insist "
+            "with --force"
+        )
+
+
+def mean_probabilities(
+    window: SlidingWindow,
+    data: Tensor,
+    probabilities: Callable[[Tensor], Tensor],
+    scratch: Path | None = None,
+    spare_bytes: int = SPARE_BYTES,
+    whole_slices: bool = False,
+    bytes_per_voxel: int = 8,
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Predict a volume along its three axes.
+
+    The planes xz and yz keep their axes in the volume's order: rows are z, columns are x or y.
+
+    Args:
+        window: of a 2D model.
+        data: (channels, z, y, x) float32, normalised.
+        probabilities: logits (heads, ...) float16 -> probabilities (heads, ...) float32.
+        scratch: folder for a temporary file of heads * voxels * 4 bytes, where that is much more than the volume takes
+            itself; None: the system's. The file is removed in the end.
+        spare_bytes: see ``SPARE_BYTES``.
+        whole_slices: see ``SlidingWindow.parts``.
+        bytes_per_voxel: what the caller will need for a voxel of a part.
+
+    Yields:
+        Slices, rows and their probabilities (heads, slices, rows, columns) float32 on the CPU, in order.
+    """
+    shape = (*data.shape[1:], window.heads)  # heads last: a plane of any direction then touches few pages of the file
+    in_memory = 4 * int(np.prod(shape)) <= 4 * data.numel() + spare_bytes
+    with tempfile.TemporaryDirectory(prefix="orthoplane_", dir=scratch) as folder:
+        total = _Total(shape, None if in_memory else Path(folder) / "probabilities.raw")
+        try:
+            needed = 4 * 4 * window.heads + bytes_per_voxel
+            for axis in (1, 2):
+                for part in window.parts(data.movedim(1 + axis, 1), bytes_per_voxel=needed):
+                    total.add(axis, part, probabilities(part.logits))
+                    del part
+            for part in window.parts(data, whole_slices, needed):
+                mean = probabilities(part.logits).cpu()
+                mean += total.values(part.slices, part.rows)
+                mean /= 3
+                place = part.slices, part.rows
+                del part
+                yield *place, mean
+                del mean
+        finally:
+            total.close()
+
+
+class _Total:
+    """Sums of probabilities (z, y, x, heads) float32, in memory or in a file whose pages are given back after use."""
+
+    def __init__(self, shape: tuple[int, ...], path: Path | None) -> None:
+        self._map: mmap.mmap | None = None
+        if path is None:
+            self._values = np.zeros(shape, np.float32)
+            return
+        size = 4 * int(np.prod(shape))
+        try:
+            with path.open("w+b") as file:
+                if hasattr(os, "posix_fallocate"):  # a full disk shows here, not at some later write
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
+                self._map = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise RetinaError(
+                f"no room for a temporary file of {size / 2**30:.1f} GiB in {path.parent.parent} ({error.strerror}), "
+                "which the probabilities of three planes need. Free some, or predict with --stack"
+            ) from error
+        self._values = np.frombuffer(self._map, np.float32).reshape(shape)
+
+    def add(self, axis: int, part: Part, values: Tensor) -> None:
+        """Add the probabilities (heads, slices, rows, columns) of a part of the volume turned by ``movedim``."""
+        turned = np.moveaxis(self._values, axis, 0)
+        turned[part.slices, part.rows] += values.movedim(0, -1).cpu().numpy()
+        self._release()
+
+    def values(self, slices: slice, rows: slice) -> Tensor:
+        """(heads, slices, rows, x)"""
+        values = torch.from_numpy(self._values[slices, rows].copy()).movedim(-1, 0)
+        self._release()
+        return values
+
+    def _release(self) -> None:
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)  # of a file: the values stay in it
+
+    def close(self) -> None:
+        self._values = np.zeros(0, np.float32)
+        if self._map is not None:
+            self._map.close()

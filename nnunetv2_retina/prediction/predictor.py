@@ -1,0 +1,283 @@
+"""Prediction with any 2d model of nnU-Net, RETINA's or not: batched, slice by slice or orthoplane, in bounded memory.
+
+    predictor = Predictor.from_model_folder("nnUNet_results/.../nnUNetTrainerRETINA__nnUNetPlans__2d")
+    labels = predictor.predict(image, spacing)
+
+The network, its weights, preprocessing and the way back to the image's grid are nnU-Net's own; the sliding window is
+``nnunetv2_retina.prediction.sliding_window``. ``nnunetv2_retina.prediction.folder`` predicts folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network.resnet_v2 import StdConv2d
+from nnunetv2_retina.nnunet import models
+from nnunetv2_retina.prediction import orthoplane
+from nnunetv2_retina.prediction.label_grid import Grid
+from nnunetv2_retina.prediction.sliding_window import SLAB_BYTES, SlidingWindow
+from nnunetv2_retina.protocol import INFERENCE_MODES, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """How a model is applied.
+
+    Raises:
+        RetinaError: for an unknown mode.
+    """
+
+    mode: str | None = None
+    """``stack``: slice by slice; ``orthoplane``: the mean over xy, xz and yz; None: what dataset.json says."""
+    mirroring: bool = True
+    """Average over the mirrored images that the trainer allows, as nnU-Net does by default."""
+    batch_size: int | None = None
+    """Tiles in one forward pass; None: what suits the device."""
+    step_size: float = 0.5
+    """Distance of neighbouring tiles as a share of their size."""
+    force: bool = False
+    """Orthoplane on anisotropic volumes too."""
+    slab_bytes: int = SLAB_BYTES
+    """Memory for logits that are not yet labels."""
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in INFERENCE_MODES:
+            raise RetinaError(f"inference mode is {self.mode!r}; expected one of {', '.join(INFERENCE_MODES)}")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one image, in its own grid."""
+
+    labels: np.ndarray
+    """(z, y, x) uint8, or uint16 from 255 classes on."""
+    probabilities: np.ndarray | None = None
+    """(heads, z, y, x) float32, if asked for."""
+
+
+class Predictor:
+    """A trained model, ready for images. Make one with ``from_model_folder``."""
+
+    def __init__(self, nnunet: nnUNetPredictor, settings: PredictionSettings) -> None:
+        self.nnunet = nnunet
+        self.settings = settings
+        self.mode = settings.mode or Protocol.from_dataset_json(nnunet.dataset_json).inference
+        self.channels = len(nnunet.dataset_json.get("channel_names") or nnunet.dataset_json["modality"])
+        self._loaded: int | None = None
+        if len(nnunet.list_of_parameters) > 1 and nnunet.device.type != "cpu":
+            nnunet.list_of_parameters = [
+                {name: value.to(nnunet.device) for name, value in weights.items()}
+                for weights in nnunet.list_of_parameters
+            ]
+        nnunet.network = nnunet.network.to(nnunet.device).eval()
+        self.window = SlidingWindow(
+            [self._model(fold) for fold in range(len(nnunet.list_of_parameters))],
+            nnunet.label_manager.num_segmentation_heads,
+            nnunet.configuration_manager.patch_size,
+            settings.step_size,
+            nnunet.device,
+            settings.batch_size,
+            settings.slab_bytes,
+        )
+
+    @classmethod
+    def from_model_folder(
+        cls,
+        folder: str | Path,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str = "checkpoint_final.pth",
+        device: str | torch.device | None = None,
+        settings: PredictionSettings | None = None,
+    ) -> Predictor:
+        """Load a model that ``nnUNetv2_train`` wrote.
+
+        Args:
+            folder: the one with dataset.json, plans.json and fold_0, fold_1, ...
+            folds: whose logits are averaged, numbers or "all"; None: every numbered fold with such a checkpoint.
+            checkpoint: name of the file in each fold's folder.
+            device: where to predict; None: a GPU where there is one.
+            settings: None: nnU-Net's defaults.
+
+        Raises:
+            RetinaError: if something of it is missing or damaged, or the model is not a 2d one.
+        """
+        settings = settings or PredictionSettings()
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RetinaError("no CUDA GPU is usable here. To predict on the processor, add: -device cpu")
+        found = models.check(Path(folder), folds, checkpoint)
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net announces what its defaults do on a CPU
+            nnunet = nnUNetPredictor(
+                settings.step_size, use_mirroring=settings.mirroring, device=device, allow_tqdm=False
+            )
+            models.initialise(nnunet, Path(folder), found, checkpoint)
+        return cls(nnunet, settings)
+
+    def predict(
+        self, image: np.ndarray, spacing: Sequence[float], probabilities: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Predict one image as nnU-Net's reader of this data set would hand it over.
+
+        Args:
+            image: (channels, z, y, x) or, for a 2D image, (channels, y, x); grey levels of any type.
+            spacing: voxel sides along (z, y, x) or (y, x), in the training data's unit.
+            probabilities: return them too.
+
+        Returns:
+            Labels (z, y, x) or (y, x), uint8, or uint16 from 255 classes on; with ``probabilities`` also those,
+            (heads, ...) float32.
+
+        Raises:
+            RetinaError: for wrong axes, channels or spacing, or an image that the mode does not suit.
+        """
+        if image.ndim not in (3, 4) or len(spacing) != image.ndim - 1 or min(spacing) <= 0:
+            raise RetinaError(
+                f"the image has shape {image.shape} and spacing {tuple(spacing)}; expected (channels, z, y, x) or "
+                "(channels, y, x) and a positive number for each axis after the first"
+            )
+        if image.shape[0] != self.channels:
+            raise RetinaError(
+                f"the image of shape {image.shape} has {image.shape[0]} channels; the model takes {self.channels}, as "
+                "the first axis. Add or remove channels"
+            )
+        flat = image.ndim == 3
+        properties: dict[str, Any] = {"spacing": list(spacing)}
+        if flat:
+            image, properties["spacing"] = image[:, None], [999 * max(spacing), *spacing]
+        data, properties = self.preprocess_array(image, properties)
+        done = self.predict_preprocessed(data, properties, probabilities)
+        labels = done.labels[0] if flat else done.labels
+        if done.probabilities is None:
+            return labels
+        return labels, done.probabilities[:, 0] if flat else done.probabilities
+
+    def preprocess_array(self, image: np.ndarray, properties: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """nnU-Net's preprocessing of (channels, z, y, x); the result, and what is needed to undo it."""
+        configuration = self.nnunet.configuration_manager
+        data, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
+            image, None, properties, self.nnunet.plans_manager, configuration, self.nnunet.dataset_json
+        )
+        return torch.from_numpy(data), properties
+
+    def preprocess_files(self, files: Sequence[str]) -> tuple[Tensor, dict[str, Any]]:
+        """The same of files, one a channel, with the reader that the plans name."""
+        configuration = self.nnunet.configuration_manager
+        data, _, properties = configuration.preprocessor_class(verbose=False).run_case(
+            list(files), None, self.nnunet.plans_manager, configuration, self.nnunet.dataset_json
+        )
+        return torch.from_numpy(data), properties
+
+    def predict_preprocessed(
+        self, data: Tensor, properties: dict[str, Any], probabilities: bool = False, scratch: Path | None = None
+    ) -> Prediction:
+        """Predict what the preprocessor returned.
+
+        Args:
+            data: (channels, z, y, x) float32.
+            properties: of the case.
+            probabilities: keep them too, which takes 4 bytes a voxel and class several times over.
+            scratch: see ``orthoplane.mean_probabilities``.
+        """
+        grid = self.grid(data, properties)
+        if self.mode == "orthoplane":
+            orthoplane.check_volume(grid.shape, grid.spacing, self.settings.force)
+        if probabilities or not grid.by_slab:
+            return self._predict_whole(data, grid, probabilities, scratch)
+        labels = grid.empty()
+        if self.mode == "orthoplane":
+            for slices, rows, mean in self._orthoplane(data, grid, scratch):
+                rows = slice(None) if grid.resampled else rows
+                labels[slices, rows] = grid.classes(grid.resample(mean), are_logits=False)
+                del mean
+        else:
+            for part in self.window.parts(data, grid.resampled, grid.bytes_per_voxel):
+                rows = slice(None) if grid.resampled else part.rows
+                labels[part.slices, rows] = grid.classes(grid.resample(part.logits), are_logits=True)
+                del part  # the next slab needs its memory
+        return Prediction(grid.restore(labels))
+
+    def predict_logits(self, data: Tensor) -> Tensor:
+        """Logits (heads, z, y, x) float16, on the CPU, of preprocessed (channels, z, y, x), slice by slice.
+
+        The same as nnU-Net's ``predict_logits_from_preprocessed_data``, and as large.
+        """
+        logits = torch.empty((self.window.heads, *data.shape[1:]), dtype=torch.half)
+        for part in self.window.parts(data):
+            logits[:, part.slices, part.rows] = part.logits.cpu()
+        return logits
+
+    def grid(self, data: Tensor, properties: dict[str, Any]) -> Grid:
+        """The way from preprocessed data back to the image."""
+        nnunet = self.nnunet
+        shape = tuple(data.shape[1:])
+        return Grid(nnunet.plans_manager, nnunet.configuration_manager, nnunet.label_manager, shape, properties)
+
+    def _predict_whole(self, data: Tensor, grid: Grid, probabilities: bool, scratch: Path | None) -> Prediction:
+        are_logits = self.mode == "stack"
+        if are_logits:
+            values = self.predict_logits(data)
+        else:
+            values = torch.empty((self.window.heads, *data.shape[1:]))
+            for slices, rows, mean in self._orthoplane(data, grid, scratch):
+                values[:, slices, rows] = mean
+        values = grid.resample(values)
+        if not probabilities:
+            return Prediction(grid.restore(grid.classes(values, are_logits)))
+        if are_logits:
+            values = self._probabilities(values)
+        labels = grid.restore(grid.classes(values, are_logits=False))
+        return Prediction(labels, grid.restore_probabilities(values))
+
+    def _orthoplane(self, data: Tensor, grid: Grid, scratch: Path | None) -> Iterator[tuple[slice, slice, Tensor]]:
+        return orthoplane.mean_probabilities(
+            self.window,
+            data,
+            self._probabilities,
+            scratch,
+            whole_slices=grid.resampled,
+            bytes_per_voxel=grid.bytes_per_voxel,
+        )
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return self.nnunet.label_manager.apply_inference_nonlin(logits)
+
+    def _model(self, fold: int) -> Callable[[Tensor], Tensor]:
+        """A function that predicts tiles with the weights of one fold, mirrored if asked for."""
+        nnunet = self.nnunet
+
+        def predict(tiles: Tensor) -> Tensor:
+            if self._loaded != fold:
+                weights = nnunet.list_of_parameters[fold]
+                if isinstance(nnunet.network, OptimizedModule):
+                    nnunet.network._orig_mod.load_state_dict(weights)
+                elif len(nnunet.list_of_parameters) > 1:
+                    nnunet.network.load_state_dict(weights, assign=True)  # nothing is copied
+                else:
+                    nnunet.network.load_state_dict(weights)
+                keep_kernels(nnunet.network)
+                self._loaded = fold
+            with torch.autocast("cuda", enabled=nnunet.device.type == "cuda"):
+                return nnunet._internal_maybe_mirror_and_predict(tiles)
+
+        return predict
+
+
+@torch.no_grad()
+def keep_kernels(network: nn.Module) -> None:
+    """Standardise the kernels of RETINA's CNN once, not at every call: the weights no longer change."""
+    for module in network.modules():
+        if isinstance(module, StdConv2d):
+            vars(module)["forward"] = partial(module._conv_forward, weight=module.kernel(), bias=None)

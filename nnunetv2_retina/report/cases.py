@@ -1,0 +1,237 @@
+"""Cases of a model's report: which predictions there are, their scores, the worst and the best, and a picture of each.
+
+Without folders of predictions and ground truths, those of nnU-Net's own validation are taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_retina.display.sheets import FALSE_NEGATIVE, FALSE_POSITIVE, NANOMETRES, PIXELS, OverlayRow, compare
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.evaluation.evaluate import score_case
+from nnunetv2_retina.evaluation.pairs import Labels, Pair, choose_reader, list_labels, pair_files, read_pair
+from nnunetv2_retina.evaluation.rule import Rule
+from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
+
+VALIDATION = "validation"
+MOST_SHOWN = 3
+"""Worst cases in a report; and as many of the best."""
+_TRUTHS = "gt_segmentations"
+
+
+@dataclass(frozen=True)
+class CaseSet:
+    """What is scored and shown."""
+
+    pairs: tuple[Pair, ...]
+    source: str
+    """Where the predictions come from, in a sentence."""
+    images: Path | None
+    """Folder with the images; None: there is none."""
+    notes: tuple[str, ...] = ()
+    """What to know about it, in sentences."""
+
+
+def given_cases(predictions: Path, labels: Path, images: Path | None, ending: str) -> CaseSet:
+    """Cases of the user's folders.
+
+    Raises:
+        RetinaError: for a folder that is missing or holds none, or ground truths without a prediction.
+    """
+    pairs, extra = pair_files(predictions, labels, ending)
+    notes = (f"Without a ground truth, not scored: {shorten(extra)}.",) if extra else ()
+    return CaseSet(tuple(pairs), f"Predictions of {predictions}, ground truths of {labels}.", images, notes)
+
+
+def validation_cases(
+    folder: Path, folds: Sequence[str], dataset: str, ending: str, images: Path | None = None
+) -> CaseSet:
+    """Cases that nnU-Net predicted at the end of the training, against the ground truths of the preprocessed data set.
+
+    Args:
+        folder: the model folder.
+        folds: of which to take the validation cases.
+        dataset: such as ``Dataset801_CREMI``.
+        ending: of the label files.
+        images: folder with the images; None: ``imagesTr`` of the raw data set.
+
+    Returns:
+        The cases; none, with the reason among the notes, if predictions or ground truths are not there.
+    """
+    images = images or _below("nnUNet_raw", dataset, "imagesTr")
+    truths = _below("nnUNet_preprocessed", dataset, _TRUTHS)
+    predicted = {fold: folder / f"fold_{fold}" / VALIDATION for fold in folds}
+    there = {fold: path for fold, path in predicted.items() if any(path.glob(f"*{ending}"))}
+    if not there:
+        note = "There are no validation predictions (nnU-Net makes them at the end of a training)"
+        return CaseSet((), "", images, (f"{note}. Score others with --predictions and --labels.",))
+    if truths is None:
+        where = os.environ.get("nnUNet_preprocessed", "not set")
+        note = f"The ground truths are not there: no {dataset}/{_TRUTHS} in $nnUNet_preprocessed ({where})"
+        return CaseSet((), "", images, (f"{note}. Set it, or give --predictions and --labels.",))
+    pairs, strangers = _pair(there, truths, ending)
+    notes = [f"Fold {fold} has no validation predictions." for fold in folds if fold not in there]
+    if strangers:
+        notes.append(f"Without a ground truth in {truths}, not scored: {shorten(strangers)}.")
+    if "all" in there:
+        notes.append("Fold all trains on every case: these are scores of training images, not of unseen ones.")
+    source = f"Validation predictions of {'fold' if len(there) == 1 else 'folds'} {', '.join(there)}."
+    return CaseSet(tuple(pairs), source, images, tuple(notes))
+
+
+def score(cases: CaseSet, dataset_json: Mapping[str, Any], distances: bool = True) -> Scores:
+    """Score the pairs as ``evaluation.evaluate`` scores folders.
+
+    Args:
+        cases: at least one.
+        dataset_json: a loaded ``dataset.json``.
+        distances: False: without Mean False Distance and CREMI's scores, which take most of the time.
+
+    Raises:
+        RetinaError: for a file that cannot be used.
+    """
+    rule = Rule.from_dataset_json(dataset_json, distances=distances)
+    reader = choose_reader(dataset_json, cases.pairs[0].truth)
+    scored = []
+    for pair in cases.pairs:
+        prediction, truth = read_pair(pair, reader, rule)
+        scored.append(score_case(pair.name, prediction.array, truth.array, rule, truth.spacing))
+    return combine(scored, rule)
+
+
+def worst_and_best(scores: Scores) -> tuple[list[CaseScores], list[CaseScores]]:
+    """By mean IoU, the worst first and the best first, at most ``MOST_SHOWN`` of each and none twice.
+
+    Cases whose mean IoU is undefined are in neither.
+    """
+    ranked = sorted((case for case in scores.cases if case.mean["iou"] == case.mean["iou"]), key=_iou)
+    number = min(MOST_SHOWN, (len(ranked) + 1) // 2)
+    worst = ranked[:number]
+    return worst, ranked[len(worst) :][::-1][:number]
+
+
+def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most: str) -> OverlayRow:
+    """The picture of a case; of a volume the slice along z with most of something.
+
+    Args:
+        pair: its label files.
+        images: folder with its image, named CASE_0000 and so on; the first channel is shown.
+        dataset_json: a loaded ``dataset.json``.
+        most: ``disagreement`` or ``foreground``.
+
+    Raises:
+        RetinaError: for an image that is missing, cannot be read or is of another shape.
+    """
+    rule = Rule.from_dataset_json(dataset_json, distances=False)
+    prediction, truth = read_pair(pair, choose_reader(dataset_json, pair.truth), rule)
+    image = _read_image(_image_file(pair, images, str(dataset_json["file_ending"])), dataset_json)
+    if image.shape != truth.array.shape:
+        raise RetinaError(
+            f"case {pair.name}: the image in {images} has shape {image.shape}, the ground truth {truth.array.shape} "
+            "(z, y, x); expected the same. Give the images that were predicted with --images"
+        )
+    z = choose_slice(prediction.array, truth.array, rule.ignore, most)
+    name = f"{pair.name}, z = {z}" if len(image) > 1 else pair.name
+    return OverlayRow(name, image[z], truth.array[z], prediction.array[z], *pixel_size(truth, dataset_json))
+
+
+def pixel_size(labels: Labels, dataset_json: Mapping[str, Any]) -> tuple[tuple[float, float], str]:
+    """Size of a pixel along y and x, and its unit, as ``OverlayRow`` takes them.
+
+    In nm in data sets that ``retina_convert`` wrote, unless it is 1 x 1, which stands for unknown there and in nnU-Net;
+    other data sets do not tell their unit.
+    """
+    spacing = (labels.spacing[1], labels.spacing[2])
+    return spacing, NANOMETRES if "converted_by" in dataset_json and spacing != (1, 1) else PIXELS
+
+
+def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | None, most: str) -> int:
+    """The slice along z with most disagreeing pixels, or most foreground in the ground truth; the first of equals.
+
+    Args:
+        prediction: label values, (Z, Y, X).
+        truth: label values of the same shape.
+        ignore: value of the ground truth that is not evaluated.
+        most: ``disagreement`` or ``foreground``.
+    """
+    if most == "disagreement":
+        outcomes = (compare(found, actual, ignore) for found, actual in zip(prediction, truth, strict=True))
+        wrong = (np.isin(outcome, (FALSE_POSITIVE, FALSE_NEGATIVE)) for outcome in outcomes)
+        return int(np.argmax([np.count_nonzero(plane) for plane in wrong]))
+    return int(np.argmax([np.count_nonzero((plane != 0) & (plane != ignore)) for plane in truth]))
+
+
+def has_image(pair: Pair, images: Path, ending: str) -> bool:
+    """Whether the folder holds the first channel of a case."""
+    return (images / _image_name(pair, ending)).is_file()
+
+
+def value_names(rule: Rule) -> dict[int, str]:
+    """Foreground label value -> name; of the regions that hold a value, the smallest names it."""
+    names: dict[int, str] = {}
+    for entry in sorted(rule.classes, key=lambda entry: -len(entry.values)):
+        names |= {value: entry.name for value in entry.values if value != 0}
+    return dict(sorted(names.items()))
+
+
+def _iou(case: CaseScores) -> tuple[float, str]:
+    return case.mean["iou"], case.name
+
+
+def _below(variable: str, dataset: str, folder: str) -> Path | None:
+    """A folder of a data set in one of nnU-Net's three folders; None if it is not there."""
+    root = os.environ.get(variable)
+    path = Path(root) / dataset / folder if root else None
+    return path if path is not None and path.is_dir() else None
+
+
+def _pair(predicted: Mapping[str, Path], truths: Path, ending: str) -> tuple[list[Pair], list[str]]:
+    """Pairs of every fold, and the predictions without a ground truth. A case of several folds has the fold's name."""
+    actual = list_labels(truths, ending, "ground truth")
+    of_fold = {fold: list_labels(path, ending, "prediction") for fold, path in predicted.items()}
+    often = Counter(name for files in of_fold.values() for name in files)
+    pairs, strangers = [], []
+    for fold, files in of_fold.items():
+        for name, path in files.items():
+            if name in actual:
+                pairs.append(Pair(name if often[name] == 1 else f"{name} (fold {fold})", path, actual[name]))
+            else:
+                strangers.append(name)
+    if not pairs:
+        raise RetinaError(
+            f"no prediction of {shorten(predicted.values())} has a ground truth in {truths}; expected the same names. "
+            "Is $nnUNet_preprocessed the one of this training? Otherwise give --predictions and --labels"
+        )
+    return sorted(pairs, key=lambda pair: pair.name), strangers
+
+
+def _image_name(pair: Pair, ending: str) -> str:
+    return f"{pair.truth.name.removesuffix(ending)}_0000{ending}"
+
+
+def _image_file(pair: Pair, images: Path, ending: str) -> Path:
+    path = images / _image_name(pair, ending)
+    if not path.is_file():
+        raise RetinaError(f"no image {path} for case {pair.name}. Give the folder of the images with --images")
+    return path
+
+
+def _read_image(path: Path, dataset_json: Mapping[str, Any]) -> NDArray[Any]:
+    """The first channel, (Z, Y, X)."""
+    try:
+        images, _ = choose_reader(dataset_json, path)().read_images([str(path)])
+    except RetinaError:
+        raise
+    except Exception as error:  # the decoders raise whatever their C libraries and parsers do
+        raise RetinaError(f"{path}: cannot be read ({error}). Is the file complete?") from error
+    array: NDArray[Any] = images[0]
+    return array

@@ -1,0 +1,244 @@
+"""One page about a trained model: what was trained and on what, what was transferred, curves, scores, pictures.
+
+    write_model_report("nnUNet_results/Dataset801_CREMI/nnUNetTrainerRETINA__nnUNetPlans__2d")
+
+Works for the models of every nnU-Net trainer, finished or not.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_retina.display.pages import (
+    contents,
+    heading,
+    html_page,
+    notice,
+    paragraph,
+    picture,
+    preformatted,
+    subheading,
+)
+from nnunetv2_retina.display.plots import Bar, class_bars
+from nnunetv2_retina.display.sheets import overlay_sheet
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.output import versions
+from nnunetv2_retina.evaluation.pairs import read_dataset_json
+from nnunetv2_retina.evaluation.scores import CaseScores, Scores
+from nnunetv2_retina.files import write_text
+from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, read_json, read_record
+from nnunetv2_retina.report import cases as report_cases
+from nnunetv2_retina.report.cases import CaseSet
+from nnunetv2_retina.report.scores import score_tables
+from nnunetv2_retina.report.training import curve_blocks, reproduce, training_blocks, transfer_blocks, unfinished
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What to report on.
+
+    Raises:
+        RetinaError: for predictions without ground truths, or the other way round.
+    """
+
+    folds: Sequence[str] | None = None
+    """None: every numbered fold with a checkpoint, else fold_all."""
+    predictions: Path | None = None
+    """Folder of label files to score; None: nnU-Net's validation predictions."""
+    labels: Path | None = None
+    """Folder of their ground truths."""
+    images: Path | None = None
+    """Folder of the images to show; None: ``imagesTr`` of the raw data set, for validation predictions."""
+    distances: bool = True
+    """False: without Mean False Distance and CREMI's scores, which take most of the time."""
+
+    def __post_init__(self) -> None:
+        if (self.predictions is None) != (self.labels is None):
+            got, lacks = ("--predictions", "--labels") if self.labels is None else ("--labels", "--predictions")
+            raise RetinaError(
+                f"{got} was given without {lacks}; expected both, a folder of predictions and one of their ground "
+                "truths. Leave both out to report on nnU-Net's validation predictions"
+            )
+        if self.images is not None and not self.images.is_dir():
+            raise RetinaError(f"--images {self.images} is not a folder; expected one with CASE_0000 and so on")
+
+
+def write_model_report(
+    folder: str | Path, output: str | Path | None = None, settings: ReportSettings | None = None
+) -> Path:
+    """Write the report of a model: one HTML file that needs no other and fetches nothing.
+
+    Args:
+        folder: model folder, with plans.json, dataset.json and fold_0 and so on.
+        output: the file; None: ``report.html`` in the model folder. It appears whole or not at all.
+        settings: what to report on.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RetinaError: for a model, a file or an output that cannot be used.
+    """
+    folder, settings = Path(folder), settings or ReportSettings()
+    folds = find_folds(folder, settings.folds)
+    path = _check_output(Path(output) if output is not None else folder / REPORT)
+    dataset_json = read_dataset_json(folder / "dataset.json")
+    plans = read_json(folder / "plans.json") or {}
+    records = [read_record(folder, fold) for fold in folds]
+    cases = _find_cases(folder, folds, dataset_json, plans, settings)
+    with tempfile.TemporaryDirectory() as pictures:
+        page = _page(folder, records, dataset_json, plans, cases, settings, Path(pictures))
+    return write_text(path, page, "Give another file with -o")
+
+
+def _page(
+    folder: Path,
+    records: Sequence[TrainingRecord],
+    dataset_json: dict[str, Any],
+    plans: dict[str, Any],
+    cases: CaseSet,
+    settings: ReportSettings,
+    pictures: Path,
+) -> str:
+    configuration = folder.name.split("__")[-1]
+    scores = report_cases.score(cases, dataset_json, settings.distances) if cases.pairs else None
+    now = datetime.now(timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    lead = f"{configuration}, {_folds(records)}. {_headline(scores)} Written {now}."
+    sections: dict[str, list[str]] = {
+        "What was trained": training_blocks(folder, records, dataset_json, plans),
+        "What was transferred": transfer_blocks(records),
+        "Training": curve_blocks(records, pictures),
+        "Scores": _score_blocks(scores, cases, pictures),
+        "Worst and best cases": _case_blocks(scores, cases, dataset_json, settings, pictures),
+        "How to reproduce": [
+            preformatted("\n".join(reproduce(folder, records, plans))),
+            paragraph("Made with " + ", ".join(f"{name} {number}" for name, number in versions().items()) + "."),
+        ],
+    }
+    sections = {name: blocks for name, blocks in sections.items() if blocks}
+    waiting = [] if settings.folds else folds_without_checkpoint(folder)
+    notes = unfinished(records) + [f"Fold {fold} was begun and has no checkpoint yet." for fold in waiting]
+    blocks = [paragraph(lead), *(notice(sentence) for sentence in notes), contents(list(sections))]
+    for name, section in sections.items():
+        blocks += [heading(name), *section]
+    return html_page(f"{records[0].trainer} on {plans.get('dataset_name', folder.parent.name)}", blocks)
+
+
+def _find_cases(
+    folder: Path, folds: Sequence[str], dataset_json: dict[str, Any], plans: dict[str, Any], settings: ReportSettings
+) -> CaseSet:
+    ending = str(dataset_json["file_ending"])
+    if settings.predictions is not None and settings.labels is not None:
+        return report_cases.given_cases(settings.predictions, settings.labels, settings.images, ending)
+    dataset = str(plans.get("dataset_name", folder.resolve().parent.name))
+    return report_cases.validation_cases(folder, folds, dataset, ending, settings.images)
+
+
+def _score_blocks(scores: Scores | None, cases: CaseSet, pictures: Path) -> list[str]:
+    notes = [notice(note) for note in cases.notes]
+    if scores is None:
+        return notes
+    plot = pictures / "classes.png"
+    evaluated = [entry.name for entry in scores.rule.classes if entry.evaluated]
+    names = evaluated + [entry.name for entry in scores.rule.classes if not entry.evaluated]
+    shown = {name: name if name in evaluated else f"({name})" for name in names}
+    groups = {
+        title: [
+            Bar(
+                shown[name],
+                [case.classes[name].values[metric] for case in scores.cases],
+                scores.classes[name][metric],
+            )
+            for name in names
+        ]
+        for metric, title in (("iou", "IoU (intersection over union)"), ("f", "F (Dice)"))
+    }
+    class_bars(plot, groups)
+    return [
+        paragraph(cases.source),
+        *notes,
+        picture(plot, "Mean IoU and F of every class as a bar, every case as a point"),
+        paragraph(
+            "Bars: means of the classes. Points: cases. Beside them: the mean, and how many have a value if not all."
+        ),
+        *score_tables(scores),
+    ]
+
+
+def _case_blocks(
+    scores: Scores | None, cases: CaseSet, dataset_json: dict[str, Any], settings: ReportSettings, pictures: Path
+) -> list[str]:
+    if scores is None:
+        return []
+    worst, best = report_cases.worst_and_best(scores)
+    if not worst:
+        return [paragraph("No case has a defined IoU, so none is the worst or the best.")]
+    of_name = {pair.name: pair for pair in cases.pairs}
+    ending = str(dataset_json["file_ending"])
+    shown = [of_name[case.name] for case in (*worst, *best)]
+    lacking = [pair.name for pair in shown if cases.images and not report_cases.has_image(pair, cases.images, ending)]
+    if cases.images is None or (lacking and settings.images is None):
+        names = "; ".join(f"{word}: {_listed(found)}" for word, found in (("worst", worst), ("best", best)) if found)
+        return [
+            paragraph(f"By mean IoU, {names}."),
+            notice("No pictures: the images are not there. Give their folder with --images."),
+        ]
+    blocks = [paragraph(_explain(scores))]
+    for word, found, most in (("Worst", worst, "disagreement"), ("Best", best, "foreground")):
+        if found:
+            rows = [report_cases.overlay_row(of_name[case.name], cases.images, dataset_json, most) for case in found]
+            sheet = pictures / f"{word}.png"
+            overlay_sheet(sheet, rows, report_cases.value_names(scores.rule), scores.rule.ignore)
+            blocks += [
+                subheading(word if best else "The only case with a defined IoU"),
+                paragraph(_listed(found) + "."),
+                picture(sheet, f"{word} cases: image, ground truth, prediction and where the two differ"),
+            ]
+    return blocks
+
+
+def _explain(scores: Scores) -> str:
+    said = "By mean IoU over the classes. "
+    if any(case.shape[0] > 1 for case in scores.cases):
+        said += "Of volumes, the slice along z with most disagreement (worst) or most foreground (best). "
+    if scores.rule.mask_rule != "none" or not all(entry.evaluated for entry in scores.rule.classes):
+        said += "The comparison shows every pixel, also those that the rule of the scores leaves out."
+    return said.strip()
+
+
+def _listed(cases: Sequence[CaseScores]) -> str:
+    return ", ".join(f"{case.name} ({case.mean['iou']:.3f})" for case in cases)
+
+
+def _headline(scores: Scores | None) -> str:
+    if scores is None:
+        return "Not scored."
+    cases = f"{len(scores.cases)} {'case' if len(scores.cases) == 1 else 'cases'}"
+    value = scores.mean["iou"]
+    return f"Mean IoU {value:.3f} over {cases}." if value == value else f"Mean IoU undefined over {cases}."
+
+
+def _folds(records: Sequence[TrainingRecord]) -> str:
+    return f"{'fold' if len(records) == 1 else 'folds'} {', '.join(record.fold for record in records)}"
+
+
+def _check_output(path: Path) -> Path:
+    """Refuse before the work what cannot be written after it."""
+    if path.is_dir():
+        raise RetinaError(f"{path} is a folder; expected the file to write. Give -o {path / REPORT}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise RetinaError(f"{path} cannot be written ({error.strerror}). Give another file with -o") from error
+    return path

@@ -1,0 +1,249 @@
+"""Scores of a study by data set and system, over its seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
+from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED
+from nnunetv2_retina.study.findings.results import Result, StudyOutline, Values
+
+_LABELS = {
+    "iou": "IoU",
+    "f": "F-score",
+    "precision": "precision",
+    "recall": "recall",
+    "mfd_hausdorff": "Mean False Distance (Hausdorff), voxels",
+    "mfd_mean": "Mean False Distance (mean), voxels",
+    "cremi_fp": "CREMI false positives, voxels",
+    "cremi_fn": "CREMI false negatives, voxels",
+    "cremi_adgt": "CREMI ADGT, nm",
+    "cremi_adf": "CREMI ADF, nm",
+    "cremi_score": "CREMI score, nm",
+    "cremi_f": "F-score within the tolerance",
+}
+_COUNTS = frozenset({"cremi_fp", "cremi_fn"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The scores of a system on a data set (or group of them), one a seed."""
+
+    values: tuple[float, ...] = ()
+    """Those that are defined, in the order of the seeds."""
+    undefined: int = 0
+    """Runs whose score is undefined; they are in no mean."""
+    missing: tuple[int, ...] = ()
+    """Seeds without a run, or without a score at the iterations asked for."""
+    iterations: tuple[int, ...] = ()
+    """After which the scores were taken, ascending: one number, if all runs are alike."""
+
+    @property
+    def n(self) -> int:
+        """Number of defined scores."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """NaN without a score."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the sample (n - 1); NaN for fewer than two scores."""
+        return statistics.stdev(self.values) if self.n > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Row:
+    """A data set, or the mean of a group of data sets."""
+
+    name: str
+    title: str
+    datasets: tuple[str, ...]
+    paper: str | None = None
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a mean over data sets."""
+        return self.datasets != (self.name,)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One metric: data sets x systems."""
+
+    metric: str
+    rows: tuple[Row, ...]
+    systems: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Cell]
+    """(Name of the row, system) -> scores; every combination."""
+
+    def ranking(self, row: Row) -> list[str]:
+        """The systems that have a score of a row, best mean first."""
+        means = {system: self.cells[row.name, system].mean for system in self.systems}
+        sign = 1 if self.metric in LOWER_IS_BETTER else -1
+        found = [system for system, mean in means.items() if not math.isnan(mean)]
+        return sorted(found, key=lambda system: sign * means[system])
+
+    def is_best(self, row: Row, system: str) -> bool:
+        """Whether no system has a better mean, where there are at least two different ones to choose from."""
+        means = [self.cells[row.name, name].mean for name in self.ranking(row)]
+        return bool(means) and means[-1] != means[0] == self.cells[row.name, system].mean
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell has a score."""
+        return not any(cell.n for cell in self.cells.values())
+
+
+def study_rows(outline: StudyOutline) -> tuple[Row, ...]:
+    """A row per data set, and after the last of each group the group's; the paper's key of a group is its name."""
+    rows = []
+    for dataset in outline.datasets:
+        rows.append(Row(dataset.name, dataset.title, (dataset.name,), dataset.paper))
+        members = outline.groups.get(dataset.group or "", ())
+        if dataset.group is not None and members[-1] is dataset:
+            paper = dataset.group if dataset.group in PUBLISHED and all(m.paper for m in members) else None
+            title = f"{dataset.group} (mean of {len(members)})"
+            rows.append(Row(dataset.group, title, tuple(member.name for member in members), paper))
+    return tuple(rows)
+
+
+def build_table(
+    outline: StudyOutline, results: Sequence[Result], metric: str | None = None, iteration: int | None = None
+) -> Table:
+    """The table of one metric.
+
+    Args:
+        outline: the study.
+        results: of its runs; those of other data sets, systems and seeds are left out.
+        metric: None: the study's.
+        iteration: take the scores after this many iterations; None: each run's last.
+    """
+    metric = outline.metric if metric is None else metric
+    runs = {result.key: result for result in results}
+    rows, systems = study_rows(outline), tuple(system.name for system in outline.systems)
+    cells = {
+        (row.name, system): _cell(
+            [_of_seed(runs, row, system, seed, metric, iteration) for seed in outline.seeds], outline
+        )
+        for row in rows
+        for system in systems
+    }
+    return Table(metric, rows, systems, cells)
+
+
+def class_tables(outline: StudyOutline, results: Sequence[Result], metric: str | None = None) -> dict[str, Table]:
+    """Data set -> its table of classes (rows) x systems; data sets of fewer than two classes are left out."""
+    metric = outline.metric if metric is None else metric
+    systems = tuple(system.name for system in outline.systems)
+    tables = {}
+    for dataset in outline.datasets:
+        runs = {result.key: result for result in results if result.dataset == dataset.name}
+        names = dict.fromkeys(name for run in runs.values() for name in run.scores[run.last].classes)
+        if len(names) < 2:
+            continue
+        cells = {}
+        for name in names:
+            for system in systems:
+                found = [runs.get((dataset.name, system, seed)) for seed in outline.seeds]
+                entries = [
+                    None if run is None else _entry(run.scores[run.last].classes, name, metric, run) for run in found
+                ]
+                cells[name, system] = _cell(entries, outline)
+        tables[dataset.name] = Table(metric, tuple(Row(name, name, (name,)) for name in names), systems, cells)
+    return tables
+
+
+def seed_values(
+    outline: StudyOutline, results: Sequence[Result], row: Row, system: str, iteration: int, metric: str | None = None
+) -> list[float]:
+    """The scores of a system on a row after a number of iterations, one a seed; NaN where there is none."""
+    runs = {result.key: result for result in results}
+    metric = outline.metric if metric is None else metric
+    entries = [_of_seed(runs, row, system, seed, metric, iteration) for seed in outline.seeds]
+    return [math.nan if entry is None else entry[0] for entry in entries]
+
+
+def evaluated_iterations(results: Sequence[Result], row: Row) -> list[int]:
+    """Every number of iterations at which a run of the row's data sets was scored, ascending."""
+    return sorted({number for result in results if result.dataset in row.datasets for number in result.scores})
+
+
+def metric_label(metric: str) -> str:
+    """Short name and unit of a metric."""
+    return _LABELS.get(metric, metric)
+
+
+def shown(metric: str, value: float) -> str:
+    """A score for the eye: three decimals, two for distances, none for counts; a dash where undefined."""
+    if math.isnan(value):
+        return "-"
+    if metric in _COUNTS:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if metric in LOWER_IS_BETTER else f"{value:.3f}"
+
+
+def shown_cell(table: Table, row: Row, system: str) -> str:
+    """``0.610 ± 0.012 (3)``: mean, standard deviation and number of runs; and how many are undefined."""
+    cell = table.cells[row.name, system]
+    told = f"{cell.n}; {cell.undefined} undefined" if cell.undefined else f"{cell.n}"
+    if not cell.n:
+        return f"undefined ({cell.undefined})" if cell.undefined else "-"
+    spread = "" if math.isnan(cell.deviation) else f" ± {shown(table.metric, cell.deviation)}"
+    return f"{shown(table.metric, cell.mean)}{spread} ({told})"
+
+
+def shown_iterations(table: Table, row: Row) -> str:
+    """``200``; where systems differ, the commonest number, then the others with their systems."""
+    numbers = {system: _joined(table.cells[row.name, system].iterations) for system in table.systems}
+    numbers = {system: text for system, text in numbers.items() if text}
+    if not numbers:
+        return "-"
+    common = max(dict.fromkeys(numbers.values()), key=list(numbers.values()).count)
+    others = [f"{system}: {text}" for system, text in numbers.items() if text != common]
+    return "; ".join([common, *others])
+
+
+_Entry = tuple[float, tuple[int, ...]]
+"""A score, and after how many iterations it was taken."""
+
+
+def _of_seed(
+    runs: Mapping[tuple[str, str, int], Result], row: Row, system: str, seed: int, metric: str, iteration: int | None
+) -> _Entry | None:
+    """The score of a seed: of a group, the mean over its data sets, undefined if one is; None unless all are there."""
+    entries = []
+    for dataset in row.datasets:
+        run = runs.get((dataset, system, seed))
+        if run is None:
+            return None
+        number = run.last if iteration is None else iteration
+        if number not in run.scores:
+            return None
+        entries.append((run.scores[number].mean.get(metric, math.nan), number))
+    return statistics.fmean(value for value, _ in entries), tuple(number for _, number in entries)
+
+
+def _entry(classes: Mapping[str, Values], name: str, metric: str, run: Result) -> _Entry:
+    return classes.get(name, {}).get(metric, math.nan), (run.last,)
+
+
+def _cell(entries: Sequence[_Entry | None], outline: StudyOutline) -> Cell:
+    found = [entry for entry in entries if entry is not None]
+    defined = tuple(value for value, _ in found if not math.isnan(value))
+    missing = tuple(seed for seed, entry in zip(outline.seeds, entries, strict=True) if entry is None)
+    return Cell(defined, len(found) - len(defined), missing, tuple(sorted(set(_all_iterations(found)))))
+
+
+def _all_iterations(entries: Sequence[_Entry]) -> Iterator[int]:
+    for _, numbers in entries:
+        yield from numbers
+
+
+def _joined(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))

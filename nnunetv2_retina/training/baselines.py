@@ -1,0 +1,183 @@
+"""The systems that RETINA is compared with, as nnU-Net trainers under the same protocol (Xing et al. 2025, Table 1).
+
+Same data, folds, seeds, iterations and checkpoints; the U-Nets and TransUNets also have RETINA's loss, optimiser and
+learning rate, ``nnUNetTrainerProtocol`` has nnU-Net's. nnU-Net at its own length is ``nnUNetTrainer`` itself; the 2D
+TransUNet from random initialisation is ``nnUNetTrainerTransUNet``, in ``trainers``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network.transunet3d import TRANSFORMERS, total_strides
+from nnunetv2_retina.network.unet_resnet50 import UNetConfig, UNetResNet50
+from nnunetv2_retina.training import preflight
+from nnunetv2_retina.training.protocol_trainer import FineTuningTrainer, ProtocolTrainer
+from nnunetv2_retina.training.weights_request import WeightsRequest
+from nnunetv2_retina.weights import transfer
+from nnunetv2_retina.weights.checkpoint import Checkpoint
+
+__all__ = [
+    "nnUNetTrainerProtocol",
+    "nnUNetTrainerTransUNet3D",
+    "nnUNetTrainerTransUNet3D_tiny",
+    "nnUNetTrainerUNetResNet50",
+    "nnUNetTrainerUNetResNet50_frozen",
+]
+
+PLAIN_UNET = "PlainConvUNet"
+"""nnU-Net's default network, whose plans are planned again or extended here."""
+
+
+class nnUNetTrainerUNetResNet50(FineTuningTrainer):
+    """2D U-Net with a ResNet-50 encoder from random initialisation; ``$RETINA_WEIGHTS`` is not read."""
+
+    system = network_name = "the UNet-ResNet50"
+    scopes = transfer.UNET_SCOPES
+    trainer_with_weights = "nnUNetTrainerUNetResNet50_frozen"
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = False,
+    ) -> nn.Module:
+        """The U-Net. nnU-Net calls this at training and prediction.
+
+        Raises:
+            RetinaError: if segmentation-models-pytorch is not installed.
+        """
+        return UNetResNet50(num_input_channels, num_output_channels)
+
+    def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
+        with torch.device("meta"):
+            UNetResNet50(1, 1)  # says that its library is missing before nnU-Net makes a folder
+        return {
+            "architecture": {
+                "network_class_name": "nnunetv2_retina.network.unet_resnet50.UNetResNet50",
+                "arch_kwargs": {},
+                "_kw_requires_import": [],
+            }
+        }
+
+    def _describe_network(self) -> dict[str, Any]:
+        return UNetConfig().to_dict()
+
+    def _check_weights(self, request: WeightsRequest) -> Checkpoint:
+        with torch.device("meta"):
+            reference = UNetResNet50(1, 1)
+        scope = self.scopes[str(self.transfer_scope)]
+        return preflight.check_weights(request, reference, scope, "nnUNetTrainerUNetResNet50")
+
+    def _check_channels(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        preflight.check_channels(plans, configuration, dataset_json, (1,), "nnUNetTrainerUNetResNet50")
+
+
+class nnUNetTrainerUNetResNet50_frozen(nnUNetTrainerUNetResNet50):
+    """The encoder comes from pre-training (CEM500K's MoCo v2) and stays frozen; the decoder trains.
+
+    As in volume-em/cem-dataset (evaluation/finetune.py, ``finetune_layer: none``), where no parameter of the encoder is
+    trained, but its batch norms normalise by the batch and go on adapting their running statistics.
+    """
+
+    system = "the frozen UNet-ResNet50"
+    transfer_scope = "encoder"
+
+    def _set_train_mode(self) -> None:
+        self.network.train()
+
+
+class nnUNetTrainerTransUNet3D(FineTuningTrainer):
+    """3D TransUNet from random initialisation, in the patch and batch size that nnU-Net planned.
+
+    Raises:
+        RetinaError: also for plans of another network than nnU-Net's ``PlainConvUNet``.
+    """
+
+    system = network_name = "the 3D TransUNet"
+    dimensions = (3,)
+    network_size = "base"
+
+    def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
+        planned = plain_unet(configuration, type(self).__name__)
+        strides = total_strides(planned["arch_kwargs"]["strides"])
+        grid = [-(-side // stride) for side, stride in zip(configuration.patch_size, strides, strict=True)]
+        more = {"transformer": dict(TRANSFORMERS[self.network_size]), "grid": grid}
+        network = "nnunetv2_retina.network.transunet3d.TransUNet3D"
+        return {"architecture": planned | {"network_class_name": network, "arch_kwargs": planned["arch_kwargs"] | more}}
+
+
+class nnUNetTrainerTransUNet3D_tiny(nnUNetTrainerTransUNet3D):
+    """With a tiny transformer: for tests."""
+
+    network_size = "tiny"
+
+
+class nnUNetTrainerProtocol(ProtocolTrainer):
+    """nnU-Net itself under the protocol: its network, loss, deep supervision, optimiser and learning rate.
+
+    In 2D it has the protocol's patch and batch size, and the U-Net is planned again for that patch, by nnU-Net's rules.
+    Class weights and learning rate of the protocol belong to RETINA's fine-tuning and are not used.
+
+    Raises:
+        RetinaError: also in 2D, for plans of another network than nnU-Net's ``PlainConvUNet``.
+    """
+
+    def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
+        if len(configuration.patch_size) == 3:
+            return {}
+        return plan_unet_2d(configuration, plain_unet(configuration, type(self).__name__))
+
+
+def plain_unet(configuration: ConfigurationManager, trainer: str) -> dict[str, Any]:
+    """The plans' architecture.
+
+    Raises:
+        RetinaError: if it is no ``PlainConvUNet``.
+    """
+    name = configuration.network_arch_class_name
+    if name.rsplit(".", 1)[-1] != PLAIN_UNET:
+        raise RetinaError(
+            f"the plans are of a {name.rsplit('.', 1)[-1]}, but {trainer} builds on a {PLAIN_UNET}. Give nnU-Net's "
+            "default plans: -p nnUNetPlans"
+        )
+    return dict(configuration.configuration["architecture"])
+
+
+def plan_unet_2d(configuration: ConfigurationManager, architecture: dict[str, Any]) -> dict[str, Any]:
+    """nnU-Net's U-Net for the configuration's patch size, as its ``ExperimentPlanner`` chooses it.
+
+    Source: nnunetv2/experiment_planning/experiment_planners/default_experiment_planner.py, nnunetv2 2.8.1: feature maps
+    of at least 4 x 4, 32 features doubled at each stage up to 512, two convolutions a stage.
+
+    Args:
+        configuration: of 2D patches.
+        architecture: what the plans have, of which kernel types, norms and the like are kept.
+
+    Returns:
+        ``patch_size``, enlarged to a multiple of the network's stride where it is none, and ``architecture``.
+    """
+    patch = list(configuration.patch_size)
+    _, strides, kernels, patch_size, _ = get_pool_and_conv_props(configuration.spacing, patch, 4, 999999)
+    stages = len(strides)
+    topology = {
+        "n_stages": stages,
+        "features_per_stage": [min(512, 32 * 2**stage) for stage in range(stages)],
+        "kernel_sizes": [list(kernel) for kernel in kernels],
+        "strides": [list(stride) for stride in strides],
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+    }
+    return {
+        "patch_size": [int(side) for side in patch_size],
+        "architecture": architecture | {"arch_kwargs": architecture["arch_kwargs"] | topology},
+    }

@@ -1,0 +1,155 @@
+"""nnU-Net trainers of the 2D TransUNet with transferred, frozen transformer blocks (Xing et al. 2025, Fine-tuning).
+
+Variants are class attributes under names of their own, because nnU-Net's trainers take no further arguments. nnU-Net
+finds the classes through ``nnunetv2_retina.registration``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.training import preflight
+from nnunetv2_retina.training.protocol_trainer import FineTuningTrainer
+from nnunetv2_retina.training.weights_request import WeightsRequest
+from nnunetv2_retina.weights import transfer
+from nnunetv2_retina.weights.checkpoint import Checkpoint
+
+__all__ = [
+    "nnUNetTrainerRETINA",
+    "nnUNetTrainerRETINA_base",
+    "nnUNetTrainerRETINA_encoder",
+    "nnUNetTrainerRETINA_encoder_base",
+    "nnUNetTrainerRETINA_encoder_tiny",
+    "nnUNetTrainerRETINA_full",
+    "nnUNetTrainerRETINA_full_base",
+    "nnUNetTrainerRETINA_full_tiny",
+    "nnUNetTrainerRETINA_tiny",
+    "nnUNetTrainerTransUNet",
+    "nnUNetTrainerTransUNet_base",
+    "nnUNetTrainerTransUNet_tiny",
+]
+
+
+class nnUNetTrainerRETINA(FineTuningTrainer):
+    """2D TransUNet of size ``retina`` whose transformer blocks come from pre-training and stay frozen.
+
+    Iterations, batch and patch size, class weights and learning rate come from ``dataset.json["retina"]``; the rest is
+    RETINA's fine-tuning, see ``FineTuningTrainer``.
+
+    Raises:
+        RetinaError: before any folder is made, for a wrong protocol, weights file, fold, configuration or device.
+    """
+
+    system = "RETINA"
+    network_name = "the TransUNet"
+    network_size = "retina"
+    transfer_scope: ClassVar[str | None] = "transformer"
+    scopes = transfer.SCOPES
+    trainer_with_weights = "nnUNetTrainerRETINA (or its _encoder and _full variants)"
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = False,
+    ) -> nn.Module:
+        """The TransUNet of the sizes that the plans hold. nnU-Net calls this at training and prediction."""
+        config = NetworkConfig.from_dict(configuration_manager.network_arch_init_kwargs["config"])
+        return TransUNet(num_input_channels, num_output_channels, config)
+
+    def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
+        return {
+            "architecture": {
+                "network_class_name": "nnunetv2_retina.network.TransUNet",
+                "arch_kwargs": {"config": NetworkConfig.named(self.network_size).to_dict()},
+                "_kw_requires_import": [],
+            }
+        }
+
+    def _describe_network(self) -> dict[str, Any]:
+        return NetworkConfig.named(self.network_size).to_dict()
+
+    def _check_weights(self, request: WeightsRequest) -> Checkpoint:
+        config = NetworkConfig.named(self.network_size)
+        with torch.device("meta"):
+            reference = TransUNet(1, 1, config)
+        suffix = "" if config.name in (None, "retina") else f"_{config.name}"
+        scope = self.scopes[str(self.transfer_scope)]
+        return preflight.check_weights(request, reference, scope, f"nnUNetTrainerRETINA_full{suffix}")
+
+    def _check_channels(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        preflight.check_channels(plans, configuration, dataset_json, (1, 3), "nnUNetTrainerTransUNet")
+
+
+class nnUNetTrainerRETINA_encoder(nnUNetTrainerRETINA):
+    """Takes the whole encoder and freezes the transformer: what the authors' released code does."""
+
+    transfer_scope = "encoder"
+
+
+class nnUNetTrainerRETINA_full(nnUNetTrainerRETINA):
+    """Takes all but the head and freezes nothing."""
+
+    transfer_scope = "full"
+
+
+class nnUNetTrainerTransUNet(nnUNetTrainerRETINA):
+    """The same network and training from random initialisation; ``$RETINA_WEIGHTS`` is not read."""
+
+    transfer_scope = None
+
+
+class nnUNetTrainerRETINA_base(nnUNetTrainerRETINA):
+    """Size ``base``: the published pre-training script's, and the ImageNet checkpoints'."""
+
+    network_size = "base"
+
+
+class nnUNetTrainerRETINA_encoder_base(nnUNetTrainerRETINA_encoder):
+    """Size ``base``."""
+
+    network_size = "base"
+
+
+class nnUNetTrainerRETINA_full_base(nnUNetTrainerRETINA_full):
+    """Size ``base``."""
+
+    network_size = "base"
+
+
+class nnUNetTrainerTransUNet_base(nnUNetTrainerTransUNet):
+    """Size ``base``."""
+
+    network_size = "base"
+
+
+class nnUNetTrainerRETINA_tiny(nnUNetTrainerRETINA):
+    """Size ``tiny``: for trying things out and for tests."""
+
+    network_size = "tiny"
+
+
+class nnUNetTrainerRETINA_encoder_tiny(nnUNetTrainerRETINA_encoder):
+    """Size ``tiny``."""
+
+    network_size = "tiny"
+
+
+class nnUNetTrainerRETINA_full_tiny(nnUNetTrainerRETINA_full):
+    """Size ``tiny``."""
+
+    network_size = "tiny"
+
+
+class nnUNetTrainerTransUNet_tiny(nnUNetTrainerTransUNet):
+    """Size ``tiny``."""
+
+    network_size = "tiny"

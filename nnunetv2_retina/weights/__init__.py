@@ -1,0 +1,1 @@
+"""Weights files of any origin: read, recognised, translated, compared with a network, transferred into it."""

@@ -1,0 +1,156 @@
+"""The only place that writes and reads checkpoints: whole files under final names, with a description of themselves.
+
+A weights file is ``{"network_weights": {name: tensor}, "retina": {...}}``, with a third entry ``"training"`` while its
+run can be continued: plain tensors and builtins, so it loads with ``weights_only=True``, and nnU-Net's
+``-pretrained_weights`` takes it as it is. Needs torch alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_retina import __version__
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import replacing
+from nnunetv2_retina.network import NetworkConfig
+from nnunetv2_retina.network.unet_resnet50 import UNetConfig
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Contents of a weights file, on the CPU."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    retina: dict[str, Any] = field(default_factory=dict)
+    """What the file says of itself; empty for files of other origin."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What continuing the run needs beyond the weights (optimiser, position, ...); empty in finished files."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names and values of the tensors, in the order of the names: the same for equal weights."""
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            tensor = self.weights[name].detach().contiguous().cpu()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def save(
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    config: NetworkConfig | UNetConfig,
+    training: Mapping[str, Any] | None = None,
+    **description: Any,
+) -> None:
+    """Write a weights file.
+
+    Args:
+        path: its final name; it never holds a half-written file.
+        weights: the network's ``state_dict()``, on any device.
+        config: the network's sizes.
+        training: what continuing the run needs, as tensors and builtins; a third entry of the file, "training".
+        description: what made the weights: plain numbers, texts, lists and dicts (recipe, step, epoch, ...).
+
+    Raises:
+        RetinaError: if it cannot be written; an earlier file of that name is then as it was.
+    """
+    retina = {"format_version": FORMAT_VERSION, "version": __version__, "network": config.to_dict(), **description}
+    plain = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+    content: dict[str, Any] = {"network_weights": plain, "retina": retina}
+    if training is not None:
+        content["training"] = dict(training)
+    try:
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        earlier = "The file of that name is still the earlier one. " if os.path.exists(path) else ""
+        raise RetinaError(
+            f"{path} cannot be written ({_reason(error)}). {earlier}See that the folder exists, is writable and has "
+            f"{sum(value.nbytes for value in plain.values()) * (3 if training else 1) / 2**20:,.0f} MiB free"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0]
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a weights file, or the weights of an nnU-Net checkpoint.
+
+    nnU-Net's own checkpoints hold NumPy scalars and a device, which only the unrestricted loader takes; nnU-Net opens
+    every file it is given that way, so this asks for no more trust than it does.
+
+    Raises:
+        RetinaError: if there is no such file, it cannot be read, or it holds no ``network_weights``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RetinaError(f"no checkpoint at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
+    content = read_file(path)
+    weights = content.get("network_weights") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        names = content if isinstance(content, Mapping) else ()
+        raise RetinaError(f"{path} holds no network_weights ({_what_it_holds(content)}). {advice(names)}")
+    retina = content.get("retina") or content.get("init_args", {}).get("retina") or {}
+    version = retina.get("format_version", FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise RetinaError(
+            f"{path} has format version {version}; this is nnunetv2-retina {__version__}, which reads up to "
+            f"{FORMAT_VERSION}: install a newer one"
+        )
+    return Checkpoint(path, dict(weights), dict(retina), dict(content.get("training") or {}))
+
+
+def read_file(path: Path) -> Any:
+    """What ``torch.load`` makes of a file, on the CPU.
+
+    Raises:
+        RetinaError: if it is truncated, damaged or of another kind.
+    """
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # on bytes that are no checkpoint the unpicklers raise whatever they stumble over
+        raise RetinaError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch checkpoint: it is truncated, damaged "
+            "or of another kind. Copy or download it again"
+        ) from error
+
+
+def _what_it_holds(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}"
+    return f"its entries are {shorten(content, 3)}"
+
+
+def advice(names: Iterable[object]) -> str:
+    """What to do with a file whose tensors or entries have these names, which are not the expected ones."""
+    texts = [str(name) for name in names]
+    if any("hybrid_model" in text for text in texts):
+        return "These are the names of the authors' release. Run: retina_import_weights IN OUT, and give OUT."
+    if any(text.startswith(("cnn.stem.", "transformer.blocks.")) for text in texts):
+        return "Expected every tensor of one network, as RETINA's pre-training and trainers write it."
+    if any(text.endswith("layer1.0.conv1.weight") for text in texts):
+        return "These are the names of a ResNet. Run: retina_import_weights IN OUT, and give OUT."
+    return (
+        'Expected {"network_weights": {name: tensor}}, as RETINA\'s pre-training and trainers write it. For published '
+        "RETINA, CEM500K or ImageNet weights run: retina_import_weights IN OUT, and give OUT."
+    )

@@ -1,0 +1,88 @@
+"""The tensors of a weights file by name, whichever container it is: PyTorch, ``.npz`` or ``.safetensors``."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.weights import checkpoint, safetensors_file
+
+EXPECTED = (
+    "Expected published RETINA weights, ImageNet-21k R50+ViT-B_16, a ResNet-50 (MoCo v2 as CEM500K's, or "
+    "torchvision's), or a checkpoint of this project."
+)
+WRAPPERS = ("model_state_dict", "state_dict", "model", "net")
+"""Entries in which training scripts keep the tensors, beside others such as the optimiser's."""
+
+
+class Contents(NamedTuple):
+    """What a file holds."""
+
+    tensors: dict[str, Tensor]
+    retina: dict[str, Any]
+    """What it says of itself; empty for files of other origin."""
+    others: list[str]
+    """Its entries beside the network's weights."""
+
+
+def read(path: Path) -> Contents:
+    """Read a file, whose container its first bytes show.
+
+    The suffix .safetensors is enough: ``torch.load`` of newer versions of PyTorch has a loader of its own for it.
+
+    Raises:
+        RetinaError: if it cannot be read, or holds no tensors by name.
+    """
+    if path.suffix == ".safetensors" or safetensors_file.is_safetensors(path):
+        return Contents(safetensors_file.read(path), {}, [])
+    if _is_npz(path):
+        return Contents(_read_npz(path), {}, [])
+    return _read_torch(path)
+
+
+def _is_npz(path: Path) -> bool:
+    """Whether a file is a zip archive of arrays; PyTorch's files are zip archives too."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise RetinaError(
+            f"{path} ({path.stat().st_size:,} bytes) begins as an .npz or PyTorch file, but its end is missing: it is "
+            "truncated. Copy or download it again"
+        ) from error
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: torch.from_numpy(np.ascontiguousarray(content[name])) for name in content.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError) as error:
+        raise RetinaError(
+            f"{path} cannot be read as an .npz file of numbers: {error}. Copy or download it again"
+        ) from error
+
+
+def _read_torch(path: Path) -> Contents:
+    content = checkpoint.read_file(path)
+    if not isinstance(content, Mapping):
+        raise RetinaError(f"{path} holds a {type(content).__name__}, no tensors by name. {EXPECTED}")
+    if "network_weights" in content:
+        stored = checkpoint.load(path)
+        others = [name for name in content if name not in ("network_weights", "retina")]
+        return Contents(stored.weights, stored.retina, others)
+    wrapper = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+    tensors = content[wrapper] if wrapper else content
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise RetinaError(f"{path} holds no tensors by name: its entries are {shorten(content)}. {EXPECTED}")
+    return Contents(dict(tensors), {}, [name for name in content if name != wrapper] if wrapper else [])

@@ -1,0 +1,1 @@
+"""Views of an image: random draws, and the operations that they parametrise."""

@@ -1,0 +1,158 @@
+"""A pre-training from what was asked for to a run that goes on: processes, images, network, earlier state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.weights.checkpoint import Checkpoint
+from nnunetv2_retina.weights.importing import read_weights
+from nnunetv2_retina.weights.transfer import check_compatible, trained_prefixes
+from pretraining.loop import state as training_state
+from pretraining.loop.engine import Engine
+from pretraining.loop.processes import Processes, StopSignals, join, leave
+from pretraining.loop.progress import duration
+from pretraining.loop.run import Outcome, Run
+from pretraining.loop.stream import Stream, split
+from pretraining.objectives.mae import MaskedAutoencoder
+from pretraining.objectives.reconstruction import Objective, Reconstruction
+from pretraining.objectives.simclr import SimCLR
+from pretraining.recipe import Execution, Recipe
+from pretraining.store.packing import count_images, open_or_pack
+from pretraining.store.reader import SIZE
+
+_PROBE = ".writable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What ``retina_pretrain`` is asked to do."""
+
+    source: Path
+    """Folder, archive or store of images."""
+    output: Path
+    store: Path | None = None
+    """Where the packed images go; None: beside the source, or in the output folder."""
+    init: Path | None = None
+    """Weights to start from, in any form that ``read_weights`` takes."""
+    recipe: Recipe = field(default_factory=Recipe)
+    execution: Execution = field(default_factory=Execution)
+    packing: dict[str, Any] = field(default_factory=dict)
+    """Options of ``packing.pack``."""
+
+
+def pretrain(job: Job, say: Callable[[str], None]) -> Outcome:
+    """Carry out a pre-training, or continue it where its output folder says it was.
+
+    Args:
+        job: what to do.
+        say: where messages go; called in the first process only.
+
+    Raises:
+        RetinaError: for anything a user can put right.
+    """
+    processes = join(job.execution.device)
+    try:
+        processes.share(job.recipe.batch_size)
+        run = _set_up(job, processes, say if processes.is_first else lambda _: None)
+        with StopSignals() as signals:
+            return run.fit(signals)
+    except OSError as error:
+        raise RetinaError(f"{error.filename or job.output}: {error.strerror or error}") from error
+    finally:
+        leave()
+
+
+def _set_up(job: Job, processes: Processes, say: Callable[[str], None]) -> Run:
+    processes.first_before_others(lambda: prepare_output(job.output) if processes.is_first else None)
+    store = processes.first_before_others(
+        lambda: open_or_pack(job.source, job.store, job.output / "store", **job.packing)
+    )
+    training, held_out = split(store, job.recipe.exclude)
+    excluded = len(store) - len(training) - len(held_out)
+    say(f"{len(store):,} images of {len(store.groups)} sources in {store.path}")
+    say(f"{len(training):,} to train on, {len(held_out):,} held out, {excluded:,} excluded")
+    initial = read_weights(job.init) if job.init else None
+    recipe = replace(job.recipe, init=initial.fingerprint) if initial else job.recipe
+    engine = Engine(build_objective(recipe, initial), recipe, job.execution, processes)
+    groups = np.asarray(store.group_index)[training]
+    run = Run(job.output, engine, job.execution, store, Stream(training, recipe, groups), held_out, say)
+    run.restore()
+    return run
+
+
+def dry_run(job: Job, say: Callable[[str], None]) -> None:
+    """Check what can be checked without writing anything, and estimate the time from a few steps on random images.
+
+    Raises:
+        RetinaError: for anything a user can put right.
+    """
+    count, what = count_images(job.source, job.store)
+    say(f"{count:,} {what}")
+    processes = join(job.execution.device)
+    initial = read_weights(job.init) if job.init else None
+    engine = Engine(build_objective(job.recipe, initial), job.recipe, job.execution, processes)
+    total = job.recipe.total_iterations(count)
+    images = torch.randint(0, 256, (engine.share, SIZE, SIZE), dtype=torch.uint8, device=engine.device)
+    seconds = [_seconds(engine, images, step, total) for step in range(3)][-1]
+    for key, value in training_state.software(engine).items():
+        say(f"{key}: {value}")
+    say(f"{total:,} steps of {job.recipe.batch_size} images, {seconds:.2f} s each: {duration(total * seconds)} in all")
+
+
+def _seconds(engine: Engine, images: torch.Tensor, step: int, total: int) -> float:
+    start = time.perf_counter()
+    float(engine.step(images, min(step, total - 1), total))
+    return time.perf_counter() - start
+
+
+def prepare_output(folder: Path) -> None:
+    """Make the output folder, see that it can be written to, and remove what a killed run left half written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in (*folder.glob("*.tmp"), folder / _PROBE):
+            left.unlink(missing_ok=True)
+        (folder / _PROBE).touch()
+        (folder / _PROBE).unlink()
+    except OSError as error:
+        raise RetinaError(
+            f"the output folder {folder} cannot be written to ({error.strerror}). Choose another with -o"
+        ) from error
+
+
+def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Objective:
+    """The network, seeded, and what it learns.
+
+    Args:
+        recipe: size, arm and options.
+        initial: weights to start from; the head too, where it has one output channel.
+
+    Raises:
+        RetinaError: if they are of another size.
+    """
+    torch.manual_seed(recipe.seed)
+    network = TransUNet(1, 1, recipe.network)
+    if initial is not None:
+        check_compatible(initial.weights, network, str(initial.path))
+        mine = network.state_dict()
+        fitting = {k: v for k, v in initial.weights.items() if k in mine and v.shape == mine[k].shape}
+        network.load_state_dict(fitting, strict=False)
+    objective = _objective(network, recipe)
+    objective.inherited = trained_prefixes(initial.retina) if initial else ()
+    return objective
+
+
+def _objective(network: TransUNet, recipe: Recipe) -> Objective:
+    if recipe.arm == "mae":
+        return MaskedAutoencoder(network, recipe.augmentation)
+    if recipe.arm == "simclr":
+        return SimCLR(network, recipe.augmentation)
+    return Reconstruction(network, recipe.augmentation, masked_loss=recipe.masked_loss, skip_drop=recipe.skip_drop)

@@ -1,0 +1,1 @@
+"""The training loop: steps, batches, processes, progress, state."""

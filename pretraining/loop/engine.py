@@ -1,0 +1,215 @@
+"""One optimiser step, with gradient accumulation, autocast and several processes; and the measurement of the loss.
+
+Every step draws dropout from a generator seeded with (seed, step, process), so the step number is the whole state of
+all random generators, and a continued run draws what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.machine import multiplies_bfloat16
+from pretraining.loop.processes import Processes
+from pretraining.objectives.reconstruction import Objective
+from pretraining.recipe import Execution, Recipe
+from pretraining.store.reader import SIZE
+
+CPU_MICRO_BATCH = 16
+_HELD_OUT_STREAM = 2**40
+"""Positions from here on, which no training reaches, give the held-out images their fixed views."""
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of the autocast: bfloat16, float16, or float32 for none.
+
+    Raises:
+        RetinaError: for fp16 on a CPU.
+    """
+    if name == "auto" and device.type == "cuda":
+        name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    elif name == "auto":
+        name = "bf16" if multiplies_bfloat16() else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise RetinaError("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
+    return _DTYPES[name]
+
+
+class Engine:
+    """Trains an objective.
+
+    Args:
+        objective: on the CPU or on the device; it is moved.
+        recipe: what is done.
+        execution: how it is done.
+        processes: this process and the others.
+    """
+
+    def __init__(self, objective: Objective, recipe: Recipe, execution: Execution, processes: Processes) -> None:
+        self.device = processes.device
+        self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
+        self.recipe = recipe
+        self.processes = processes
+        self.share = processes.share(recipe.batch_size)
+        self.dtype = choose_precision(execution.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            parameters,
+            recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        self.compiled = execution.compile == "on" or (execution.compile == "auto" and self.device.type == "cuda")
+        if self.compiled:
+            # Where nobody asked for it, a machine that cannot compile computes as it is, with PyTorch's warning.
+            torch._dynamo.config.suppress_errors = execution.compile == "auto"
+            self.objective.compile()
+        largest = execution.micro_batch or self._largest_micro_batch()
+        self.micro_batch = math.ceil(self.share / math.ceil(self.share / largest))  # parts of almost equal size
+        self.model: nn.Module = self.objective
+        if processes.count > 1:
+            ids = [self.device] if self.device.type == "cuda" else None
+            self.model = DistributedDataParallel(self.objective, device_ids=ids, gradient_as_bucket_view=True)
+
+    def step(self, images: Tensor, iteration: int, total: int) -> Tensor:
+        """One optimiser step.
+
+        Args:
+            images: (share, H, W) uint8, this process's part of the batch, on the device.
+            iteration: number of the step, from 0.
+            total: steps of the whole run.
+
+        Returns:
+            This process's mean loss, a float32 scalar on the device.
+        """
+        self.model.train()
+        self.seed(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate_at(iteration, total)
+        self.optimizer.zero_grad(set_to_none=True)
+        first = iteration * self.recipe.batch_size + self.processes.rank * self.share
+        loss = self._accumulate(images, first)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def seed(self, iteration: int) -> None:
+        """Seed the generators of dropout for a step."""
+        words = np.random.SeedSequence([self.recipe.seed, iteration, self.processes.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0] >> np.uint64(1)))
+
+    def _accumulate(self, images: Tensor, first: int) -> Tensor:
+        """Gradients of the mean loss over this process's images."""
+        total = torch.zeros((), device=self.device)
+        for start, part in self._parts(images):
+            views = self.objective.prepare(part, self.recipe.seed, first + start)
+            last = start + len(part) == len(images)
+            with self._communication(last), self.autocast():
+                loss = self.model(*views) * (len(part) / len(images))
+            with self._communication(last):
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    def _parts(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+        for start in range(0, len(images), self.micro_batch):
+            yield start, images[start : start + self.micro_batch]
+
+    def _communication(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients travel between processes with the last part of a batch."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Where the network is computed in the run's precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @torch.no_grad()
+    def measure(self, images: Tensor, offset: int) -> dict[str, Tensor]:
+        """Sums and counts of what the objective reports of held-out images.
+
+        Args:
+            images: (B, H, W) uint8 on the device.
+            offset: place of the first among the held-out images, which fixes their views.
+
+        Returns:
+            Name -> (2,) float64 on the CPU: sum and count.
+        """
+        self.objective.eval()
+        sums: dict[str, Tensor] = {}
+        for start, part in self._parts(images):
+            views = self.objective.prepare(part, self.recipe.seed, _HELD_OUT_STREAM + offset + start)
+            with self.autocast():
+                measured = self.objective.measure(*views)
+            for name, (total, count) in measured.items():
+                pair = torch.stack([total.double().cpu(), count.double().cpu()])
+                sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair
+        return sums
+
+    @torch.no_grad()
+    def pictures(self, images: Tensor) -> dict[str, Tensor] | None:
+        """What the objective shows of the first held-out images: title -> (B, H, W) float32 on the CPU."""
+        self.objective.eval()
+        views = self.objective.prepare(images, self.recipe.seed, _HELD_OUT_STREAM)
+        with self.autocast():
+            shown = self.objective.pictures(*views)
+        return None if shown is None else {title: tensor.float().cpu() for title, tensor in shown.items()}
+
+    def _largest_micro_batch(self) -> int:
+        """As many images as fit into the GPU's memory, found by trying; all processes agree on the smallest."""
+        if self.device.type == "cpu":
+            return CPU_MICRO_BATCH
+        before = {name: value.clone() for name, value in self.objective.state_dict().items()}
+        size = largest_fitting(self._try, self.share, torch.cuda.get_device_name(self.device))
+        self.objective.load_state_dict(before)
+        return self.processes.smallest(size)
+
+    def _try(self, size: int) -> None:
+        """Forward and backward of random images, leaving the running statistics changed."""
+        images = torch.randint(0, 256, (size, SIZE, SIZE), dtype=torch.uint8, device=self.device)
+        self.objective.train()
+        try:
+            views = self.objective.prepare(images, self.recipe.seed, 0)
+            with self.autocast():
+                loss = self.objective(*views)
+            loss.backward()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+
+
+def largest_fitting(attempt: Callable[[int], None], most: int, device: str) -> int:
+    """The largest of ``most``, its half, its quarter, ... images that a GPU's memory holds.
+
+    Args:
+        attempt: computes with so many images, or raises ``torch.OutOfMemoryError``.
+        most: images of a step.
+        device: its name, for the message.
+
+    Raises:
+        RetinaError: if not even one fits.
+    """
+    size = most
+    while True:
+        try:
+            attempt(size)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+        else:
+            return size
+        if size == 1:
+            raise RetinaError(
+                f"not even one image fits into the memory of {device}. Free it (nvidia-smi shows who holds it), or "
+                "take a smaller --size"
+            )
+        size = (size + 1) // 2

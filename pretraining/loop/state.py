@@ -1,0 +1,100 @@
+"""What a run needs to go on where it was: written to ``checkpoint_latest.pth``, beside the weights in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.weights import checkpoint
+from pretraining.loop.engine import Engine
+from pretraining.recipe import Recipe
+
+LATEST = "checkpoint_latest.pth"
+FINAL = "checkpoint_final.pth"
+_NETWORK = "network."
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    iteration: int = 0
+    """Steps that are done."""
+    loss_sum: float = 0.0
+    """Of this process, over the steps of the current epoch."""
+    loss_count: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One record an epoch."""
+
+
+def save(path: Path, engine: Engine, progress: Progress, description: dict[str, Any], to_continue: bool) -> None:
+    """Write the weights and, if the run is to go on from here, its state.
+
+    Raises:
+        RetinaError: if the file cannot be written; an earlier one of that name is then untouched.
+    """
+    objective = engine.objective
+    training = {
+        "objective": {k: v for k, v in objective.state_dict().items() if not k.startswith(_NETWORK)},
+        "optimizer": engine.optimizer.state_dict(),
+        "scaler": engine.scaler.state_dict(),
+        "progress": vars(progress),
+    }
+    checkpoint.save(
+        path,
+        objective.network.state_dict(),
+        objective.network.config,
+        training=training if to_continue else None,
+        iteration=progress.iteration,
+        trained=sorted({*objective.trained, *objective.inherited}),
+        **description,
+    )
+
+
+def restore(path: Path, engine: Engine, recipe: Recipe, store_fingerprint: str) -> Progress:
+    """Put a run back to where its latest checkpoint was written.
+
+    Raises:
+        RetinaError: if the file cannot be read, or belongs to a run with other settings or other images.
+    """
+    loaded = checkpoint.load(path)
+    _check_same_run(path, loaded, recipe, store_fingerprint)
+    training = loaded.training
+    weights = {_NETWORK + name: value for name, value in loaded.weights.items()}
+    engine.objective.load_state_dict(weights | training["objective"])
+    engine.optimizer.load_state_dict(training["optimizer"])
+    engine.scaler.load_state_dict(training["scaler"])
+    return Progress(**training["progress"])
+
+
+def _check_same_run(path: Path, loaded: checkpoint.Checkpoint, recipe: Recipe, store_fingerprint: str) -> None:
+    if not loaded.training:
+        raise RetinaError(
+            f"{path} holds weights but no state to continue from. Start from them with --init in another output folder"
+        )
+    differences = recipe.differences(loaded.retina.get("recipe", {}))
+    if loaded.retina.get("store", {}).get("fingerprint") != store_fingerprint:
+        differences.append("other images")
+    if differences:
+        raise RetinaError(
+            f"{path.parent} holds a run with other settings: {shorten(differences)}. Take these settings to continue "
+            "it, or another output folder (-o) to begin anew"
+        )
+
+
+def software(engine: Engine) -> dict[str, Any]:
+    """Device and versions, for the record."""
+    device = engine.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {
+        "torch": str(torch.__version__),
+        "device": f"{device.type}: {name}",
+        "processes": engine.processes.count,
+        "micro_batch": engine.micro_batch,
+        "precision": str(engine.dtype).removeprefix("torch."),
+        "compiled": engine.compiled,
+    }

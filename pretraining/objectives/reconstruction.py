@@ -1,0 +1,148 @@
+"""What is learned: an objective turns grey images into views and views into a loss, and holds the network it trains.
+
+``Reconstruction`` is RETINA's (Xing et al. 2025, Methods; BaderLab/RETINA pre-training script). The arms the paper
+tried and dropped are ``pretraining.objectives.mae`` and ``pretraining.objectives.simclr``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.weights.transfer import freeze
+from pretraining.augmentation.random_stream import uniforms
+from pretraining.augmentation.views import AugmentationSettings, augment, draw
+
+_SKIP_STREAM = 1
+"""Second half of the generator's key, where the augmentation has 0: dropped skips are drawn independently of it."""
+
+
+class Objective(nn.Module):
+    """A network and the loss that trains it.
+
+    Args:
+        network: ``TransUNet(1, 1, config)``; what the checkpoint holds.
+        trained: prefixes of the names of its parameters that the loss trains; all others are frozen.
+    """
+
+    measured: tuple[str, ...] = ("loss",)
+    """Names of what ``measure`` returns."""
+
+    def __init__(self, network: TransUNet, trained: tuple[str, ...] = ("",)) -> None:
+        super().__init__()
+        self.network = network
+        self.trained = trained
+        self.inherited: tuple[str, ...] = ()
+        """Prefixes of what was trained before, where the network did not start at random."""
+        freeze(network, tuple(name for name, _ in network.named_parameters() if not name.startswith(trained)))
+
+    def prepare(self, images: Tensor, seed: int, first: int) -> Sequence[Tensor]:
+        """Views of some images, drawn at random; without gradient.
+
+        Args:
+            images: (B, H, W) uint8, on the device where the views are wanted.
+            seed: of the run.
+            first: position of the first image in the run's stream. What an image undergoes depends on the seed and
+                its position alone, not on how the stream is cut into batches.
+
+        Returns:
+            The arguments of ``forward``.
+        """
+        raise NotImplementedError
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """The mean loss: a float32 scalar."""
+        raise NotImplementedError
+
+    def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What is reported of held-out images: sums and the counts to divide them by, ``loss`` among them."""
+        count = torch.tensor(float(len(views[0])))
+        return {"loss": (self(*views) * count, count)}
+
+    def pictures(self, *views: Tensor) -> Mapping[str, Tensor] | None:
+        """Images that show what was learned, by title: (B, H, W) each; None where there is nothing to see."""
+        return None
+
+
+class Reconstruction(Objective):
+    """Restore a degraded image: mean squared error between the network's output and the clean image.
+
+    The published loss is over all pixels with every skip connection in place. Off by default, beyond the paper:
+
+    Args:
+        network: as above.
+        settings: the augmentation.
+        masked_loss: count only pixels whose grey level was changed (over the batch; an unchanged image counts nothing).
+        skip_drop: probability with which each skip connection of each image is dropped (and the others scaled by
+            ``1 / (1 - skip_drop)``, as dropout does): the paper warns that skips let the input bypass the deep layers.
+    """
+
+    measured = ("loss", "hole_loss", "unrestored_loss")
+
+    def __init__(
+        self,
+        network: TransUNet,
+        settings: AugmentationSettings | None = None,
+        *,
+        masked_loss: bool = False,
+        skip_drop: float = 0.0,
+    ) -> None:
+        super().__init__(network)
+        self.settings = settings or AugmentationSettings()
+        self.masked_loss = masked_loss
+        self.skip_drop = skip_drop
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:
+        """Views of some images; see ``Objective.prepare``.
+
+        Returns:
+            input and target (B, 1, H, W) float32, changed and holes (B, 1, H, W) bool as ``augmentation.Views`` has
+            them; with ``skip_drop``, also the factors of the skip connections, (B, 3) float32, deepest first.
+        """
+        views = augment(images, draw(self.settings, seed, first, len(images)), self.settings)
+        tensors = (views.input, views.target, views.changed, views.holes)
+        return (*tensors, self._skip_factors(seed, first, images)) if self.skip_drop else tensors
+
+    def forward(self, *views: Tensor) -> Tensor:
+        image, target, changed, _, *factors = views
+        error = (self.network(image, *factors) - target).square()
+        if not self.masked_loss:
+            return error.mean()
+        total, count = _sum(error, changed)
+        return total / count.clamp(min=1)
+
+    def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """``loss``; ``hole_loss`` over blanked pixels alone; ``unrestored_loss``: of the input as it is.
+
+        Every skip connection is in place here: held-out losses compare runs with and without ``skip_drop``.
+        """
+        image, target, changed, holes = views[:4]
+        error = (self.network(image) - target).square()
+        counted = changed if self.masked_loss else torch.ones_like(changed)
+        return {
+            "loss": _sum(error, counted),
+            "hole_loss": _sum(error, holes),
+            "unrestored_loss": _sum((image - target).square(), counted),
+        }
+
+    @torch.no_grad()
+    def pictures(self, *views: Tensor) -> dict[str, Tensor]:
+        """Input, output, target and their absolute difference."""
+        image, target = views[:2]
+        output = self.network(image)
+        named = {"input": image, "output": output, "target": target, "|output - target|": (output - target).abs()}
+        return {title: tensor[:, 0].float() for title, tensor in named.items()}
+
+    def _skip_factors(self, seed: int, first: int, images: Tensor) -> Tensor:
+        kept = uniforms(seed, _SKIP_STREAM, first, len(images), 3) >= self.skip_drop
+        return torch.from_numpy((kept / (1 - self.skip_drop)).astype(np.float32)).to(images.device)
+
+
+def _sum(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the pixels that are counted, and their number."""
+    return (values * counted).sum(), counted.sum()

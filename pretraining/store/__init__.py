@@ -1,0 +1,1 @@
+"""Images on disk and the store they are packed into. NumPy only."""

@@ -1,0 +1,265 @@
+"""Reading a packed image store: random access to grey 224 x 224 images without decoding. Needs NumPy alone.
+
+A store is a folder that ``pretraining.store.packing`` writes:
+
+    images.bin     N x 224 x 224 uint8, one image after the other
+    index.bin      N records of ``INDEX``
+    names.txt      the source files' names in UTF-8, a line each, in the order of the images
+    rejected.csv   path, reason: what was not taken
+    store.json     written last: counts, sizes, groups, statistics, options, and a checksum over the index and the names
+
+Images are read with one positioned read each (``os.preadv``) into the caller's array instead of through a memory map:
+one request instead of up to 13 page faults from a disk, no growth of the process's resident memory, other threads run
+meanwhile, and a file cut short meanwhile is an error instead of a crash (SIGBUS). From the page cache it takes 14
+microseconds an image where the map takes 9 (measured on two cores). The index is memory-mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_retina.errors import RetinaError
+
+SIZE = 224
+"""Height and width of every image."""
+FORMAT_VERSION = 1
+IMAGE_BYTES = SIZE * SIZE
+INDEX = np.dtype(
+    [
+        ("crc32", "<u4"),  # of the image's bytes
+        ("group", "<i4"),  # into store.json's groups
+        ("name", "<u8"),  # where the file's line begins in names.txt
+        ("hash", "<u8"),  # pretraining.store.duplicates.difference_hash, 0 without deduplication
+        ("page", "<i4"),  # page of a file of several, else -1
+        ("y", "<i4"),  # top left corner if the image was cut out of a larger one, else -1
+        ("x", "<i4"),
+    ]
+)
+IMAGES_FILE, INDEX_FILE, NAMES_FILE, REJECTED_FILE = "images.bin", "index.bin", "names.txt", "rejected.csv"
+MANIFEST_FILE, JOURNAL_FILE = "store.json", "packing.json"
+NAMES_ENCODING: tuple[str, str] = ("utf-8", "backslashreplace")
+_CHUNK = 1 << 16
+
+
+class ImageStore:
+    """A finished store, open for reading. Safe to share between threads, to inherit by fork and to pickle.
+
+    Args:
+        path: the store's folder.
+
+    Raises:
+        RetinaError: if there is none, its packing is unfinished, it has another format version, a file is missing or
+            has another size, or the index or the names are damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        manifest = _read_manifest(self.path)
+        _check_sizes(self.path, manifest)
+        self.fingerprint: str = manifest["sha256"]
+        if index_digest(self.path) != self.fingerprint:
+            raise RetinaError(
+                f"{self.path}: {INDEX_FILE} or {NAMES_FILE} is damaged (their SHA-256 is not the one recorded when "
+                f"they were written). {_again(self.path)}"
+            )
+        self.manifest = manifest
+        self.groups: tuple[str, ...] = tuple(manifest["groups"])
+        self.mean: float = manifest["mean"]
+        self.std: float = manifest["std"]
+        self._index: NDArray[Any] = np.memmap(self.path / INDEX_FILE, INDEX, "r", shape=(manifest["count"],))
+        with open(self.path / NAMES_FILE, "rb") as file:
+            self._names = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = os.open(self.path / IMAGES_FILE, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._file)
+        self._lock = threading.Lock()
+        self._crc32 = fastest_crc32()
+
+    def __reduce__(self) -> tuple[type[ImageStore], tuple[Path]]:
+        return ImageStore, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def group_index(self) -> NDArray[np.int32]:
+        """(N,) int32: which of ``groups`` each image belongs to. A read-only view of the memory-mapped index."""
+        return self._index["group"]
+
+    @property
+    def checksums(self) -> NDArray[np.uint32]:
+        """(N,) uint32: CRC-32 of each image's 224 x 224 bytes. A read-only view of the memory-mapped index."""
+        return self._index["crc32"]
+
+    def name(self, index: int) -> str:
+        """The source file, with what was cut out of it: ``fafb/a.tif``, ``big.tif [page=3, y=224, x=0]``."""
+        record = self._index[index]
+        return self._full_name(int(record["name"]), int(record["page"]), int(record["y"]), int(record["x"]))
+
+    def names(self) -> Iterator[str]:
+        """All names in the order of the images; memory does not grow with their number."""
+        for start in range(0, len(self), _CHUNK):
+            part = self._index[start : start + _CHUNK][["name", "page", "y", "x"]]
+            yield from (self._full_name(*record) for record in part.tolist())
+
+    def _full_name(self, offset: int, page: int, y: int, x: int) -> str:
+        line = self._names[offset : self._names.find(b"\n", offset)]
+        return line.decode() + place_suffix(page, y, x)
+
+    def read(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Read some images, each checked against its CRC-32.
+
+        Args:
+            indices: (B,) integers in 0 to N - 1, in any order, also repeated.
+            out: (B, 224, 224) uint8, C-contiguous, to read into; None makes one.
+
+        Returns:
+            (B, 224, 224) uint8: ``out``.
+
+        Raises:
+            IndexError: for an index outside 0 to N - 1.
+            ValueError: for an ``out`` of another shape or type.
+            RetinaError: if an image's bytes have changed since it was packed, or cannot be read.
+        """
+        indices = np.asarray(indices)
+        shape = (len(indices), SIZE, SIZE)
+        if out is None:
+            out = np.empty(shape, np.uint8)
+        elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(f"out is {out.dtype} {out.shape}; expected C-contiguous uint8 {shape}")
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"indices {indices.min()} to {indices.max()}; expected 0 to {len(self) - 1}")
+        target = out.reshape(-1).data
+        checksums, wanted, crc32 = self.checksums[indices].tolist(), indices.tolist(), self._crc32
+        for position in np.argsort(indices, kind="stable").tolist():  # in the order of the file, for spinning disks
+            piece = target[position * IMAGE_BYTES : (position + 1) * IMAGE_BYTES]
+            complete = self._fill(piece, wanted[position] * IMAGE_BYTES)
+            if not complete or crc32(piece) != checksums[position]:
+                raise self._damaged(wanted[position], complete)
+        return out
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Read every image once.
+
+        Args:
+            progress: called with the number of images read and the number of all.
+
+        Raises:
+            RetinaError: at the first image whose bytes have changed.
+        """
+        batch = 256
+        out = np.empty((batch, SIZE, SIZE), np.uint8)
+        for start in range(0, len(self), batch):
+            indices = np.arange(start, min(start + batch, len(self)))
+            self.read(indices, out[: len(indices)])
+            if progress is not None:
+                progress(start + len(indices), len(self))
+
+    def _fill(self, piece: memoryview, offset: int) -> bool:
+        """Read bytes of the images' file at an offset; whether there were enough."""
+        try:
+            if hasattr(os, "preadv"):
+                return os.preadv(self._file, [piece], offset) == len(piece)
+            with self._lock:  # no positioned reads on Windows
+                os.lseek(self._file, offset, os.SEEK_SET)
+                data = os.read(self._file, len(piece))
+        except OSError as error:
+            raise RetinaError(
+                f"{self.path / IMAGES_FILE} cannot be read ({error.strerror}). Check the disk or the network, then "
+                "start the same command again."
+            ) from error
+        if len(data) == len(piece):
+            piece[:] = data
+        return len(data) == len(piece)
+
+    def _damaged(self, index: int, complete: bool) -> RetinaError:
+        what = "differs from what was packed (its CRC-32 is another one)" if complete else "is cut short"
+        return RetinaError(
+            f"{self.path}: image {index} ({self.name(index)}) {what}: the disk, the memory or a copy is faulty. "
+            f"{_again(self.path)}"
+        )
+
+
+def place_suffix(page: int, y: int, x: int) -> str:
+    """What is appended to a file's name for an image that is not the whole file; -1 stands for not cut."""
+    parts = [f"{label}={value}" for label, value in (("page", page), ("y", y), ("x", x)) if value >= 0]
+    return f" [{', '.join(parts)}]" if parts else ""
+
+
+def index_digest(path: Path) -> str:
+    """SHA-256, in hex, over a store's index and names."""
+    digest = hashlib.sha256()
+    for name in (INDEX_FILE, NAMES_FILE):
+        with open(path / name, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def manifest_checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256, in hex, over a manifest's entries except the checksum itself."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def fastest_crc32() -> Callable[[Any], int]:
+    """libdeflate's CRC-32 where imagecodecs is installed (2 instead of 10 microseconds an image), else zlib's."""
+    try:
+        from imagecodecs import deflate_crc32
+
+        deflate_crc32(b"0")  # imagecodecs may have been built without it
+    except ImportError:
+        return zlib.crc32
+    return deflate_crc32
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read ``store.json``, and check that it is whole and of this version."""
+    file = path / MANIFEST_FILE
+    if not path.is_dir():
+        found = "that is a file" if path.exists() else "no such folder"
+        raise RetinaError(f"no image store at {path}: {found}. Pack one: retina_pretrain pack SOURCE {path}")
+    if not file.is_file():
+        if (path / JOURNAL_FILE).is_file():
+            raise RetinaError(
+                f"{path}: the packing of this store is unfinished. Finish it with the command that began it, or: "
+                f"retina_pretrain pack SOURCE {path}"
+            )
+        raise RetinaError(f"{path} is not an image store (no {MANIFEST_FILE}). {_again(path)}")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RetinaError(f"{file} is damaged: it is not what packing writes. {_again(path)}") from error
+    if version != FORMAT_VERSION:
+        raise RetinaError(
+            f"{path} is a store of format version {version}; this installation reads version {FORMAT_VERSION}. "
+            "Install the version of nnunetv2-retina that packed it, or pack again: retina_pretrain pack SOURCE STORE"
+        )
+    if manifest.get("checksum") != manifest_checksum(manifest):
+        raise RetinaError(f"{file} is damaged or was edited: its checksum does not fit. {_again(path)}")
+    return manifest
+
+
+def _check_sizes(path: Path, manifest: dict[str, Any]) -> None:
+    for name, expected in manifest["bytes"].items():
+        file = path / name
+        if not file.is_file():
+            raise RetinaError(f"{path}: {name} is missing. {_again(path)}")
+        if file.stat().st_size != expected:
+            raise RetinaError(f"{file} has {file.stat().st_size:,} bytes; expected {expected:,}. {_again(path)}")
+
+
+def _again(path: Path) -> str:
+    return f"Copy the store again, or delete {path} and pack it again: retina_pretrain pack SOURCE {path}"

@@ -1,0 +1,96 @@
+"""retina_doctor: what it finds, and that it says what to type."""
+
+import pytest
+import torch
+from helpers.environment import FOLDERS
+
+from nnunetv2_retina import registration
+from nnunetv2_retina.commands import doctor
+from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.weights import checkpoint
+
+
+def findings(topic):
+    return [finding for finding in doctor.examine() if finding.topic == topic]
+
+
+def test_a_good_installation_has_nothing_wrong(tmp_path, monkeypatch):
+    for name in FOLDERS:
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    config = NetworkConfig.named("base")
+    with torch.device("meta"):
+        state = TransUNet(1, 1, config).state_dict()
+    checkpoint.save(tmp_path / "w.pth", {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in state.items()}, config)
+    monkeypatch.setenv("RETINA_WEIGHTS", str(tmp_path / "w.pth"))
+    everything = list(doctor.examine())
+    assert [f for f in everything if f.level == "wrong" and f.topic != "nnunetv2-retina"] == []
+    assert "base (embed_dim 768" in everything[-1].text
+    assert "nnUNetTrainerRETINA_base" in everything[-1].text
+    assert {f.topic for f in everything} >= {"python", "nnunetv2", "torch", "device", "registration", *FOLDERS}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_that_are_wrong(name, tmp_path, monkeypatch):
+    (found,) = findings(name)
+    assert (found.level, found.text) == ("wrong", "not set")
+    assert f"export {name}=" in found.advice
+    monkeypatch.setenv(name, str(tmp_path / "none"))
+    (found,) = findings(name)
+    assert "does not exist" in found.text
+    assert "mkdir -p" in found.advice
+    monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(doctor, "_writable", lambda folder: False)
+    assert "is not writable" in findings(name)[0].text
+
+
+def test_missing_registration(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", "")
+    (found,) = findings("registration")
+    assert found.level == "wrong"
+    assert "nnU-Net does not find the trainers" in found.text
+    assert "pip install ." in found.advice
+
+
+def test_registration_switched_off(monkeypatch):
+    monkeypatch.setenv("RETINA_REGISTER", "0")
+    first, second = findings("registration")
+    assert first.level == "note"
+    assert registration.external_folder() in first.advice
+    assert second.level == "ok"
+
+
+def test_a_trainer_of_the_same_name_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class nnUNetTrainerRETINA(nnUNetTrainer): pass\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    (found,) = findings("registration")
+    assert "another nnUNetTrainerRETINA, of module mine" in found.text
+
+
+def test_weights(tmp_path, monkeypatch):
+    (found,) = findings("weights")
+    assert (found.level, "export RETINA_WEIGHTS=" in found.advice) == ("note", True)
+    monkeypatch.setenv("RETINA_WEIGHTS", str(tmp_path / "none.pth"))
+    (found,) = findings("weights")
+    assert (found.level, "no such file" in found.text) == ("wrong", True)
+    torch.save({"network_weights": {"a": torch.zeros(1)}}, tmp_path / "other.pth")
+    monkeypatch.setenv("RETINA_WEIGHTS", str(tmp_path / "other.pth"))
+    assert "not the tensors of a TransUNet" in findings("weights")[0].text
+
+
+def test_old_nnunet(monkeypatch):
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.5.0")
+    (found,) = findings("nnunetv2")
+    assert "2.5.0; 2.8.1 or newer is needed" in found.text
+
+
+def test_command(capsys):
+    from nnunetv2_retina.cli import doctor as command
+
+    assert command([]) == 1  # the folders are not set here
+    shown = capsys.readouterr().out
+    assert "nnUNet_raw" in shown
+    assert "export nnUNet_raw=" in shown

@@ -1,0 +1,292 @@
+"""``retina_predict`` on folders: what it writes, that it continues, and what it says of wrong input."""
+
+import csv
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+import torch
+from helpers.model_folders import make_model
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from skimage.io import imread, imsave
+
+from nnunetv2_retina import cli
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.prediction import folder as prediction_run
+from nnunetv2_retina.prediction.folder import write_wide
+from nnunetv2_retina.prediction.outputs import UNFINISHED, appearing
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return make_model(tmp_path / "model")
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    return write_images(tmp_path / "images", 3)
+
+
+def write_images(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        image = np.random.default_rng(i).integers(1, 256, (40 + 7 * i, 50), dtype=np.uint8)
+        imsave(folder / f"case_{i}_0000.png", image, check_contrast=False)
+    return folder
+
+
+def predict(*arguments) -> int:
+    return cli.predict([*map(str, arguments), "-device", "cpu", "--disable_tta"])
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+RECORDS = {"dataset.json", "plans.json", "predict_from_raw_data_args.json"}
+
+
+def test_files_are_those_of_nnunet(model, images, tmp_path, capsys):
+    theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    theirs.initialize_from_trained_model_folder(str(model), (0,))
+    (tmp_path / "theirs").mkdir()
+    theirs.predict_from_files_sequential(str(images), str(tmp_path / "theirs"), save_probabilities=True)
+    capsys.readouterr()
+    assert predict("-i", images, "-o", tmp_path / "ours", "-m", model, "--save_probabilities") == 0
+    shown = capsys.readouterr()
+    assert "1 fold, stack, on cpu" in shown.out and "3 of 3   case_2   1 x 54 x 50" in shown.out
+    assert shown.err == "" and "perform_everything_on_device" not in shown.out
+    assert files(tmp_path / "ours") == files(tmp_path / "theirs")
+    for i in range(3):
+        one, other = (tmp_path / who / f"case_{i}" for who in ("ours", "theirs"))
+        assert (imread(f"{one}.png") == imread(f"{other}.png")).mean() >= 0.9999
+        np.testing.assert_allclose(
+            np.load(f"{one}.npz")["probabilities"], np.load(f"{other}.npz")["probabilities"], atol=1e-3
+        )
+        assert pickle.loads(Path(f"{one}.pkl").read_bytes()) == pickle.loads(Path(f"{other}.pkl").read_bytes())
+    for name in RECORDS - {"predict_from_raw_data_args.json"}:
+        assert json.loads((tmp_path / "ours" / name).read_text()) == json.loads((model / name).read_text())
+    told = json.loads((tmp_path / "ours" / "predict_from_raw_data_args.json").read_text())
+    assert told["save_probabilities"] is True and told["retina"]["inference"] == "stack"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_change_nothing(model, images, tmp_path, workers):
+    assert predict("-i", images, "-o", tmp_path / "one", "-m", model) == 0
+    assert predict("-i", images, "-o", tmp_path / "other", "-m", model, "-npp", workers, "-nps", workers) == 0
+    assert files(tmp_path / "other") == RECORDS | {f"case_{i}.png" for i in range(3)}
+    for i in range(3):
+        np.testing.assert_array_equal(
+            imread(tmp_path / "one" / f"case_{i}.png"), imread(tmp_path / "other" / f"case_{i}.png")
+        )
+
+
+def test_geometry_is_the_inputs(tmp_path):
+    model = make_model(tmp_path / "model", ending=".nii.gz", reader="SimpleITKIO")
+    (tmp_path / "images").mkdir()
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(100, 10, (20, 24, 28)).astype(np.float32))
+    image.SetSpacing((1.0, 1.2, 1.4))
+    image.SetOrigin((3.0, -4.0, 5.0))
+    image.SetDirection((0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0))
+    sitk.WriteImage(image, tmp_path / "images" / "volume_0000.nii.gz")
+    done = predict("-i", tmp_path / "images", "-o", tmp_path / "out", "-m", model, "--orthoplane", "--instances")
+    assert done == 0
+    for name in ("volume", "volume_instances"):
+        found = sitk.ReadImage(tmp_path / "out" / f"{name}.nii.gz")
+        assert found.GetSize() == image.GetSize()
+        for get in ("GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(found, get)(), getattr(image, get)(), atol=1e-6)
+    told = json.loads((tmp_path / "out" / "predict_from_raw_data_args.json").read_text())
+    assert told["retina"]["inference"] == "orthoplane"
+
+
+def test_model_by_dataset(tmp_path, images, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    name = "nnUNetTrainer__nnUNetPlans__2d"
+    make_model(tmp_path / "results" / "Dataset950_test" / name, folds=(1,))
+    assert predict("-i", images, "-o", tmp_path / "out", "-d", 950, "-f", 1) == 0
+    assert predict("-i", images, "-o", tmp_path / "out", "-d", 950, "-tr", "nnUNetTrainerRETINA") == 2
+    shown = capsys.readouterr().err
+    assert "no model nnUNetTrainerRETINA__nnUNetPlans__2d" in shown and f"There are {name}" in shown
+    assert predict("-i", images, "-o", tmp_path / "out", "-d", 951) == 2
+    assert "-d 951 names no data set" in capsys.readouterr().err
+    monkeypatch.delenv("nnUNet_results")
+    assert predict("-i", images, "-o", tmp_path / "out", "-d", 950) == 2
+    assert "$nnUNet_results is not set" in capsys.readouterr().err
+
+
+def test_continues_without_redoing(model, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict("-i", images, "-o", out, "-m", model) == 0
+    expected = {i: imread(out / f"case_{i}.png") for i in range(3)}
+    (out / "case_1.png").unlink()
+    imsave(out / "case_0.png", np.zeros((3, 3), np.uint8), check_contrast=False)
+    assert predict("-i", images, "-o", out, "-m", model, "--continue_prediction") == 0
+    assert "2 of 3 cases are finished already" in capsys.readouterr().out
+    assert imread(out / "case_0.png").shape == (3, 3)
+    np.testing.assert_array_equal(imread(out / "case_1.png"), expected[1])
+    assert predict("-i", images, "-o", out, "-m", model) == 0, "without the option all are done again"
+    np.testing.assert_array_equal(imread(out / "case_0.png"), expected[0])
+
+
+def test_a_case_is_finished_when_all_its_files_are_there(model, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict("-i", images, "-o", out, "-m", model) == 0
+    assert predict("-i", images, "-o", out, "-m", model, "--c", "--save_probabilities", "--instances") == 0
+    assert "3 predicted" in capsys.readouterr().out
+    assert {"case_0.npz", "case_0.pkl", "case_0_instances.png", "case_0_instances.csv"} <= files(out)
+    assert predict("-i", images, "-o", out, "-m", model, "--c", "--save_probabilities", "--instances") == 0
+    assert "0 predicted" in capsys.readouterr().out
+
+
+def test_instances_beside_the_labels(model, images, tmp_path):
+    out = tmp_path / "out"
+    options = ("--instances", "--instance-distance", 6, "--instance-size", 4)
+    assert predict("-i", images, "-o", out, "-m", model, *options) == 0
+    for i in range(3):
+        labels, ids = imread(out / f"case_{i}.png"), imread(out / f"case_{i}_instances.png")
+        assert ids.shape == labels.shape
+        with (out / f"case_{i}_instances.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["id"]) for row in rows] == list(range(1, ids.max() + 1))
+        for row in rows:
+            inside = ids == int(row["id"])
+            assert inside.sum() == int(row["voxels"]) >= 4
+            assert set(labels[inside]) == {int(row["label"])}
+            assert row["class"] == ("one", "two", "three")[int(row["label"]) - 1]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2_retina import cli
+write = NaturalImage2DIO.write_seg
+def half(self, labels, path, properties):
+    write(self, labels, path, properties)
+    if "case_1" in path:
+        whole = Path(path).read_bytes()
+        Path(path).write_bytes(whole[: len(whole) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+NaturalImage2DIO.write_seg = half
+cli.predict(sys.argv[1:])
+"""
+
+
+def test_killed_while_writing(model, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["-i", str(images), "-o", str(out), "-m", str(model), "-device", "cpu", "-npp", "0", "-nps", "0"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert files(out) == RECORDS | {"case_0.png", UNFINISHED}, "nothing of case_1 under its name"
+    before = os.stat(out / "case_0.png").st_mtime_ns
+    assert cli.predict([*arguments, "--continue_prediction"]) == 0
+    assert "1 of 3 cases are finished already" in capsys.readouterr().out
+    assert os.stat(out / "case_0.png").st_mtime_ns == before
+    assert files(out) == RECORDS | {f"case_{i}.png" for i in range(3)}
+    assert imread(out / "case_1.png").shape == (47, 50)
+
+
+def test_labels_come_last(tmp_path, monkeypatch):
+    moved = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
+    with appearing(tmp_path, "a", last="a.tif") as folder:
+        for name in ("a.tif", "a.npz", "a_instances.tif"):
+            (folder / name).write_text("x")
+    assert moved[-1] == "a.tif" and len(moved) == 3
+
+
+def test_disk_full(model, images, tmp_path, monkeypatch, capsys):
+    def full(self, labels, path, properties):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(NaturalImage2DIO, "write_seg", full)
+    assert predict("-i", images, "-o", tmp_path / "out", "-m", model) == 2
+    assert "case_0 cannot be written" in (shown := capsys.readouterr().err) and "No space left on device" in shown
+    assert files(tmp_path / "out") == RECORDS
+
+
+def test_large_cases_are_not_prepared_ahead(model, images, tmp_path, monkeypatch):
+    """No more than one case is held in memory."""
+    monkeypatch.setattr(prediction_run, "AHEAD_BYTES", 10)
+    held, most = [0], [0]
+    prepare, write = prediction_run.FolderRun._prepare, prediction_run.FolderRun._write
+
+    def count(self, case):
+        held[0] += 1
+        most[0] = max(most[0], held[0])
+        return prepare(self, case)
+
+    def uncount(self, *arguments):
+        write(self, *arguments)
+        held[0] -= 1
+
+    monkeypatch.setattr(prediction_run.FolderRun, "_prepare", count)
+    monkeypatch.setattr(prediction_run.FolderRun, "_write", uncount)
+    assert predict("-i", images, "-o", tmp_path / "out", "-m", model) == 0
+    assert most[0] == 1 and held[0] == 0
+
+
+def refused(capsys, *arguments) -> str:
+    assert predict(*arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_wrong_input(model, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert "Give either -m MODEL_FOLDER, or -d" in refused(capsys, "-i", images, "-o", out)
+    assert "no input folder" in refused(capsys, "-i", tmp_path / "nowhere", "-o", out, "-m", model)
+    (tmp_path / "empty").mkdir()
+    assert "it is empty" in refused(capsys, "-i", tmp_path / "empty", "-o", out, "-m", model)
+    (tmp_path / "empty" / "image.jpg").touch()
+    shown = refused(capsys, "-i", tmp_path / "empty", "-o", out, "-m", model)
+    assert "it holds image.jpg. Expected names like CASE_0000.png" in shown
+    assert "-1 workers" in refused(capsys, "-i", images, "-o", out, "-m", model, "-npp", -1)
+    assert "case case_0: a 2D image of 40 x 50" in refused(capsys, "-i", images, "-o", out, "-m", model, "--orthoplane")
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refused(capsys, "-i", images, "-o", tmp_path / "file", "-m", model)
+
+
+def test_wrong_number_of_channels(model, images, tmp_path, capsys):
+    (images / "case_1_0001.png").write_bytes((images / "case_1_0000.png").read_bytes())
+    shown = refused(capsys, "-i", images, "-o", tmp_path / "out", "-m", model)
+    assert "case case_1" in shown and "has case_1_0000.png, case_1_0001.png; the model takes 1 channel:" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_channels_in_one_file(images, tmp_path, capsys):
+    """As nnU-Net reads RGB images; how many there are shows when the file is read."""
+    model = make_model(tmp_path / "model", channels=3)
+    shown = refused(capsys, "-i", images, "-o", tmp_path / "out", "-m", model)
+    assert "case case_0 has 1 channels" in shown and "the model takes 3" in shown
+    for path in images.iterdir():
+        imsave(path, np.stack([imread(path)] * 3, -1), check_contrast=False)
+    assert predict("-i", images, "-o", tmp_path / "out", "-m", model) == 0
+    assert imread(tmp_path / "out" / "case_0.png").shape == (40, 50)
+
+
+def test_unreadable_image(model, images, tmp_path, capsys):
+    (images / "case_1_0000.png").write_bytes(b"no image")
+    shown = refused(capsys, "-i", images, "-o", tmp_path / "out", "-m", model)
+    assert "case case_1 cannot be read from" in shown and "--continue_prediction" in shown
+    assert "case_0.png" in files(tmp_path / "out"), "what came before is finished"
+
+
+def test_more_instances_than_16_bits_hold(tmp_path):
+    ids = np.arange(70_000, dtype=np.uint32).reshape(1, 700, 100)
+    write_wide(Tiff3DIO(), tmp_path / "ids.tif", ids, {"spacing": (1, 1, 1)})
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "ids.tif"), ids[0])
+    with pytest.raises(RetinaError, match=r"69999 instances, but NaturalImage2DIO writes numbers up to 65535"):
+        write_wide(NaturalImage2DIO(), tmp_path / "ids.png", ids, {})

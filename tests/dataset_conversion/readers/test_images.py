@@ -1,0 +1,257 @@
+"""Every file format: the axes and values as written by the format's own library, and one clear error for the rest."""
+
+import h5py
+import imagecodecs
+import mrcfile
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+from PIL import Image
+
+from dataset_conversion.readers.hdf5 import match_datasets, split_location
+from dataset_conversion.readers.images import SUPPORTED, file_stem, file_suffix, read_image
+from nnunetv2_retina.errors import RetinaError
+
+PLANE = (np.arange(2)[:, None] * 100 + np.arange(3)).astype(np.uint16)
+"""(y=1, x=2) -> 102"""
+VOLUME = (np.arange(4)[:, None, None] * 10000 + PLANE).astype(np.uint16)
+"""(z=3, y=1, x=2) -> 30102"""
+
+
+def write_itk(path, array, spacing):
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(spacing[::-1])
+    SimpleITK.WriteImage(image, str(path))
+
+
+def write_mrc(path, array, voxel_size=None):
+    with mrcfile.new(path) as file:
+        file.set_data(array)
+        if voxel_size is not None:
+            file.voxel_size = voxel_size
+
+
+def write_hdf5(path, **datasets):
+    with h5py.File(path, "w") as file:
+        for name, array in datasets.items():
+            file[name.replace("__", "/")] = array
+
+
+# ------------------------------------------------------------------------------------------------------------ values
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd"])
+def test_itk(tmp_path, ending):
+    path = tmp_path / f"a.b{ending}"
+    write_itk(path, VOLUME, (40.0, 8.0, 4.0))
+    image = read_image(path)
+    np.testing.assert_array_equal(image.array, VOLUME)
+    assert (image.array.dtype, image.spacing) == (np.uint16, pytest.approx((40, 8, 4)))
+    assert read_image(path, mask=True).spacing is None
+    assert (file_stem(path), file_suffix(path)) == ("a.b", ending)
+
+
+@pytest.mark.parametrize("array", [PLANE, VOLUME])
+def test_tiff(tmp_path, array):
+    tifffile.imwrite(tmp_path / "a.TIFF", array, photometric="minisblack")
+    image = read_image(tmp_path / "a.TIFF")
+    np.testing.assert_array_equal(image.array, array)
+    assert (image.array.dtype, image.spacing, image.remarks) == (np.uint16, None, ())
+
+
+def test_tiff_of_imagej_knows_its_spacing(tmp_path):
+    for unit, factor in (("nm", 1), ("micron", 1000), ("\\u00B5m", 1000)):
+        metadata = {"spacing": 40, "unit": unit, "axes": "ZYX"}
+        tifffile.imwrite(tmp_path / "a.tif", VOLUME, imagej=True, resolution=(1 / 4, 1 / 8), metadata=metadata)
+        assert read_image(tmp_path / "a.tif").spacing == pytest.approx((40 * factor, 8 * factor, 4 * factor))
+
+
+def test_tiff_of_ome_knows_its_spacing(tmp_path):
+    metadata = {
+        "axes": "ZYX",
+        "PhysicalSizeX": 0.004,
+        "PhysicalSizeY": 8,
+        "PhysicalSizeYUnit": "nm",
+        "PhysicalSizeZ": 0.04,
+    }
+    tifffile.imwrite(tmp_path / "a.ome.tif", VOLUME, ome=True, metadata=metadata, photometric="minisblack")
+    assert read_image(tmp_path / "a.ome.tif").spacing == pytest.approx((40, 8, 4))
+
+
+def test_tiff_time_taken_as_depth(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", VOLUME, imagej=True, metadata={"axes": "TYX"})
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.array, VOLUME)
+    assert image.remarks == ("the file calls its first axis time; it was taken as z",)
+
+
+def test_tiff_white_is_zero(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", PLANE, photometric="miniswhite")
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.array, PLANE)
+    assert "0 as white" in image.remarks[0]
+
+
+def test_mrc(tmp_path):
+    write_mrc(tmp_path / "a.mrc", VOLUME.astype(np.int16), (40, 80, 400))  # x, y, z in angstrom
+    image = read_image(tmp_path / "a.mrc")
+    np.testing.assert_array_equal(image.array, VOLUME.astype(np.int16))
+    assert image.spacing == pytest.approx((40, 8, 4))
+    write_mrc(tmp_path / "b.rec", VOLUME.astype(np.float32))
+    assert read_image(tmp_path / "b.rec").spacing is None
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(0, 200), (1, -56)])
+def test_mrc_of_imod_bytes(tmp_path, flags, expected):
+    path = tmp_path / "a.rec"
+    write_mrc(path, np.full((2, 2, 2), -56, np.int8))
+    with path.open("r+b") as file:
+        file.seek(152)
+        file.write(np.array([1146047817, flags], "<i4").tobytes())
+    image = read_image(path)
+    assert int(image.array[0, 0, 0]) == expected
+    assert bool(image.remarks) == (flags == 0)
+
+
+def test_hdf5(tmp_path):
+    path = tmp_path / "a.h5"
+    write_hdf5(path, raw=VOLUME, volumes__mask=VOLUME > 0, note=np.zeros(3))
+    with h5py.File(path, "a") as file:
+        file["raw"].attrs["resolution"] = (40, 8, 4)
+        file["volumes/mask"].attrs["element_size_um"] = (0.04, 0.008, 0.004)
+    image = read_image(path, "/raw")
+    np.testing.assert_array_equal(image.array, VOLUME)
+    assert image.spacing == (40, 8, 4)
+    assert read_image(path, "volumes/mask").spacing == pytest.approx((40, 8, 4))
+    assert read_image(path, "volumes/mask", mask=True).spacing is None
+
+
+def test_hdf5_only_data_set(tmp_path):
+    write_hdf5(tmp_path / "a.hdf", raw=VOLUME[None])
+    image = read_image(tmp_path / "a.hdf")
+    np.testing.assert_array_equal(image.array, VOLUME)
+    assert image.remarks == ("data set raw: the only one in the file",)
+
+
+def test_hdf5_several_volumes(tmp_path):
+    write_hdf5(tmp_path / "a.h5", one__raw=VOLUME, two__raw=VOLUME, two__deep__raw=VOLUME)
+    assert match_datasets(tmp_path / "a.h5", "/*/raw") == {"one": "one/raw", "two": "two/raw"}
+    with pytest.raises(RetinaError, match=r"no data set fits '\*/labels'. The file holds: one/raw \(4, 2, 3\), two/"):
+        match_datasets(tmp_path / "a.h5", "*/labels")
+
+
+def test_split_location():
+    assert [str(part) for part in split_location("d/a.h5::/x/y")] == ["d/a.h5", "x/y"]
+    assert split_location("d/a.tif")[1] is None
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp"])
+def test_grey_8_bit(tmp_path, ending):
+    array = PLANE.astype(np.uint8)
+    Image.fromarray(array).save(tmp_path / f"a{ending}")
+    image = read_image(tmp_path / f"a{ending}")
+    np.testing.assert_array_equal(image.array, array)
+    assert image.array.dtype == np.uint8
+
+
+def test_png_16_and_1_bit(tmp_path):
+    Image.fromarray(PLANE * 600).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image.array, PLANE * 600)
+    assert image.array.dtype == np.uint16
+    Image.fromarray(PLANE > 2).save(tmp_path / "b.png")
+    assert read_image(tmp_path / "b.png").array.tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_grey_in_colour_channels(tmp_path, mode):
+    array = PLANE.astype(np.uint8)
+    Image.fromarray(array).convert(mode).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image.array, array)
+    assert "the one grey channel was taken" in image.remarks[0]
+
+
+def test_grey_in_16_bit_colour(tmp_path):
+    """Pillow alone would cut it to 8 bits."""
+    colour = np.stack([PLANE * 600] * 3, axis=-1)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(colour))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").array, PLANE * 600)
+
+
+def test_grey_in_colour_tiff(tmp_path):
+    for array in (PLANE, VOLUME):
+        tifffile.imwrite(tmp_path / "a.tif", np.stack([array] * 3, axis=-1), photometric="rgb")
+        image = read_image(tmp_path / "a.tif")
+        np.testing.assert_array_equal(image.array, array)
+        assert "RGB" in image.remarks[0]
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([PLANE] * 3), imagej=True, metadata={"axes": "CYX"})
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif").array, PLANE)
+
+
+def test_palette_mask_gives_its_indices(tmp_path):
+    picture = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(tmp_path / "a.png")
+    mask = read_image(tmp_path / "a.png", mask=True)
+    assert mask.array.tolist() == [[0, 1, 2]]
+    assert "palette" in mask.remarks[0]
+    with pytest.raises(RetinaError, match="a colour image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_jpeg_is_for_images(tmp_path):
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg").remarks == ("JPEG: compressed with loss, which is fine for an image",)
+    with pytest.raises(RetinaError, match=r"a.jpg: JPEG changes pixel values, so it cannot hold a mask. Export"):
+        read_image(tmp_path / "a.jpg", mask=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+def test_real_colour(tmp_path):
+    colour = np.zeros((2, 3, 3), np.uint8)
+    colour[1, 2] = 255, 0, 0
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    with pytest.raises(RetinaError, match=r"its channels differ in 1 of 6 pixels\); expected grey. Convert .*ImageJ"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(RetinaError, match=r"expected grey. Give each class one grey value instead of a colour"):
+        read_image(tmp_path / "a.png", mask=True)
+
+
+@pytest.mark.parametrize("ending", SUPPORTED)
+def test_unreadable(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(b"not an image at all")
+    with pytest.raises(RetinaError, match=rf"a{ending}: cannot be read as .* Is the file complete"):
+        read_image(path)
+
+
+def test_unsupported_and_missing(tmp_path):
+    with pytest.raises(RetinaError, match=r"a.czi: files ending in .czi are not read; expected .png, .bmp"):
+        read_image(tmp_path / "a.czi")
+    with pytest.raises(RetinaError, match=r"a.png: no such file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_hdf5_data_set_missing(tmp_path):
+    write_hdf5(tmp_path / "a.h5", raw=VOLUME, labels=VOLUME)
+    listing = r"The file holds: labels \(4, 2, 3\), raw \(4, 2, 3\)"
+    with pytest.raises(RetinaError, match=rf"no data set 'mask' with two or more axes. {listing}"):
+        read_image(tmp_path / "a.h5", "mask")
+    with pytest.raises(RetinaError, match=rf"which data set\? Name one .*{listing}"):
+        read_image(tmp_path / "a.h5")
+    write_hdf5(tmp_path / "b.h5", note=np.zeros(3))
+    with pytest.raises(RetinaError, match="The file holds no array with two or more axes"):
+        read_image(tmp_path / "b.h5")
+
+
+def test_too_many_axes(tmp_path):
+    write_hdf5(tmp_path / "a.h5", raw=np.zeros((2, 2, 3, 3)))
+    with pytest.raises(RetinaError, match=r"the image has shape \(2, 2, 3, 3\); expected \(Y, X\) or \(Z, Y, X\)"):
+        read_image(tmp_path / "a.h5")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 5, 6), np.uint8), imagej=True, metadata={"axes": "CYX"})
+    with pytest.raises(RetinaError, match=r"a TIFF with axes CYX and shape \(2, 5, 6\); expected YX or ZYX"):
+        read_image(tmp_path / "a.tif")

@@ -1,0 +1,123 @@
+"""A study's file: what is read, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.study.definition import read_study, slug
+from nnunetv2_retina.training import baselines, trainers
+
+STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.yaml"))
+TRAINERS = {*trainers.__all__, *baselines.__all__, "nnUNetTrainer"}
+STUDY = """
+name: small
+seeds: [1, 2]
+reference: RETINA
+weights: {em: weights/em.pth}
+datasets:
+  - {dataset: 901, iterations: [2, 4], training: {learning_rate: 0.03}}
+  - {dataset: Dataset902_test, iterations: [4], title: Ignored}
+systems:
+  - {name: RETINA, trainer: nnUNetTrainerRETINA_tiny, weights: em}
+  - {name: TransUNet (random), trainer: nnUNetTrainerTransUNet_tiny, datasets: [901]}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write the study above with some text replaced; its path."""
+
+    def write(old: str = "", new: str = "") -> Path:
+        assert old in STUDY
+        path = tmp_path / "study.yaml"
+        path.write_text(STUDY.replace(old, new) if old else STUDY, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_study_is_read(write, tmp_path: Path) -> None:
+    study = read_study(write())
+    assert study.seeds == (1, 2) and study.datasets[0].dataset == "901" and study.datasets[0].iterations == (2, 4)
+    assert study.datasets[0].fold == "all" and study.datasets[0].training == {"learning_rate": 0.03}
+    assert study.weights == {"em": str(tmp_path / "weights" / "em.pth")}
+    assert [entry.dataset for entry in study.runs_on(study.systems[0])] == ["901", "Dataset902_test"]
+    assert [entry.dataset for entry in study.runs_on(study.systems[1])] == ["901"]
+    assert study.systems[1].slug == "transunet_random"
+
+
+def test_paths_of_weights_take_variables(write, monkeypatch) -> None:
+    monkeypatch.setenv("EM_WEIGHTS", "/data/em.pth")
+    assert read_study(write("weights/em.pth", "$EM_WEIGHTS")).weights == {"em": "/data/em.pth"}
+    monkeypatch.delenv("EM_WEIGHTS")
+    with pytest.raises(RetinaError, match=r"weights em is '\$EM_WEIGHTS', and that variable is not set. Set it"):
+        read_study(write("weights/em.pth", "$EM_WEIGHTS"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[2, 4]", "[4, 2]", r"data set 901: iterations is \[4, 2\]; expected whole numbers above 0 that increase"),
+        ("[2, 4]", "[2, 2]", r"iterations is \[2, 2\]; expected whole numbers above 0 that increase"),
+        ("[2, 4]", "[]", r"iterations is \[\]; expected"),
+        ("[2, 4]", "[0, a]", r"iterations is \[0, 'a'\]; expected"),
+        ("[2, 4]", "7", r"iterations is 7; expected a list, such as \[1, 2, 3\]"),
+        ("weights: em}", "weights: me}", "system RETINA: weights 'me' are not defined; defined are em"),
+        ("datasets: [901]", "datasets: [801]", "data set 801 is not among the study's 901, Dataset902_test"),
+        ("reference: RETINA", "reference: retina", "reference is 'retina'; expected one of the systems RETINA, Tran"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "seed 1 is there twice"),
+        ("seeds: [1, 2]", "seeds: []", r"seeds is \[\]; expected whole numbers from 0, at least one"),
+        ("seeds: [1, 2]", "seeds: 3", r"seeds is 3; expected a list"),
+        ("TransUNet (random)", "retina", "system retina is there twice"),
+        ("title: Ignored", "tilte: Ignored", "unknown setting 'tilte'; known are .* Did you mean title?"),
+        ("learning_rate: 0.03", "learning_rat: 0.03", "data set 901: .*unknown key 'learning_rat'.*learning_rate"),
+        ("learning_rate: 0.03", "learning_rate: 0", "learning_rate is 0; expected a number above 0"),
+        ("learning_rate: 0.03", "iterations: 3", "training has iterations, which the study's iterations decide"),
+        ("training: {learning_rate: 0.03}", "training: 3", "training is 3; expected settings, name: value"),
+        ("training: {learning_rate: 0.03}", "scored: tests", "scored is 'tests'; expected test or validation"),
+        ("training: {learning_rate: 0.03}", "scored: validation", "fold all leaves no validation cases to score"),
+        ("training: {learning_rate: 0.03}", "fold: -1", "fold is -1; expected a whole number or all"),
+        ("name: small\n", "", "the file lacks name; it has seeds"),
+        ("trainer: nnUNetTrainerRETINA_tiny, ", "", "an entry of systems lacks trainer; it has name, weights"),
+        ("name: small", "name: small\nprediction: {step_size: 2}", "step_size is 2; expected a share of the tile"),
+        ("name: small", "name: [", "is no YAML: .* Correct it there"),
+        ("weights: {em: weights/em.pth}", "weights: [em]", r"weights is \['em'\]; expected name: file"),
+        ("weights: {em: weights/em.pth}", "weights: {em: }", "weights em is None; expected the path of a file"),
+        ("TransUNet (random)", "", "an entry of systems: name is None; expected a text"),
+        ("seeds: [1, 2]", "seeds: [1, 2]\nseeds: [3]", "is no YAML: 'seeds' is there twice .*line 4"),
+    ],
+)
+def test_what_cannot_be_is_refused(write, old: str, new: str, message: str) -> None:
+    with pytest.raises(RetinaError, match=message):
+        read_study(write(old, new))
+
+
+def test_all_that_is_wrong_is_said_at_once(write) -> None:
+    path = write("[2, 4]", "[4, 2]")
+    path.write_text(path.read_text().replace("weights: em}", "weights: me}"))
+    with pytest.raises(RetinaError, match=r"iterations is \[4, 2\].*weights 'me' are not defined"):
+        read_study(path)
+
+
+def test_files_that_are_no_study_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RetinaError, match=r"cannot be read .* Give the path of a study's YAML file"):
+        read_study(tmp_path / "nothing.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(RetinaError, match=r"the file is \[1\]; expected settings, name: value"):
+        read_study(tmp_path / "list.yaml")
+
+
+def test_names_become_folders() -> None:
+    assert slug("TransUNet (random)") == "transunet_random" and slug("µ") == "unnamed"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_the_studies_of_this_repository_can_be_read(path: Path, monkeypatch) -> None:
+    for file in yaml.safe_load(path.read_text())["weights"].values():
+        if file.startswith("$"):
+            monkeypatch.setenv(file[1:], "/weights.pth")
+    study = read_study(path)
+    assert {system.trainer for system in study.systems} <= TRAINERS
+    assert {system.weights for system in study.systems} - {None} == set(study.weights)

@@ -1,0 +1,398 @@
+"""The trainers through nnU-Net's own ``run_training``: what is transferred, frozen, trained, resumed and refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.trainings import CPU, KilledError, fold_folder, log_of, results, set_protocol, train, write_weights
+from nnunetv2.run import run_training as nnunet_run
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network import NetworkConfig
+from nnunetv2_retina.protocol import iteration_checkpoint
+from nnunetv2_retina.training import trainers
+from nnunetv2_retina.weights import checkpoint
+from nnunetv2_retina.weights.importing import import_weights
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """The final validation starts processes, the progress plot takes seconds; test_end_to_end.py has both."""
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The trainers that nnU-Net makes, in order; each with its network's state before the first iteration."""
+    made = []
+    get, start = nnunet_run.get_trainer_from_args, nnUNetTrainer.on_train_start
+
+    def remember(*args, **kwargs):
+        made.append(get(*args, **kwargs))
+        return made[-1]
+
+    def snapshot(self):
+        self.at_start = {key: value.clone() for key, value in self._plain_network().state_dict().items()}
+        start(self)
+
+    monkeypatch.setattr(nnunet_run, "get_trainer_from_args", remember)
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", snapshot)
+    return made
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    """A pre-training checkpoint of size tiny, no tensor at a value that initialisation also gives."""
+    return write_weights(tmp_path / "pretrained.pth", "tiny")
+
+
+SCOPES = {
+    "nnUNetTrainerRETINA_tiny": ("transformer.",),
+    "nnUNetTrainerRETINA_encoder_tiny": ("cnn.", "embedding.", "transformer."),
+    "nnUNetTrainerRETINA_full_tiny": ("cnn.", "embedding.", "transformer.", "decoder.bottleneck", "decoder.blocks"),
+}
+
+
+@pytest.mark.parametrize("trainer", SCOPES)
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_transfer(trainer, by, workspace, weights, seen, monkeypatch):
+    monkeypatch.setenv("RETINA_SEED", "3")
+    train("nnUNetTrainerTransUNet_tiny")
+    if by == "option":
+        train(trainer, pretrained_weights=str(weights))
+    else:
+        monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
+        train(trainer)
+    fresh, run = seen
+    stored = checkpoint.load(weights).weights
+    frozen = trainer != "nnUNetTrainerRETINA_full_tiny"
+    ended = checkpoint.load(fold_folder(workspace, trainer) / "checkpoint_final.pth").weights
+    for key, value in run.at_start.items():
+        expected = stored[key] if key.startswith(SCOPES[trainer]) else fresh.at_start[key]
+        assert torch.equal(value, expected), key
+        still = frozen and key.startswith("transformer.")
+        assert torch.equal(ended[key], value) == still or key.endswith("attn.key.bias"), key
+    held = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
+    for name, parameter in run.network.named_parameters():
+        still = frozen and name.startswith("transformer.")
+        assert (id(parameter) in held) != still, name
+        assert parameter.requires_grad != still, name
+    report = json.loads((fold_folder(workspace, trainer) / "transfer_report.json").read_text())
+    assert report["source"] == str(weights)
+    assert report["fingerprint"] == checkpoint.load(weights).fingerprint
+    assert set(report["loaded"]) == {k for k in ended if k.startswith(SCOPES[trainer])}
+    assert set(report["frozen"]) == {k for k in ended if frozen and k.startswith("transformer.")}
+
+
+def test_without_weights_it_says_so_and_trains_everything(workspace, seen):
+    train("nnUNetTrainerRETINA_tiny")
+    log = log_of(fold_folder(workspace, "nnUNetTrainerRETINA_tiny"))
+    assert "NO PRE-TRAINED WEIGHTS: nothing is frozen" in log
+    assert all(p.requires_grad for p in seen[0].network.parameters())
+
+
+def test_schedule_is_per_iteration_and_the_last_epoch_is_shortened(workspace, seen, monkeypatch):
+    set_protocol(workspace, iterations=5)
+    rates, step = [], nnUNetTrainer.train_step
+    monkeypatch.setattr(
+        nnUNetTrainer,
+        "train_step",
+        lambda self, b: (rates.append(self.optimizer.param_groups[0]["lr"]), step(self, b))[1],
+    )
+    train("nnUNetTrainerTransUNet_tiny")
+    assert seen[0].current_epoch == 3
+    np.testing.assert_allclose(rates, [0.003 * (1 - i / 5) ** 0.9 for i in range(5)])
+    group = seen[0].optimizer.param_groups[0]
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 1e-4, False)
+
+
+def test_continues_as_if_nothing_had_happened(workspace, weights, seen, monkeypatch):
+    set_protocol(workspace, iterations=8)
+    trainer = "nnUNetTrainerRETINA_tiny"
+    train(trainer, pretrained_weights=str(weights))
+    whole = checkpoint.load(fold_folder(workspace, trainer) / "checkpoint_final.pth")
+    whole_rates = seen[0].logger.get_value("lrs", step=None)
+
+    start = nnUNetTrainer.on_epoch_start
+
+    def die_in_the_third_epoch(self):
+        if self.current_epoch == 2:
+            raise KilledError
+        start(self)
+
+    monkeypatch.setattr(nnUNetTrainer, "on_epoch_start", die_in_the_third_epoch)
+    with pytest.raises(KilledError):
+        train(trainer, fold=1, pretrained_weights=str(weights))
+    monkeypatch.setattr(nnUNetTrainer, "on_epoch_start", start)
+    weights.unlink()  # resuming does not need it
+    train(trainer, fold=1, continue_training=True)
+    resumed = seen[2]
+    assert [float(r) for r in resumed.logger.get_value("lrs", step=None)] == [float(r) for r in whole_rates]
+    assert len(resumed.logger.get_value("train_losses", step=None)) == 4
+    ended = checkpoint.load(fold_folder(workspace, trainer, fold=1) / "checkpoint_final.pth")
+    assert ended.retina == whole.retina
+    for key in ended.weights:
+        if key.startswith("transformer."):
+            assert torch.equal(ended.weights[key], whole.weights[key]), key
+    frozen = [name for name, p in resumed.network.named_parameters() if not p.requires_grad]
+    assert frozen == [name for name, _ in resumed.network.named_parameters() if name.startswith("transformer.")]
+    assert len(resumed.optimizer.state) == sum(p.requires_grad for p in resumed.network.parameters())
+
+
+def test_iteration_checkpoints_are_what_the_protocol_names_and_a_continued_run_has_the_same(
+    workspace, seen, monkeypatch
+):
+    set_protocol(workspace, iterations=5, checkpoints=[1, 3, 4])
+    trainer = "nnUNetTrainerTransUNet_tiny"
+    monkeypatch.setenv("RETINA_SEED", "1")
+    after, step = {}, nnUNetTrainer.train_step
+
+    def remember(self, batch):
+        outputs = step(self, batch)
+        after[self._iteration] = self.network.decoder.seg_layers[0].weight.detach().clone()
+        if self.current_epoch == 1 and self.fold == 1 and self._iteration == 4 and len(seen) == 2:
+            raise KilledError  # after step 4 and before its checkpoint
+        return outputs
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", remember)
+    train(trainer)
+    names = [iteration_checkpoint(number) for number in (1, 3, 4)]
+    assert names[0] == "checkpoint_iteration_000001.pth"
+    folder = fold_folder(workspace, trainer)
+    assert sorted(path.name for path in folder.glob("checkpoint_iteration_*")) == names
+    for number, name in zip((1, 3, 4), names, strict=True):
+        stored = torch.load(folder / name, weights_only=False)
+        assert torch.equal(stored["network_weights"]["decoder.seg_layers.0.weight"], after[number])
+        assert stored["trainer_name"] == trainer and stored["init_args"]["configuration"] == "2d"
+    with pytest.raises(KilledError):
+        train(trainer, fold=1)
+    folder = fold_folder(workspace, trainer, fold=1)
+    assert sorted(path.name for path in folder.glob("checkpoint_iteration_*")) == names[:2]
+    train(trainer, fold=1, continue_training=True)
+    assert sorted(path.name for path in folder.glob("checkpoint_iteration_*")) == names
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_frozen_dropout_is_off_and_the_rest_is_on_while_training(workspace, weights, seen, monkeypatch):
+    modes, step = {}, nnUNetTrainer.train_step
+
+    def look(self, batch):
+        modes.update((name, m.training) for name, m in self.network.named_modules() if isinstance(m, torch.nn.Dropout))
+        return step(self, batch)
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", look)
+    train("nnUNetTrainerRETINA_tiny", pretrained_weights=str(weights))
+    assert modes["embedding.dropout"] and not modes["transformer.blocks.0.mlp.dropout"]
+    train("nnUNetTrainerRETINA_full_tiny", pretrained_weights=str(weights))
+    assert all(modes.values())
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_seed_gives_the_same_losses(workspace, seen, monkeypatch, processes):
+    monkeypatch.setenv("nnUNet_n_proc_DA", processes)
+    for seed in ("11", "11", "12"):
+        monkeypatch.setenv("RETINA_SEED", seed)
+        train("nnUNetTrainerTransUNet_tiny")
+    losses = [[run.logger.get_value(name, step=None) for name in ("train_losses", "val_losses")] for run in seen]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+@pytest.mark.parametrize("dataset", [902, 903])
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerTransUNet_tiny", "nnUNetTrainerRETINA_tiny"])
+def test_regions_and_the_ignore_label_train(workspace, seen, weights, dataset, trainer, monkeypatch):
+    monkeypatch.setenv("RETINA_SEED", "1")
+    set_protocol(workspace, dataset, iterations=30, iterations_per_epoch=10)
+    options = {"pretrained_weights": str(weights)} if "RETINA" in trainer else {}
+    train(trainer, dataset, **options)
+    losses = seen[0].logger.get_value("train_losses", step=None)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    assert seen[0].network(torch.zeros(1, 1, 64, 64)).shape[1] == (3 if dataset == 902 else 2)
+
+
+@pytest.mark.parametrize("dataset", [902, 903])
+def test_ignored_pixels_give_no_gradient(workspace, seen, dataset, monkeypatch):
+    train("nnUNetTrainerTransUNet_tiny", dataset)
+    logits = torch.zeros(1, 3 if dataset == 902 else 2, 8, 8, requires_grad=True)
+    if dataset == 902:
+        target = torch.zeros(1, 1, 8, 8)
+        target[..., 4:] = 3
+    else:
+        target = torch.zeros(1, 3, 8, 8, dtype=torch.bool)
+        target[:, 2, :, 4:] = True
+    seen[0].loss(logits, target).backward()
+    assert logits.grad[..., :4].abs().min() > 0
+    assert logits.grad[..., 4:].abs().max() == 0
+
+
+def test_class_weights_reach_the_cross_entropy(workspace, seen):
+    set_protocol(workspace, class_weights=[0.1, 1, 3])
+    train("nnUNetTrainerTransUNet_tiny")
+    assert seen[0].loss.ce.weight.tolist() == pytest.approx([0.1, 1, 3])
+
+
+def test_protocol_and_network_are_in_the_saved_plans(workspace):
+    train("nnUNetTrainerTransUNet_tiny")
+    plans = json.loads((fold_folder(workspace, "nnUNetTrainerTransUNet_tiny").parent / "plans.json").read_text())
+    saved = plans["configurations"]["2d"]
+    assert (saved["patch_size"], saved["batch_size"]) == ([64, 64], 2)
+    assert NetworkConfig.from_dict(saved["architecture"]["arch_kwargs"]["config"]) == NetworkConfig.named("tiny")
+    prepared = json.loads((workspace / "nnUNet_preprocessed/Dataset901_test/nnUNetPlans.json").read_text())
+    assert "TransUNet" not in json.dumps(prepared)
+
+
+def test_fold_all(workspace, seen):
+    train("nnUNetTrainerTransUNet_tiny", fold="all")
+    assert (fold_folder(workspace, "nnUNetTrainerTransUNet_tiny", fold="all") / "checkpoint_final.pth").is_file()
+
+
+def damaged(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: write_weights(p, "retina"), r"is of another size: retina .*embed_dim 192.*use|Use the trainer"),
+        (lambda p: torch.save({"state_dict": {}}, p), r"holds no network_weights \(its entries are state_dict\)"),
+        (
+            lambda p: write_weights(p, "tiny", grid=24),
+            r"on a grid of 24 x 24.* Resample them: retina_import_weights IN",
+        ),
+        (
+            lambda p: write_weights(p, "tiny", trained=["cnn."]),
+            r"holds trained values of cnn\. alone, but scope transformer takes and freezes transformer\., which would "
+            r"stay random\. Use nnUNetTrainerRETINA_full_tiny, which freezes nothing",
+        ),
+        (damaged, r"cannot be read as a PyTorch checkpoint: it is truncated"),
+        (lambda p: p.unlink(), r"no checkpoint at .*: no such file"),
+    ],
+)
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_wrong_checkpoint_leaves_nothing_behind(workspace, weights, spoil, message, by, monkeypatch, seen):
+    good = weights.read_bytes()
+    spoil(weights)
+    if by == "variable":
+        monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
+    options = {"pretrained_weights": str(weights)} if by == "option" else {}
+    with pytest.raises(RetinaError, match=message):
+        train("nnUNetTrainerRETINA_tiny", **options)
+    assert results(workspace) == []
+    weights.write_bytes(good)
+    train("nnUNetTrainerRETINA_tiny", **options)
+    assert (fold_folder(workspace, "nnUNetTrainerRETINA_tiny") / "checkpoint_final.pth").is_file()
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_imported_weights_train(workspace, tmp_path, by, monkeypatch, seen):
+    """With the encoder's values alone, as ImageNet files have. A file that nnU-Net cannot load is refused before."""
+    path, size = tmp_path / "pretrained.npz", "tiny"
+    write_weights(tmp_path / "other.pth", size, grid=24, trained=["cnn.", "embedding.", "transformer."])
+    path.write_bytes((tmp_path / "other.pth").read_bytes())
+
+    def start(weights):
+        if by == "variable":
+            monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
+        train("nnUNetTrainerRETINA_tiny", **({"pretrained_weights": str(weights)} if by == "option" else {}))
+
+    with pytest.raises(
+        RetinaError, match=r"is no PyTorch checkpoint\. Run: retina_import_weights IN OUT, and give OUT"
+    ):
+        start(path)
+    assert results(workspace) == []
+    imported = import_weights(path, tmp_path / "imported.pth")
+    start(imported.path)
+    for key, value in seen[-1].at_start.items():
+        assert torch.equal(value, imported.weights[key]) or not key.startswith("transformer."), key
+    report = json.loads((fold_folder(workspace, "nnUNetTrainerRETINA_tiny") / "transfer_report.json").read_text())
+    assert report["pretraining"]["trained"] == ["cnn.", "embedding.", "transformer."]
+    assert report["pretraining"]["origin"]["file"] == "pretrained.npz"
+
+
+def test_weights_of_the_cnn_alone_train_where_nothing_is_frozen(workspace, tmp_path, seen):
+    weights = write_weights(tmp_path / "simclr.pth", "tiny", trained=["cnn."])
+    train("nnUNetTrainerRETINA_full_tiny", pretrained_weights=str(weights))
+    assert torch.equal(seen[0].at_start["cnn.stem.0.weight"], checkpoint.load(weights).weights["cnn.stem.0.weight"])
+
+
+def test_random_trainer_refuses_weights(workspace, weights):
+    with pytest.raises(RetinaError, match=r"trains from random initialisation, but -pretrained_weights .* was given"):
+        train("nnUNetTrainerTransUNet_tiny", pretrained_weights=str(weights))
+    assert results(workspace) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "fold", "message"),
+    [
+        ({"iteratons": 5}, 0, r"unknown key 'iteratons'.*Did you mean iterations\?"),
+        ({"batch_size": "big"}, 0, r"batch_size is 'big'; expected a whole number"),
+        ({}, 5, r"fold 5 cannot exist: the folds of 6 training cases are 0, 1, 2, 3, 4 \(and all\)"),
+        ({"groups": {"nobody": "v"}}, 0, r"name 'nobody', which is no training case"),
+        ({"class_weights": [1, 1]}, 0, r"class_weights has 2 entries, but there are 3 classes"),
+    ],
+)
+def test_wrong_settings_leave_nothing_behind(workspace, settings, fold, message):
+    set_protocol(workspace, **settings)
+    with pytest.raises(RetinaError, match=message):
+        train("nnUNetTrainerTransUNet_tiny", fold=fold)
+    assert results(workspace) == []
+
+
+def test_class_weights_do_not_go_with_regions(workspace):
+    set_protocol(workspace, 903, class_weights=[1, 1])
+    with pytest.raises(RetinaError, match=r"class_weights cannot be used with region-based training"):
+        train("nnUNetTrainerTransUNet_tiny", 903)
+
+
+def test_weights_do_not_go_with_two_channels(workspace, weights):
+    path = workspace / "nnUNet_preprocessed/Dataset901_test/dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"channel_names": {"0": "SE", "1": "BSE"}}))
+    with pytest.raises(RetinaError, match=r"the data set has 2 channels, but pre-trained weights take one"):
+        train("nnUNetTrainerRETINA_tiny", pretrained_weights=str(weights))
+    assert results(workspace) == []
+
+
+def test_3d_configuration_is_refused(workspace):
+    path = workspace / "nnUNet_preprocessed/Dataset901_test/nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["3d_fullres"] = plans["configurations"]["2d"] | {"patch_size": [16, 64, 64]}
+    path.write_text(json.dumps(plans))
+    with pytest.raises(RetinaError, match=r"3d_fullres has 3D patches; the TransUNet is two-dimensional"):
+        nnunet_run.run_training("901", "3d_fullres", 0, "nnUNetTrainerTransUNet_tiny", device=CPU)
+
+
+def test_missing_preprocessing_is_said(workspace):
+    import shutil
+
+    shutil.rmtree(workspace / "nnUNet_preprocessed/Dataset901_test/nnUNetPlans_2d")
+    with pytest.raises(RetinaError, match=r"no preprocessed data in .*Run: nnUNetv2_plan_and_preprocess -d 901 -c 2d"):
+        train("nnUNetTrainerTransUNet_tiny")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_missing_gpu_is_said(workspace):
+    with pytest.raises(RetinaError, match=r"no CUDA GPU is usable here.*-device cpu"):
+        nnunet_run.run_training("901", "2d", 0, "nnUNetTrainerTransUNet_tiny")
+
+
+@pytest.mark.parametrize("seed", ["-1", "one"])
+def test_a_wrong_seed_is_said(workspace, monkeypatch, seed):
+    monkeypatch.setenv("RETINA_SEED", seed)
+    with pytest.raises(RetinaError, match=rf"\$RETINA_SEED is '{seed}'; expected a whole number from 0"):
+        train("nnUNetTrainerTransUNet_tiny")
+
+
+def test_every_variant_has_its_size_and_scope():
+    for name in trainers.__all__:
+        trainer = getattr(trainers, name)
+        suffix = name.rsplit("_", 1)[-1]
+        assert trainer.network_size == (suffix if suffix in ("base", "tiny") else "retina")
+        expected = None if "TransUNet" in name else next((s for s in ("encoder", "full") if s in name), "transformer")
+        assert trainer.transfer_scope == expected
+        assert trainer.__name__ == name
