@@ -1,13 +1,18 @@
-"""Files that appear under their names whole or not at all, whatever happens while they are written."""
+"""Files: written whole or not at all, read with one message when they cannot be, hashed."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
+
+_BLOCK = 1 << 20
 
 
 @contextmanager
@@ -29,8 +34,8 @@ def write_text(path: Path, text: str, advice: str) -> Path:
 
     Args:
         path: the file; its folder exists.
-        text: what it is to hold.
-        advice: what to do if it cannot be written, for the message.
+        text: the contents.
+        advice: what to do if the file cannot be written, for the message.
 
     Raises:
         RetinaError: if it cannot be written; an earlier file of that name then stays as it was.
@@ -41,3 +46,59 @@ def write_text(path: Path, text: str, advice: str) -> Path:
     except OSError as error:
         raise RetinaError(f"cannot write {path} ({error.strerror or error}). {advice}") from error
     return path
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: the file.
+        advice: what to do if it cannot be read, for the message.
+
+    Raises:
+        RetinaError: if it is missing, damaged, or holds something other than an object.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RetinaError(f"there is no {path}. {advice}") from error
+    except (OSError, ValueError) as error:
+        raise RetinaError(f"{path} cannot be read as JSON ({error}). {advice}") from error
+    if not isinstance(contents, dict):
+        raise RetinaError(f"{path} holds a {type(contents).__name__}; expected an object {{...}}. {advice}")
+    return contents
+
+
+def write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write an object as JSON; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        Path(temporary).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+
+
+def make_folder(folder: Path, advice: str) -> Path:
+    """Make a folder and make sure that files can be written into it.
+
+    Args:
+        folder: made with its parents; it may exist.
+        advice: what to do if it cannot be used, for the message.
+
+    Raises:
+        RetinaError: if it cannot be made or written to.
+    """
+    probe = folder / f".{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RetinaError(f"cannot write to {folder} ({error.strerror or error}). {advice}") from error
+    return folder
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Return the digest of a file's contents in hexadecimal; ``algorithm`` is a name that ``hashlib`` knows."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES
 
 BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
@@ -69,6 +70,8 @@ class Protocol:
     """Case name -> name of the volume it was cut from; cases of one volume fall in the same part of every split."""
     folds: tuple[Mapping[str, list[str]], ...] | None = None
     """Fixed splits, each ``{"train": [cases], "val": [cases]}``; None: cross-validation over the groups."""
+    spacing_unit: str | None = None
+    """Unit of the spacing in the data set's files: ``nm``, or None where it is not known. Converters write it."""
     source: str | None = None
     """Where the values come from: a paper's section or table."""
 
@@ -117,9 +120,14 @@ class Protocol:
         ]
 
     def _choice_problems(self) -> list[str]:
-        choices = {"inference": INFERENCE_MODES, "mask_rule": MASK_RULES, "score_unit": SCORE_UNITS}
+        choices: dict[str, tuple[str | None, ...]] = {
+            "inference": INFERENCE_MODES,
+            "mask_rule": MASK_RULES,
+            "score_unit": SCORE_UNITS,
+            "spacing_unit": (NANOMETRES, None),
+        }
         return [
-            f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}"
+            f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, known))}"
             for name, known in choices.items()
             if getattr(self, name) not in known
         ]

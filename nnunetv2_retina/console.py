@@ -1,0 +1,122 @@
+"""What all commands share: how they end, ``--version``, and settings that become options.
+
+Imports nothing heavy: ``--help``, ``--version`` and wrong options answer without torch or nnU-Net.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nnunetv2_retina import __version__
+from nnunetv2_retina.errors import RetinaError
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+T = TypeVar("T")
+
+
+def run(action: Callable[[], int | None]) -> int:
+    """Call ``action`` and return the exit status of the command.
+
+    Returns:
+        What ``action`` returns (None: 0); 2 after an error that the user can correct, with its text on stderr; 130
+        after Ctrl-C; 141 if whatever read the output has gone (``| head``).
+    """
+    try:
+        return action() or 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout when it ends, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (RetinaError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def parser(command: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    """Return the parser of a command, with ``--version``; ``options`` are those of ``argparse.ArgumentParser``."""
+    made = argparse.ArgumentParser(prog=command, description=description, allow_abbrev=False, **options)
+    made.add_argument("--version", action="version", version=f"{command} {__version__} (RETINA for nnU-Net)")
+    return made
+
+
+def setting(default: Any, help: str, **option: Any) -> Any:
+    """Declare a field of a settings dataclass that is also an option of a command.
+
+    Args:
+        default: of the field and of the option.
+        help: one line for both; the option's help text adds the default.
+        option: more for ``add_argument`` (``choices``, ``metavar``, ``type`` ...), and ``flag``: the option's name, if
+            it is not the field's with dashes.
+    """
+    return field(default=default, metadata={"help": help, "option": option})
+
+
+def add_settings(group: argparse._ActionsContainer, settings: type, only: Iterable[str] | None = None) -> None:
+    """Add an option for each field that ``setting`` declared.
+
+    Args:
+        group: a parser or a group of options.
+        settings: the dataclass. A ``bool`` that is False becomes a switch.
+        only: names of fields; default: all that ``setting`` declared.
+    """
+    hints = typing.get_type_hints(settings)
+    for entry in _declared(settings, only):
+        option = dict(entry.metadata["option"])
+        flag = option.pop("flag", None) or "--" + entry.name.replace("_", "-")
+        kind, text = _plain_type(hints[entry.name]), entry.metadata["help"]
+        if kind is bool:
+            group.add_argument(flag, dest=entry.name, action="store_true", help=text, **option)
+            continue
+        if entry.default is not None and "(default" not in text and "default:" not in text:
+            text = f"{text} (default {_show(entry.default)})"
+        option.setdefault("type", kind)
+        if "choices" not in option:
+            option.setdefault("metavar", {int: "N", float: "X", Path: "FILE"}.get(kind, "TEXT"))
+        group.add_argument(flag, dest=entry.name, default=entry.default, help=text, **option)
+
+
+def read_settings(settings: type[T], arguments: argparse.Namespace, **more: Any) -> T:
+    """Build the dataclass from parsed options; ``more`` are fields that no option gives, or that override one."""
+    given = {
+        entry.name: getattr(arguments, entry.name)
+        for entry in _declared(settings, None)
+        if hasattr(arguments, entry.name)
+    }
+    return settings(**{**given, **more})
+
+
+def _declared(settings: type, only: Iterable[str] | None) -> list[Field[Any]]:
+    declared: Mapping[str, Field[Any]] = {
+        entry.name: entry for entry in fields(settings) if "option" in entry.metadata and entry.default is not MISSING
+    }
+    return [declared[name] for name in only] if only is not None else list(declared.values())
+
+
+def _plain_type(hint: Any) -> Any:
+    """``X`` of ``X | None``."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint
+
+
+def _show(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
