@@ -1,7 +1,8 @@
 """Shared fixtures: a clean environment, and small data sets that nnU-Net itself has planned and preprocessed."""
 
-import json
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Read by nnU-Net when it is imported, and inherited by the processes it starts.
@@ -10,20 +11,9 @@ os.environ["nnUNet_n_proc_DA"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
-import numpy as np
 import pytest
 import torch
-from helpers.environment import (
-    CASES,
-    FOLDERS,
-    LABELS,
-    PROTOCOL,
-    REGIONS,
-    SIZES_3D,
-    UNET_3D,
-    blobs,
-    preprocess,
-)
+from helpers.environment import FOLDERS, preprocess_images, preprocess_volumes
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # two workers share the cores
 
@@ -38,14 +28,24 @@ def clean_environment(monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", external_folder())
 
 
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker that needs it fills, for all workers of the session."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = base / f"{name}.done"
+        if not done.exists():
+            (base / name).mkdir()
+            make(base / name)
+            done.touch()
+    return base / name
+
+
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory):
     """A root with three preprocessed data sets: 901 plain, 902 with an ignore label, 903 with regions and ignore."""
-    root = tmp_path_factory.mktemp("nnunet")
-    preprocess(root, 901, LABELS)
-    preprocess(root, 902, LABELS | {"ignore": 3})
-    preprocess(root, 903, REGIONS | {"ignore": 3}, regions_class_order=[1, 2])
-    return root
+    return made_once(tmp_path_factory, "nnunet", preprocess_images)
 
 
 @pytest.fixture
@@ -67,32 +67,4 @@ def workspace(datasets, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def volumes(tmp_path_factory) -> Path:
     """A root with data set 904: six volumes of 10 x 40 x 40 voxels, with the plans of a narrow 3D network."""
-    import SimpleITK as sitk
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess as nnunet_preprocess
-
-    root = tmp_path_factory.mktemp("volumes")
-    raw = root / "nnUNet_raw" / "Dataset904_test"
-    for folder in ("imagesTr", "labelsTr"):
-        (raw / folder).mkdir(parents=True)
-    for i, case in enumerate(CASES):
-        slices = [[part[:40, :40] for part in blobs(i)] for _ in range(10)]
-        for folder, name, part in (("imagesTr", f"{case}_0000", 0), ("labelsTr", case, 1)):
-            image = sitk.GetImageFromArray(np.stack([piece[part] for piece in slices]))
-            sitk.WriteImage(image, raw / folder / f"{name}.nii.gz")
-    labels = {"background": 0, "one": 1, "two": 2}
-    settings = {"channel_names": {"0": "EM"}, "labels": labels, "numTraining": len(CASES), "file_ending": ".nii.gz"}
-    (raw / "dataset.json").write_text(json.dumps(settings | {"retina": PROTOCOL}))
-    with pytest.MonkeyPatch.context() as patch:
-        for name in FOLDERS:
-            (root / name).mkdir(exist_ok=True)
-            patch.setenv(name, str(root / name))
-        extract_fingerprints([904], num_processes=1, check_dataset_integrity=False)
-        plan_experiments([904])
-        nnunet_preprocess([904], configurations=["3d_fullres"], num_processes=[1])
-    path = root / "nnUNet_preprocessed/Dataset904_test/nnUNetPlans.json"
-    plans = json.loads(path.read_text())
-    plans["configurations"]["3d_fullres"].update(SIZES_3D)
-    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update(UNET_3D)
-    path.write_text(json.dumps(plans))
-    return root
+    return made_once(tmp_path_factory, "volumes", preprocess_volumes)

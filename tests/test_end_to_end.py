@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import tifffile
 import torch
 from helpers.environment import FOLDERS, bare_environment, blobs, installed
+from helpers.warm import WarmCommands
 from skimage.io import imread, imsave
 
 from nnunetv2_retina.weights import checkpoint
@@ -62,27 +63,40 @@ def write(folder: Path, name: str, kind: str, seed: int) -> None:
         imsave(folder / "masks" / f"{name}.png", mask, check_contrast=False)
 
 
-def type_in(root: Path, line: str, **environment: str) -> str:
-    """Run a command line from an empty folder; what it printed."""
+def type_in(root: Path, line: str, warm: WarmCommands | None = None, **environment: str) -> str:
+    """Run a command line from an empty folder, in a fresh process or a warm one; return what it printed."""
     command, *arguments = line.split()
     folder = root / "elsewhere"
     folder.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [str(SCRIPTS / command), *arguments],
-        cwd=folder,
-        env=bare_environment(**{name: str(root / name) for name in FOLDERS}, **environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}"
-    return done.stdout
+    variables = bare_environment(**{name: str(root / name) for name in FOLDERS}, **environment)
+    if warm is not None:
+        if command == "nnUNetv2_train":
+            variables["nnUNet_n_proc_DA"] = "0"  # batches from the process itself
+        status, shown = warm.run(command, arguments, variables, folder)
+    else:
+        done = subprocess.run(
+            [str(SCRIPTS / command), *arguments],
+            cwd=folder,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        status, shown = done.returncode, done.stdout
+    assert status == 0, f"{line}\n{shown[-4000:]}"
+    return shown
 
 
-def prepare(root: Path, dataset: int, kind: str, *options: str) -> Path:
-    settings = "--labels 1=one 2=two --iterations 4 --batch-size 2"
-    type_in(root, f"retina_convert folder {root / kind} -d {dataset} --name {kind} {settings} {' '.join(options)}")
-    type_in(root, f"nnUNetv2_plan_and_preprocess -d {dataset} -c 2d --verify_dataset_integrity -np 1")
+@pytest.fixture(scope="module")
+def warm():
+    with WarmCommands(bare_environment()) as commands:
+        yield commands
+
+
+def prepare(root: Path, dataset: int, kind: str, *options: str, warm: WarmCommands | None = None) -> Path:
+    settings = f"--name {kind} --labels 1=one 2=two --iterations 4 --batch-size 2 {' '.join(options)}"
+    type_in(root, f"retina_convert folder {root / kind} -d {dataset} {settings}", warm)
+    type_in(root, f"nnUNetv2_plan_and_preprocess -d {dataset} -c 2d --verify_dataset_integrity -np 1", warm)
     return root / "nnUNet_raw" / f"Dataset{dataset}_{kind}"
 
 
@@ -119,45 +133,45 @@ def test_prediction_equals_validation(root, png):
         np.testing.assert_array_equal(again, imread(validation / f"{case}.png"))
 
 
-def test_validation_can_be_repeated(root, png):
+def test_validation_can_be_repeated(root, png, warm):
     validation = fold(root, png.name, 0) / "validation"
     before = {path.name: imread(path) for path in validation.glob("*.png")}
     shutil.rmtree(validation)
-    type_in(root, f"nnUNetv2_train 921 2d 0 {TRAINER} --val")
+    type_in(root, f"nnUNetv2_train 921 2d 0 {TRAINER} --val", warm)
     for name, mask in before.items():
         np.testing.assert_array_equal(imread(validation / name), mask)
 
 
-def test_model_folder_of_another_process(root, png):
+def test_model_folder_of_another_process(root, png, warm):
     model = fold(root, png.name, 0).parent
     folders = f"-i {png / 'imagesTs'} -o {root / 'by_folder'} -m {model}"
-    type_in(root, f"nnUNetv2_predict_from_modelfolder {folders} -f 0 -device cpu")
+    type_in(root, f"nnUNetv2_predict_from_modelfolder {folders} -f 0 -device cpu", warm)
     assert len(list((root / "by_folder").glob("*.png"))) == 2
 
 
-def test_fold_all_with_the_variable_then_continue(root, png):
-    type_in(root, f"nnUNetv2_train 921 2d all {TRAINER}", RETINA_WEIGHTS=str(root / "pretrained.pth"))
+def test_fold_all_with_the_variable_then_continue(root, png, warm):
+    type_in(root, f"nnUNetv2_train 921 2d all {TRAINER}", warm, RETINA_WEIGHTS=str(root / "pretrained.pth"))
     ended = fold(root, png.name, "all") / "checkpoint_final.pth"
     state = torch.load(ended, weights_only=False)
     assert state["init_args"]["retina"]["transfer"]["named_by"] == "$RETINA_WEIGHTS"
-    shown = type_in(root, f"nnUNetv2_train 921 2d all {TRAINER} --c")
+    shown = type_in(root, f"nnUNetv2_train 921 2d all {TRAINER} --c", warm)
     assert "Validation complete" in shown
     assert "NO PRE-TRAINED WEIGHTS" not in shown
 
 
-def test_float_tiff_without_weights(root):
-    raw = prepare(root, 922, "tiff")
-    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TRAINER}")
+def test_float_tiff_without_weights(root, warm):
+    raw = prepare(root, 922, "tiff", warm=warm)
+    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TRAINER}", warm)
     assert "NO PRE-TRAINED WEIGHTS" in shown
-    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TRAINER}")
+    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TRAINER}", warm)
     for path in (raw / "labelsTs").iterdir():
         assert imread(root / "tiffs" / path.name).shape == imread(path).shape
 
 
-def test_volumes(root):
-    raw = prepare(root, 923, "volume", "--spacing 40 4 4")
-    type_in(root, f"nnUNetv2_train 923 2d 0 {TRAINER} -pretrained_weights {root / 'pretrained.pth'}")
-    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'volumes'} -d 923 -c 2d -f 0 {TRAINER}")
+def test_volumes(root, warm):
+    raw = prepare(root, 923, "volume", "--spacing 40 4 4", warm=warm)
+    type_in(root, f"nnUNetv2_train 923 2d 0 {TRAINER} -pretrained_weights {root / 'pretrained.pth'}", warm)
+    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'volumes'} -d 923 -c 2d -f 0 {TRAINER}", warm)
     for path in (raw / "labelsTs").iterdir():
         predicted, wanted = sitk.ReadImage(root / "volumes" / path.name), sitk.ReadImage(path)
         assert predicted.GetSize() == wanted.GetSize()

@@ -92,3 +92,41 @@ UNET_3D = {
     "n_conv_per_stage": [1, 1, 1],
     "n_conv_per_stage_decoder": [1, 1],
 }
+
+
+def preprocess_images(root: Path) -> None:
+    """Data sets 901 (plain), 902 (with an ignore label) and 903 (with regions and ignore), preprocessed."""
+    preprocess(root, 901, LABELS)
+    preprocess(root, 902, LABELS | {"ignore": 3})
+    preprocess(root, 903, REGIONS | {"ignore": 3}, regions_class_order=[1, 2])
+
+
+def preprocess_volumes(root: Path) -> None:
+    """Data set 904: six volumes of 10 x 40 x 40 voxels, preprocessed, with the plans of a narrow 3D network."""
+    import SimpleITK as sitk
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess as nnunet_preprocess
+
+    raw = root / "nnUNet_raw" / "Dataset904_test"
+    for folder in ("imagesTr", "labelsTr"):
+        (raw / folder).mkdir(parents=True)
+    for i, case in enumerate(CASES):
+        slices = [[part[:40, :40] for part in blobs(i)] for _ in range(10)]
+        for folder, name, part in (("imagesTr", f"{case}_0000", 0), ("labelsTr", case, 1)):
+            image = sitk.GetImageFromArray(np.stack([piece[part] for piece in slices]))
+            sitk.WriteImage(image, raw / folder / f"{name}.nii.gz")
+    labels = {"background": 0, "one": 1, "two": 2}
+    settings = {"channel_names": {"0": "EM"}, "labels": labels, "numTraining": len(CASES), "file_ending": ".nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps(settings | {"retina": PROTOCOL}))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FOLDERS:
+            (root / name).mkdir(exist_ok=True)
+            patch.setenv(name, str(root / name))
+        extract_fingerprints([904], num_processes=1, check_dataset_integrity=False)
+        plan_experiments([904])
+        nnunet_preprocess([904], configurations=["3d_fullres"], num_processes=[1])
+    path = root / "nnUNet_preprocessed/Dataset904_test/nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["3d_fullres"].update(SIZES_3D)
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update(UNET_3D)
+    path.write_text(json.dumps(plans))
