@@ -3,7 +3,7 @@
 Chen et al., TransUNet (2021), as RETINA uses it (Xing et al., PLoS Comput Biol 21(5):e1013115, 2025, Methods) for both
 of its stages: reconstruction (one output channel) and segmentation (one a class). What differs from the authors' code:
 any image of 16 px and more, position embeddings interpolated to the token grid, fused attention, one head.
-Needs torch alone. Published weights: ``nnunetv2_retina.weights.transfer.from_published``.
+Needs torch alone. Published weights: ``nnunetv2_retina.weights.published.from_published``.
 
 Shapes: B batch, C channels, H, W pixels, h = H/16, w = W/16, N = h*w tokens, D = embed_dim.
 """
@@ -22,6 +22,8 @@ from nnunetv2_retina.network.resnet_v2 import ResNetV2
 
 STRIDE = 16
 """Pixels a token stands for, along each axis."""
+LARGEST = 8192
+"""Of the numbers in a ``NetworkConfig``: a file that says more is not believed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cnn_units", tuple(self.cnn_units))
         object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
+        for name, value in asdict(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if name != "dropout" and not all(type(number) is int and 1 <= number <= LARGEST for number in numbers):
+                raise ValueError(f"{name} is {value!r}; expected whole numbers from 1 to {LARGEST}")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim ({self.embed_dim}) must be divisible by num_heads ({self.num_heads})")
         if self.stem_channels % 32:
