@@ -27,7 +27,8 @@ class StdConv2d(nn.Conv2d):
         return (self.weight - mean) / torch.sqrt(variance + 1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.kernel(), None)
+        y: Tensor = self._conv_forward(x, self.kernel(), None)
+        return y
 
 
 class GroupNorm(nn.GroupNorm):

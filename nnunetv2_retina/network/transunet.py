@@ -134,13 +134,14 @@ class PatchEmbedding(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, N, D), row by row."""
         x = self.proj(features)
-        return self.dropout(x.flatten(2).transpose(1, 2) + self._positions(x.shape[-2], x.shape[-1]))
+        tokens: Tensor = self.dropout(x.flatten(2).transpose(1, 2) + self._positions(x.shape[-2], x.shape[-1]))
+        return tokens
 
     def _positions(self, height: int, width: int) -> Tensor:
         """(1, height * width, D): the learned grid, bicubically interpolated where the token grid is another one."""
         if (height, width) == (self.grid_size, self.grid_size):
             return self.pos_embed
-        grid = self.pos_embed.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
+        grid = self.pos_embed.transpose(1, 2).reshape(1, -1, self.grid_size, self.grid_size)
         grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
         return grid.flatten(2).transpose(1, 2)
 
@@ -161,7 +162,8 @@ class Attention(nn.Module):
             layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, D / heads)
             for layer in (self.query, self.key, self.value)
         )
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        mixed: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return mixed
 
 
 class Mlp(nn.Module):
@@ -177,7 +179,8 @@ class Mlp(nn.Module):
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        y: Tensor = self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        return y
 
 
 class Block(nn.Module):
@@ -192,7 +195,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
 class Transformer(nn.Module):
@@ -207,7 +211,8 @@ class Transformer(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
 
 
 def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -229,7 +234,8 @@ class DecoderBlock(nn.Module):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
-        return self.conv2(self.conv1(x))
+        y: Tensor = self.conv2(self.conv1(x))
+        return y
 
 
 class Decoder(nn.Module):
@@ -249,7 +255,8 @@ class Decoder(nn.Module):
         x = self.bottleneck(x)
         for i, block in enumerate(self.blocks):
             x = block(x, skips[i] if i < len(skips) else None)
-        return self.seg_layers[0](x)
+        logits: Tensor = self.seg_layers[0](x)
+        return logits
 
 
 class TransUNet(nn.Module):
@@ -309,7 +316,8 @@ class TransUNet(nn.Module):
             skips = [skip * skip_factors[:, i, None, None, None] for i, skip in enumerate(skips)]
         tokens = self.transformer(self.embedding(features))
         grid = tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
-        return self.decoder(grid, skips)[..., :height, :width].float()
+        logits: Tensor = self.decoder(grid, skips)
+        return logits[..., :height, :width].float()
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != self.in_channels:

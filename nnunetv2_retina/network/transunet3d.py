@@ -59,13 +59,14 @@ class Bottleneck(nn.Module):
         """(B, C, d, h, w) -> (B, C, d, h, w)."""
         x = self.proj(features)
         tokens = self.dropout(x.flatten(2).transpose(1, 2) + self._positions(tuple(x.shape[2:])))
-        return self.back(self.transformer(tokens).transpose(1, 2).unflatten(2, x.shape[2:]))
+        y: Tensor = self.back(self.transformer(tokens).transpose(1, 2).unflatten(2, x.shape[2:]))
+        return y
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
         """(1, N, embed_dim): the learned grid, trilinearly interpolated where the token grid is another one."""
         if grid == self.grid:
             return self.pos_embed
-        learned = self.pos_embed.transpose(1, 2).unflatten(2, self.grid)
+        learned = self.pos_embed.transpose(1, 2).reshape(1, -1, *self.grid)
         return F.interpolate(learned, size=grid, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
 
 
@@ -132,7 +133,7 @@ class TransUNet3D(nn.Module):
         if back or bottom or right:
             volume = F.pad(volume, (0, right, 0, bottom, 0, back), mode="replicate")
         skips = self.encoder(volume)
-        logits = self.decoder([*skips[:-1], self.bottleneck(skips[-1])])
+        logits: Tensor = self.decoder([*skips[:-1], self.bottleneck(skips[-1])])
         return logits[..., :depth, :height, :width].float()
 
     @staticmethod

@@ -62,7 +62,8 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, 16, H, W) -> (B, num_classes, H, W)."""
-        return self.seg_layers[0](features)
+        logits: Tensor = self.seg_layers[0](features)
+        return logits
 
 
 class UNetResNet50(nn.Module):
@@ -105,7 +106,8 @@ class UNetResNet50(nn.Module):
         bottom, right = -height % STRIDE, -width % STRIDE
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
-        return self.head(self.unet(image))[..., :height, :width].float()
+        logits: Tensor = self.head(self.unet(image))
+        return logits[..., :height, :width].float()
 
 
 def _library() -> Any:

@@ -109,14 +109,14 @@ def parse(path: Path, content: Any) -> Checkpoint:
     if not isinstance(weights, Mapping) or not all(map(is_named_tensor, weights.items())):
         names = content if isinstance(content, Mapping) else ()
         raise RetinaError(f"{path} holds no network_weights ({_what_it_holds(content)}). {advice(names)}")
-    retina = _entry(path, content, "retina") or _entry(path, _entry(path, content, "init_args"), "retina")
+    retina = entry(path, content, "retina") or entry(path, entry(path, content, "init_args"), "retina")
     version = retina.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise RetinaError(
             f"{path} has format version {version}; this is nnunetv2-retina {__version__}, which reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
-    return Checkpoint(path, dict(weights), retina, _entry(path, content, "training"))
+    return Checkpoint(path, dict(weights), retina, entry(path, content, "training"))
 
 
 def is_named_tensor(item: tuple[object, object]) -> bool:
@@ -124,12 +124,16 @@ def is_named_tensor(item: tuple[object, object]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
-def _entry(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return an entry that holds further entries; an empty one if there is none."""
-    entry = content.get(name)
-    if not isinstance(entry, (Mapping, type(None))):
-        raise RetinaError(f"{path} is damaged: its entry {name} is a {type(entry).__name__}; expected a dictionary")
-    return dict(entry or {})
+def entry(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an entry that holds further entries; an empty one if there is none.
+
+    Raises:
+        RetinaError: if it holds something else.
+    """
+    value = content.get(name)
+    if not isinstance(value, (Mapping, type(None))):
+        raise RetinaError(f"{path} is damaged: its entry {name} is a {type(value).__name__}; expected a dictionary")
+    return dict(value or {})
 
 
 def _what_it_holds(content: Any) -> str:

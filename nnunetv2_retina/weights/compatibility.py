@@ -19,6 +19,9 @@ HEAD = ".seg_layers."
 POSITIONS = "embedding.pos_embed"
 _MLP = "transformer.blocks.0.mlp.fc1.weight"
 
+FREEZING, UNFROZEN, RANDOM = range(3)
+"""Trainers of a network: that freezes what it takes of a weights file, that freezes nothing, that takes nothing."""
+
 StateDict: TypeAlias = Mapping[str, Tensor]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Config: TypeAlias = NetworkConfig | UNetConfig
@@ -44,15 +47,15 @@ class Network:
     describe: Callable[[Shapes], str]
     """The size in words."""
     trainers: tuple[str, str, str]
-    """The trainer that freezes what it takes, the one that freezes nothing, and the one that takes nothing; ``{}`` is
-    the size. Names alone: the trainers need nnU-Net, and this does not."""
+    """Names of the trainers that are ``FREEZING``, ``UNFROZEN`` and ``RANDOM``, without their size. Names alone: the
+    trainers need nnU-Net, and this does not."""
     trainer_sizes: Mapping[str | None, str]
     """Name of a size -> what it adds to the name of a trainer; others add nothing."""
 
-    def trainer(self, shapes: Shapes, which: int = 0) -> str:
+    def trainer(self, shapes: Shapes, which: int = FREEZING) -> str:
         """Return the trainer for a network of these shapes, ``which`` of ``trainers``."""
         config = self.sizes(shapes)
-        return self.trainers[which].format(self.trainer_sizes.get(config and config.name, ""))
+        return self.trainers[which] + self.trainer_sizes.get(config.name if config else None, "")
 
     def like(self, weights: StateDict, config: Config) -> nn.Module:
         """Build the network with as many channels and classes as the weights have; one class if they have no head."""
@@ -105,7 +108,7 @@ TRANSUNET = Network(
     build=_build_transunet,
     sizes=_transunet_sizes,
     describe=_describe_transunet,
-    trainers=("nnUNetTrainerRETINA{}", "nnUNetTrainerRETINA_full{}", "nnUNetTrainerTransUNet{}"),
+    trainers=("nnUNetTrainerRETINA", "nnUNetTrainerRETINA_full", "nnUNetTrainerTransUNet"),
     trainer_sizes={"base": "_base", "tiny": "_tiny"},
 )
 

@@ -147,7 +147,7 @@ def advise(imported: ImportedWeights) -> str:
 def resample_positions(positions: Tensor, grid: int) -> Tensor:
     """Resample (1, N, D) on a square grid to (1, grid * grid, D), as the network does for another token grid."""
     side = round(positions.shape[1] ** 0.5)
-    square = positions.transpose(1, 2).unflatten(2, (side, side))
+    square = positions.transpose(1, 2).reshape(1, -1, side, side)
     return F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
 
 

@@ -95,7 +95,9 @@ def restrict_load(network: nn.Module, scope: Scope) -> RemovableHandle:
     def keep_fresh(module: nn.Module, state_dict: dict[str, Tensor], *_: Any) -> None:
         state_dict.update({key: value for key, value in module.state_dict().items() if not scope.takes(key)})
 
-    return network.register_load_state_dict_pre_hook(keep_fresh)
+    hooks: Any = network  # PyTorch does not annotate this method
+    handle: RemovableHandle = hooks.register_load_state_dict_pre_hook(keep_fresh)
+    return handle
 
 
 def report(

@@ -101,7 +101,7 @@ class _Dtype:
 class _Array(np.ndarray[Any, Any]):
     """Array of numbers: what files name ``numpy.ndarray``."""
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, is_fortran, values = state
         super().__setstate__((version, shape, dtype.numpy, is_fortran, bytes(values)))
 

@@ -8,8 +8,10 @@ from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.network.unet_resnet50 import UNetConfig, UNetResNet50
 from nnunetv2_retina.weights.compatibility import (
     NETWORKS,
+    RANDOM,
     TRANSUNET,
     UNET_RESNET50,
+    UNFROZEN,
     check_compatible,
     describe_size,
     network_of,
@@ -40,8 +42,8 @@ def test_each_network_is_told_from_the_others_and_built_alike(network):
 def test_the_trainers_of_each_size(size, suffix):
     shapes = shapes_of(meta(TransUNet, 1, 1, NetworkConfig.named(size)).state_dict())
     assert trainer_for(shapes) == f"nnUNetTrainerRETINA{suffix}"
-    assert TRANSUNET.trainer(shapes, 1) == f"nnUNetTrainerRETINA_full{suffix}"
-    assert TRANSUNET.trainer(shapes, 2) == f"nnUNetTrainerTransUNet{suffix}"
+    assert TRANSUNET.trainer(shapes, UNFROZEN) == f"nnUNetTrainerRETINA_full{suffix}"
+    assert TRANSUNET.trainer(shapes, RANDOM) == f"nnUNetTrainerTransUNet{suffix}"
     unet = shapes_of(meta(UNetResNet50, 1, 1).state_dict())
     assert trainer_for(unet) == "nnUNetTrainerUNetResNet50_frozen"
 

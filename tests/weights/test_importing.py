@@ -403,7 +403,7 @@ REFUSED = {
     "objects.npz": (lambda p: np.savez(p, a=np.array([{}])), r"cannot be read as an \.npz file of numbers"),
     "short.safetensors": (
         truncated(of_tensors({"a": torch.zeros(2000)})),
-        r"\(5,\d+ bytes\) cannot be read as a \.safetensors file: it is truncated, damaged or of .*file not fully covered",
+        r"\(5,\d+ bytes\) cannot be read as a \.safetensors file: it is truncated, damaged.*file not fully covered",
     ),
     "header.safetensors": (
         lambda p: p.write_bytes(struct.pack("<Q", 500) + b'{"a"'),
@@ -422,7 +422,9 @@ REFUSED = {
         r"cannot be read as a \.safetensors file: .*invalid JSON in header",
     ),
     "type.safetensors": (
-        lambda p: p.write_bytes(struct.pack("<Q", 60) + b'{"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}  xxx'),
+        lambda p: p.write_bytes(
+            struct.pack("<Q", 60) + b'{"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}  xxx'
+        ),
         r"cannot be read as a \.safetensors file: .*F6_E2M3",
     ),
     "shape.safetensors": (
