@@ -70,8 +70,11 @@ class NetworkConfig:
 
     @classmethod
     def named(cls, name: str) -> NetworkConfig:
-        """``retina`` (the published fine-tuning sizes, 22 M parameters), ``base`` (the published pre-training sizes
-        and the ImageNet checkpoints, 105 M) or ``tiny`` (1 M: tests and the quickstart).
+        """Return the sizes of a name.
+
+        Args:
+            name: ``retina`` (the published fine-tuning sizes, 22 M parameters), ``base`` (the published pre-training
+                sizes and the ImageNet checkpoints, 105 M) or ``tiny`` (1 M: tests and the quickstart).
 
         Raises:
             ValueError: for another name.
@@ -82,19 +85,19 @@ class NetworkConfig:
 
     @property
     def name(self) -> str | None:
-        """The size's name, whatever its position grid and dropout; None for sizes without one."""
+        """Return the size's name, whatever its position grid and dropout; None for sizes without one."""
         for name, config in SIZES.items():
             if replace(self, grid_size=config.grid_size, dropout=config.dropout) == config:
                 return name
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, for JSON files and checkpoints."""
+        """Return plain numbers and lists, for JSON files and checkpoints."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
-        """Inverse of ``to_dict``.
+        """Build the sizes from what ``to_dict`` returns.
 
         Raises:
             ValueError: for an unknown field.
@@ -132,13 +135,13 @@ class PatchEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, N, D), row by row."""
+        """Turn (B, C, h, w) into (B, N, D), row by row."""
         x = self.proj(features)
         tokens: Tensor = self.dropout(x.flatten(2).transpose(1, 2) + self._positions(x.shape[-2], x.shape[-1]))
         return tokens
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """(1, height * width, D): the learned grid, bicubically interpolated where the token grid is another one."""
+        """Return the learned grid as (1, height * width, D), bicubically interpolated to another token grid."""
         if (height, width) == (self.grid_size, self.grid_size):
             return self.pos_embed
         grid = self.pos_embed.transpose(1, 2).reshape(1, -1, self.grid_size, self.grid_size)
@@ -208,7 +211,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+        """Turn (B, N, D) into (B, N, D)."""
         for block in self.blocks:
             tokens = block(tokens)
         normed: Tensor = self.norm(tokens)
@@ -216,7 +219,7 @@ class Transformer(nn.Module):
 
 
 def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3 x 3 convolution without bias, batch norm, ReLU."""
+    """Return a 3 x 3 convolution without bias, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
     )
@@ -251,7 +254,7 @@ class Decoder(nn.Module):
         self.seg_layers = nn.ModuleList([nn.Conv2d(channels[-1], num_classes, 3, padding=1)])
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """(B, D, h, w) and the skips, deepest first -> (B, num_classes, H, W)."""
+        """Turn (B, D, h, w) and the skips, deepest first, into (B, num_classes, H, W)."""
         x = self.bottleneck(x)
         for i, block in enumerate(self.blocks):
             x = block(x, skips[i] if i < len(skips) else None)

@@ -40,16 +40,16 @@ class UNetConfig:
 
     @property
     def name(self) -> str:
-        """The size's name."""
+        """Return the size's name."""
         return self.encoder
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON files and checkpoints."""
+        """Return plain values, for JSON files and checkpoints."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
-        """Inverse of ``to_dict``."""
+        """Build the record from what ``to_dict`` returns."""
         return cls(**values)
 
 
@@ -61,7 +61,7 @@ class Head(nn.Module):
         self.seg_layers = nn.ModuleList([layer])
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, 16, H, W) -> (B, num_classes, H, W)."""
+        """Turn (B, 16, H, W) into (B, num_classes, H, W)."""
         logits: Tensor = self.seg_layers[0](features)
         return logits
 

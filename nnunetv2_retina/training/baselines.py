@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunetv2_retina.errors import RetinaError
@@ -42,20 +42,8 @@ class nnUNetTrainerUNetResNet50(FineTuningTrainer):
     scopes = transfer.UNET_SCOPES
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = False,
-    ) -> nn.Module:
-        """Build the U-Net. nnU-Net calls this at training and prediction.
-
-        Raises:
-            RetinaError: if segmentation-models-pytorch is not installed.
-        """
-        return UNetResNet50(num_input_channels, num_output_channels)
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> UNetResNet50:
+        return UNetResNet50(channels, classes)
 
     def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
         self._reference_network()  # says that its library is missing before nnU-Net makes a folder
@@ -98,22 +86,11 @@ class nnUNetTrainerTransUNet3D(FineTuningTrainer):
     network_size = "base"
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = False,
-    ) -> nn.Module:
-        """Build the network that the plans describe, whichever module they name: older plans name another one."""
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> nn.Module:
+        # Whatever module the plans name: it was another one in earlier versions.
+        arguments = configuration.network_arch_init_kwargs, configuration.network_arch_init_kwargs_req_import
         network: nn.Module = get_network_from_plans(
-            _TRANSUNET_3D,
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
-            num_input_channels,
-            num_output_channels,
-            deep_supervision=enable_deep_supervision,
+            _TRANSUNET_3D, *arguments, channels, classes, deep_supervision=False
         )
         return network
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnunetv2_retina.network.dice import SquaredDiceLoss
@@ -21,18 +20,26 @@ class FineTuningTrainer(ProtocolTrainer):
 
     dimensions = (2,)
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def _set_attributes(self) -> None:
         self.initial_lr = self.protocol.learning_rate
         self.weight_decay = 1e-4
         self.enable_deep_supervision = False
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = False,
+    ) -> nn.Module:
+        """Build the network that the plans describe. nnU-Net calls this at training and prediction."""
+        return cls._build_network(configuration_manager, num_input_channels, num_output_channels)
+
+    @classmethod
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> nn.Module:
+        raise NotImplementedError
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]

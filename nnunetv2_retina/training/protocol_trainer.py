@@ -93,8 +93,12 @@ class ProtocolTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 10)
         self.num_epochs = math.ceil(self.protocol.iterations / self.protocol.iterations_per_epoch)
         self.save_every = 1
+        self._set_attributes()
 
     # ---- what a system decides
+
+    def _set_attributes(self) -> None:
+        """Set what differs from nnU-Net's trainer in attributes, once it has set its own."""
 
     def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
         """Return what this network changes in the configuration's plans, which nnU-Net saves and predicts by."""

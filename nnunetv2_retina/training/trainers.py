@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch import nn
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.training.fine_tuning import FineTuningTrainer
@@ -49,17 +48,9 @@ class nnUNetTrainerRETINA(FineTuningTrainer):
     scopes = transfer.SCOPES
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = False,
-    ) -> nn.Module:
-        """Build the TransUNet of the sizes that the plans hold. nnU-Net calls this at training and prediction."""
-        config = NetworkConfig.from_dict(configuration_manager.network_arch_init_kwargs["config"])
-        return TransUNet(num_input_channels, num_output_channels, config)
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> TransUNet:
+        config = NetworkConfig.from_dict(configuration.network_arch_init_kwargs["config"])
+        return TransUNet(channels, classes, config)
 
     def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
         return {

@@ -120,8 +120,9 @@ def parse(path: Path, content: Any) -> Checkpoint:
 
 
 def is_named_tensor(item: tuple[object, object]) -> bool:
-    """Tell whether an entry is a tensor under a text."""
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+    """Tell whether an entry is a plain tensor under a text."""
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu
 
 
 def entry(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:

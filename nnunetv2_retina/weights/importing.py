@@ -8,6 +8,7 @@ nnU-Net's results with its trainers; as a PyTorch, ``.npz`` or
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,8 +79,8 @@ def import_weights(
     target = Path(target)
     _check_target(Path(source), target, overwrite)
     imported = read_weights(source, trust)
-    given = ("format_version", "version", "network")
-    description = {key: value for key, value in imported.retina.items() if key not in given}
+    given = ("format_version", "version", *inspect.signature(checkpoint.save).parameters, "network")
+    description = {key: value for key, value in imported.retina.items() if isinstance(key, str) and key not in given}
     checkpoint.save(target, imported.weights, imported.config, **description)
     return replace(imported, path=target)
 
@@ -109,6 +110,7 @@ def read_weights(path: str | Path, trust: bool = False) -> ImportedWeights:
     tensors, retina, others = containers.read(path, trust)
     kind = recognise(path, tensors)
     try:
+        trained_prefixes(retina)  # refuses nonsense
         translated = kind.translate(tensors, retina)
         missing = _check(translated, kind.trained)
         config, weights, steps = _resample(_plain(translated))

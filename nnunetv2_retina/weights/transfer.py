@@ -40,7 +40,7 @@ class Scope:
     frozen: tuple[str, ...]
 
     def takes(self, key: str) -> bool:
-        """Whether the tensor of this key comes from the checkpoint. The head never does."""
+        """Tell whether the tensor of this key comes from the checkpoint. The head never does."""
         return HEAD not in key and key.startswith(self.taken)
 
 
@@ -77,7 +77,7 @@ def freeze(network: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
 
 
 def set_train_mode(network: nn.Module) -> None:
-    """``network.train()``, except that modules whose parameters are all frozen stay in evaluation mode."""
+    """Call ``network.train()``, but leave modules whose parameters are all frozen in evaluation mode."""
     network.train()
     for module in network.modules():
         parameters = list(module.parameters())
@@ -103,7 +103,7 @@ def restrict_load(network: nn.Module, scope: Scope) -> RemovableHandle:
 def report(
     network: nn.Module, record: Mapping[str, Any], scopes: Mapping[str, Scope] = MappingProxyType(SCOPES)
 ) -> dict[str, Any]:
-    """What was loaded, left fresh and frozen, as ``transfer_report.json`` holds it.
+    """Return what was loaded, left fresh and frozen, as ``transfer_report.json`` holds it.
 
     Args:
         network: after the transfer.
@@ -129,7 +129,7 @@ def report(
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """The report in one line, for the training log."""
+    """Put the report into one line, for the training log."""
     counts = {key: f"{value / 1e6:.2f} M" for key, value in report["parameters"].items()}
     if report["source"] is None:
         return f"Random initialisation: all {counts['all']} parameters are trained, nothing was transferred."

@@ -116,11 +116,16 @@ def _numpy_functions(module: str) -> list[Callable[..., Any]]:
     return [_named(scalar, f"{module}.scalar"), _named(reconstruct, f"{module}._reconstruct")]
 
 
+def _no_bytes() -> bytes:
+    return b""  # of an empty array
+
+
 _SAFE: tuple[Callable[..., Any], ...] = (
     _named(_Dtype, "numpy.dtype"),
     _named(_Array, "numpy.ndarray"),
     *_numpy_functions("numpy._core.multiarray"),
     *_numpy_functions("numpy.core.multiarray"),  # before NumPy 2
+    _named(_no_bytes, "builtins.bytes"),
     argparse.Namespace,  # options of training scripts
 )
 """What files may name beyond PyTorch's own list."""
