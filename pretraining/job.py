@@ -14,8 +14,9 @@ import torch
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.weights.checkpoint import Checkpoint
+from nnunetv2_retina.weights.compatibility import check_compatible
 from nnunetv2_retina.weights.importing import read_weights
-from nnunetv2_retina.weights.transfer import check_compatible, trained_prefixes
+from nnunetv2_retina.weights.transfer import trained_prefixes
 from pretraining.loop import state as training_state
 from pretraining.loop.engine import Engine
 from pretraining.loop.processes import Processes, StopSignals, join, leave

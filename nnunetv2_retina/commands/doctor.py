@@ -151,7 +151,7 @@ def _registration() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from nnunetv2_retina.training.weights_request import VARIABLE, requested_weights
-    from nnunetv2_retina.weights import checkpoint, transfer
+    from nnunetv2_retina.weights import checkpoint, compatibility
 
     request = requested_weights()
     if request is None:
@@ -164,11 +164,11 @@ def _weights() -> Iterator[Finding]:
         return
     try:
         stored = checkpoint.load(request.path)
-        shapes = {key: tuple(value.shape) for key, value in stored.weights.items()}
-        size = transfer.describe_size(shapes)
+        shapes = compatibility.shapes_of(stored.weights)
+        size = compatibility.describe_size(shapes)
     except RetinaError as error:
         yield Finding("wrong", "weights", str(error), f"set ${VARIABLE} to another file, or unset it")
         return
-    trainer = transfer.trainer_for(shapes)
+    trainer = compatibility.trainer_for(shapes)
     variants = " and its variants" if "RETINA" in trainer else ""
     yield Finding("ok", "weights", f"{request.path}: {size}; for {trainer}{variants}")

@@ -50,4 +50,5 @@ class SquaredDiceLoss(nn.Module):
 
             sums = AllGatherGrad.apply(sums).sum(0)
         overlap, predicted, wanted = sums
-        return 1 - ((2 * overlap + self.smooth) / (predicted + wanted + self.smooth)).mean()
+        dice: Tensor = ((2 * overlap + self.smooth) / (predicted + wanted + self.smooth)).mean()
+        return 1 - dice

@@ -22,12 +22,13 @@ class StdConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
 
     def kernel(self) -> Tensor:
-        """The standardised kernel, of the weight's shape."""
+        """Return the standardised kernel, of the weight's shape."""
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
         return (self.weight - mean) / torch.sqrt(variance + 1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.kernel(), None)
+        y: Tensor = self._conv_forward(x, self.kernel(), None)
+        return y
 
 
 class GroupNorm(nn.GroupNorm):
@@ -93,7 +94,7 @@ class ResNetV2(nn.Module):
         return nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, C, H, W) -> features (B, 16 width, H/16, W/16) and the skips at 1/8, 1/4 and 1/2, deepest first."""
+        """Turn (B, C, H, W) into features (B, 16 width, H/16, W/16) and skips at 1/8, 1/4 and 1/2, deepest first."""
         height, width = x.shape[-2:]
         x = self.stem(x)
         skips = [x]

@@ -3,7 +3,7 @@
 Chen et al., TransUNet (2021), as RETINA uses it (Xing et al., PLoS Comput Biol 21(5):e1013115, 2025, Methods) for both
 of its stages: reconstruction (one output channel) and segmentation (one a class). What differs from the authors' code:
 any image of 16 px and more, position embeddings interpolated to the token grid, fused attention, one head.
-Needs torch alone. Published weights: ``nnunetv2_retina.weights.transfer.from_published``.
+Needs torch alone. Published weights: ``nnunetv2_retina.weights.published.from_published``.
 
 Shapes: B batch, C channels, H, W pixels, h = H/16, w = W/16, N = h*w tokens, D = embed_dim.
 """
@@ -22,6 +22,8 @@ from nnunetv2_retina.network.resnet_v2 import ResNetV2
 
 STRIDE = 16
 """Pixels a token stands for, along each axis."""
+LARGEST = 8192
+"""Of the numbers in a ``NetworkConfig``: a file that says more is not believed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cnn_units", tuple(self.cnn_units))
         object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
+        for name, value in asdict(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if name != "dropout" and not all(type(number) is int and 1 <= number <= LARGEST for number in numbers):
+                raise ValueError(f"{name} is {value!r}; expected whole numbers from 1 to {LARGEST}")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim ({self.embed_dim}) must be divisible by num_heads ({self.num_heads})")
         if self.stem_channels % 32:
@@ -64,8 +70,11 @@ class NetworkConfig:
 
     @classmethod
     def named(cls, name: str) -> NetworkConfig:
-        """``retina`` (the published fine-tuning sizes, 22 M parameters), ``base`` (the published pre-training sizes
-        and the ImageNet checkpoints, 105 M) or ``tiny`` (1 M: tests and the quickstart).
+        """Return the sizes of a name.
+
+        Args:
+            name: ``retina`` (the published fine-tuning sizes, 22 M parameters), ``base`` (the published pre-training
+                sizes and the ImageNet checkpoints, 105 M) or ``tiny`` (1 M: tests and the quickstart).
 
         Raises:
             ValueError: for another name.
@@ -76,19 +85,19 @@ class NetworkConfig:
 
     @property
     def name(self) -> str | None:
-        """The size's name, whatever its position grid and dropout; None for sizes without one."""
+        """Return the size's name, whatever its position grid and dropout; None for sizes without one."""
         for name, config in SIZES.items():
             if replace(self, grid_size=config.grid_size, dropout=config.dropout) == config:
                 return name
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, for JSON files and checkpoints."""
+        """Return plain numbers and lists, for JSON files and checkpoints."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
-        """Inverse of ``to_dict``.
+        """Build the sizes from what ``to_dict`` returns.
 
         Raises:
             ValueError: for an unknown field.
@@ -126,15 +135,16 @@ class PatchEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, N, D), row by row."""
+        """Turn (B, C, h, w) into (B, N, D), row by row."""
         x = self.proj(features)
-        return self.dropout(x.flatten(2).transpose(1, 2) + self._positions(x.shape[-2], x.shape[-1]))
+        tokens: Tensor = self.dropout(x.flatten(2).transpose(1, 2) + self._positions(x.shape[-2], x.shape[-1]))
+        return tokens
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """(1, height * width, D): the learned grid, bicubically interpolated where the token grid is another one."""
+        """Return the learned grid as (1, height * width, D), bicubically interpolated to another token grid."""
         if (height, width) == (self.grid_size, self.grid_size):
             return self.pos_embed
-        grid = self.pos_embed.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
+        grid = self.pos_embed.transpose(1, 2).reshape(1, -1, self.grid_size, self.grid_size)
         grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
         return grid.flatten(2).transpose(1, 2)
 
@@ -155,7 +165,8 @@ class Attention(nn.Module):
             layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, D / heads)
             for layer in (self.query, self.key, self.value)
         )
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        mixed: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return mixed
 
 
 class Mlp(nn.Module):
@@ -171,7 +182,8 @@ class Mlp(nn.Module):
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        y: Tensor = self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        return y
 
 
 class Block(nn.Module):
@@ -186,7 +198,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
 class Transformer(nn.Module):
@@ -198,14 +211,15 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+        """Turn (B, N, D) into (B, N, D)."""
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
 
 
 def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3 x 3 convolution without bias, batch norm, ReLU."""
+    """Return a 3 x 3 convolution without bias, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
     )
@@ -223,7 +237,8 @@ class DecoderBlock(nn.Module):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
-        return self.conv2(self.conv1(x))
+        y: Tensor = self.conv2(self.conv1(x))
+        return y
 
 
 class Decoder(nn.Module):
@@ -239,11 +254,12 @@ class Decoder(nn.Module):
         self.seg_layers = nn.ModuleList([nn.Conv2d(channels[-1], num_classes, 3, padding=1)])
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """(B, D, h, w) and the skips, deepest first -> (B, num_classes, H, W)."""
+        """Turn (B, D, h, w) and the skips, deepest first, into (B, num_classes, H, W)."""
         x = self.bottleneck(x)
         for i, block in enumerate(self.blocks):
             x = block(x, skips[i] if i < len(skips) else None)
-        return self.seg_layers[0](x)
+        logits: Tensor = self.seg_layers[0](x)
+        return logits
 
 
 class TransUNet(nn.Module):
@@ -303,7 +319,8 @@ class TransUNet(nn.Module):
             skips = [skip * skip_factors[:, i, None, None, None] for i, skip in enumerate(skips)]
         tokens = self.transformer(self.embedding(features))
         grid = tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
-        return self.decoder(grid, skips)[..., :height, :width].float()
+        logits: Tensor = self.decoder(grid, skips)
+        return logits[..., :height, :width].float()
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != self.in_channels:

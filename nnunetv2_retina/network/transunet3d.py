@@ -32,7 +32,7 @@ TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
 
 
 def total_strides(strides: Sequence[Sequence[int]]) -> list[int]:
-    """Voxels that a place of the last feature map stands for along each axis, of the strides of all stages."""
+    """Return the voxels that a place of the last feature map stands for along each axis, from the stages' strides."""
     return [prod(axis) for axis in zip(*strides, strict=True)]
 
 
@@ -56,16 +56,17 @@ class Bottleneck(nn.Module):
         self.back = nn.Conv3d(config.embed_dim, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, d, h, w) -> (B, C, d, h, w)."""
+        """Turn (B, C, d, h, w) into (B, C, d, h, w)."""
         x = self.proj(features)
         tokens = self.dropout(x.flatten(2).transpose(1, 2) + self._positions(tuple(x.shape[2:])))
-        return self.back(self.transformer(tokens).transpose(1, 2).unflatten(2, x.shape[2:]))
+        y: Tensor = self.back(self.transformer(tokens).transpose(1, 2).unflatten(2, x.shape[2:]))
+        return y
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
-        """(1, N, embed_dim): the learned grid, trilinearly interpolated where the token grid is another one."""
+        """Return the learned grid as (1, N, embed_dim), trilinearly interpolated to another token grid."""
         if grid == self.grid:
             return self.pos_embed
-        learned = self.pos_embed.transpose(1, 2).unflatten(2, self.grid)
+        learned = self.pos_embed.transpose(1, 2).reshape(1, -1, *self.grid)
         return F.interpolate(learned, size=grid, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
 
 
@@ -132,10 +133,10 @@ class TransUNet3D(nn.Module):
         if back or bottom or right:
             volume = F.pad(volume, (0, right, 0, bottom, 0, back), mode="replicate")
         skips = self.encoder(volume)
-        logits = self.decoder([*skips[:-1], self.bottleneck(skips[-1])])
+        logits: Tensor = self.decoder([*skips[:-1], self.bottleneck(skips[-1])])
         return logits[..., :depth, :height, :width].float()
 
     @staticmethod
     def initialize(module: nn.Module) -> None:
-        """nnU-Net's initialisation of convolutions, which it applies to every module of the networks it builds."""
+        """Initialise a convolution as nnU-Net does, which applies this to every module of the networks it builds."""
         InitWeights_He(1e-2)(module)

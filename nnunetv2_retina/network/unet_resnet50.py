@@ -40,16 +40,16 @@ class UNetConfig:
 
     @property
     def name(self) -> str:
-        """The size's name."""
+        """Return the size's name."""
         return self.encoder
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON files and checkpoints."""
+        """Return plain values, for JSON files and checkpoints."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
-        """Inverse of ``to_dict``."""
+        """Build the record from what ``to_dict`` returns."""
         return cls(**values)
 
 
@@ -61,8 +61,9 @@ class Head(nn.Module):
         self.seg_layers = nn.ModuleList([layer])
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, 16, H, W) -> (B, num_classes, H, W)."""
-        return self.seg_layers[0](features)
+        """Turn (B, 16, H, W) into (B, num_classes, H, W)."""
+        logits: Tensor = self.seg_layers[0](features)
+        return logits
 
 
 class UNetResNet50(nn.Module):
@@ -105,7 +106,8 @@ class UNetResNet50(nn.Module):
         bottom, right = -height % STRIDE, -width % STRIDE
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
-        return self.head(self.unet(image))[..., :height, :width].float()
+        logits: Tensor = self.head(self.unet(image))
+        return logits[..., :height, :width].float()
 
 
 def _library() -> Any:

@@ -85,7 +85,8 @@ def initialise(nnunet: nnUNetPredictor, folder: Path, folds: Sequence[int | str]
     Raises:
         RetinaError: for a damaged checkpoint, an unknown trainer, weights that do not fit or a model that is not 2d.
     """
-    stored = read_file(folder / f"fold_{folds[0]}" / checkpoint)
+    for fold in reversed(folds):  # each, before nnU-Net's own loader opens it, which lets a file run code
+        stored = read_file(folder / f"fold_{fold}" / checkpoint)
     try:
         trainer, configuration = stored["trainer_name"], stored["init_args"]["configuration"]
     except (KeyError, TypeError) as error:

@@ -17,12 +17,12 @@ SWITCH = "RETINA_REGISTER"
 
 
 def external_folder() -> str:
-    """Absolute path of the folder for ``$nnUNet_extTrainer``."""
+    """Return the absolute path of the folder for ``$nnUNet_extTrainer``."""
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "external")
 
 
 def switched_off() -> bool:
-    """Whether the user has switched the registration off."""
+    """Tell whether the user has switched the registration off."""
     return os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "no", "off")
 
 

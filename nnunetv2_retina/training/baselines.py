@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network.transunet3d import TRANSFORMERS, total_strides
-from nnunetv2_retina.network.unet_resnet50 import UNetConfig, UNetResNet50
-from nnunetv2_retina.training import preflight
-from nnunetv2_retina.training.protocol_trainer import FineTuningTrainer, ProtocolTrainer
-from nnunetv2_retina.training.weights_request import WeightsRequest
+from nnunetv2_retina.network.transunet3d import TRANSFORMERS, TransUNet3D, total_strides
+from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
+from nnunetv2_retina.training.fine_tuning import FineTuningTrainer
+from nnunetv2_retina.training.protocol_trainer import ProtocolTrainer
 from nnunetv2_retina.weights import transfer
-from nnunetv2_retina.weights.checkpoint import Checkpoint
 
 __all__ = [
     "nnUNetTrainerProtocol",
@@ -33,6 +32,7 @@ __all__ = [
 
 PLAIN_UNET = "PlainConvUNet"
 """nnU-Net's default network, whose plans are planned again or extended here."""
+_TRANSUNET_3D = f"{TransUNet3D.__module__}.{TransUNet3D.__qualname__}"
 
 
 class nnUNetTrainerUNetResNet50(FineTuningTrainer):
@@ -40,27 +40,13 @@ class nnUNetTrainerUNetResNet50(FineTuningTrainer):
 
     system = network_name = "the UNet-ResNet50"
     scopes = transfer.UNET_SCOPES
-    trainer_with_weights = "nnUNetTrainerUNetResNet50_frozen"
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = False,
-    ) -> nn.Module:
-        """The U-Net. nnU-Net calls this at training and prediction.
-
-        Raises:
-            RetinaError: if segmentation-models-pytorch is not installed.
-        """
-        return UNetResNet50(num_input_channels, num_output_channels)
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> UNetResNet50:
+        return UNetResNet50(channels, classes)
 
     def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
-        with torch.device("meta"):
-            UNetResNet50(1, 1)  # says that its library is missing before nnU-Net makes a folder
+        self._reference_network()  # says that its library is missing before nnU-Net makes a folder
         return {
             "architecture": {
                 "network_class_name": "nnunetv2_retina.network.unet_resnet50.UNetResNet50",
@@ -69,17 +55,9 @@ class nnUNetTrainerUNetResNet50(FineTuningTrainer):
             }
         }
 
-    def _describe_network(self) -> dict[str, Any]:
-        return UNetConfig().to_dict()
-
-    def _check_weights(self, request: WeightsRequest) -> Checkpoint:
+    def _reference_network(self) -> UNetResNet50:
         with torch.device("meta"):
-            reference = UNetResNet50(1, 1)
-        scope = self.scopes[str(self.transfer_scope)]
-        return preflight.check_weights(request, reference, scope, "nnUNetTrainerUNetResNet50")
-
-    def _check_channels(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        preflight.check_channels(plans, configuration, dataset_json, (1,), "nnUNetTrainerUNetResNet50")
+            return UNetResNet50(1, 1)
 
 
 class nnUNetTrainerUNetResNet50_frozen(nnUNetTrainerUNetResNet50):
@@ -107,13 +85,24 @@ class nnUNetTrainerTransUNet3D(FineTuningTrainer):
     dimensions = (3,)
     network_size = "base"
 
+    @classmethod
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> nn.Module:
+        # Whatever module the plans name: it was another one in earlier versions.
+        arguments = configuration.network_arch_init_kwargs, configuration.network_arch_init_kwargs_req_import
+        network: nn.Module = get_network_from_plans(
+            _TRANSUNET_3D, *arguments, channels, classes, deep_supervision=False
+        )
+        return network
+
     def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
         planned = plain_unet(configuration, type(self).__name__)
         strides = total_strides(planned["arch_kwargs"]["strides"])
         grid = [-(-side // stride) for side, stride in zip(configuration.patch_size, strides, strict=True)]
         more = {"transformer": dict(TRANSFORMERS[self.network_size]), "grid": grid}
-        network = "nnunetv2_retina.network.transunet3d.TransUNet3D"
-        return {"architecture": planned | {"network_class_name": network, "arch_kwargs": planned["arch_kwargs"] | more}}
+        return {
+            "architecture": planned
+            | {"network_class_name": _TRANSUNET_3D, "arch_kwargs": planned["arch_kwargs"] | more}
+        }
 
 
 class nnUNetTrainerTransUNet3D_tiny(nnUNetTrainerTransUNet3D):
@@ -139,7 +128,7 @@ class nnUNetTrainerProtocol(ProtocolTrainer):
 
 
 def plain_unet(configuration: ConfigurationManager, trainer: str) -> dict[str, Any]:
-    """The plans' architecture.
+    """Return the plans' architecture.
 
     Raises:
         RetinaError: if it is no ``PlainConvUNet``.
@@ -154,7 +143,7 @@ def plain_unet(configuration: ConfigurationManager, trainer: str) -> dict[str, A
 
 
 def plan_unet_2d(configuration: ConfigurationManager, architecture: dict[str, Any]) -> dict[str, Any]:
-    """nnU-Net's U-Net for the configuration's patch size, as its ``ExperimentPlanner`` chooses it.
+    """Plan nnU-Net's U-Net for the configuration's patch size, as its ``ExperimentPlanner`` does.
 
     Source: nnunetv2/experiment_planning/experiment_planners/default_experiment_planner.py, nnunetv2 2.8.1: feature maps
     of at least 4 x 4, 32 features doubled at each stage up to 512, two convolutions a stage.
@@ -164,7 +153,7 @@ def plan_unet_2d(configuration: ConfigurationManager, architecture: dict[str, An
         architecture: what the plans have, of which kernel types, norms and the like are kept.
 
     Returns:
-        ``patch_size``, enlarged to a multiple of the network's stride where it is none, and ``architecture``.
+        ``patch_size``, enlarged to a multiple of the network's stride if it is not one, and ``architecture``.
     """
     patch = list(configuration.patch_size)
     _, strides, kernels, patch_size, _ = get_pool_and_conv_props(configuration.spacing, patch, 4, 999999)

@@ -1,4 +1,4 @@
-"""What a training needs, checked before nnU-Net makes a result folder; the protocol, written into the plans."""
+"""Check what a training needs before nnU-Net makes a result folder; write the protocol into the plans."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_retina import folds
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.training.weights_request import WeightsRequest
 from nnunetv2_retina.weights import checkpoint, transfer
 from nnunetv2_retina.weights.checkpoint import Checkpoint
+from nnunetv2_retina.weights.compatibility import (
+    FREEZING,
+    RANDOM,
+    UNFROZEN,
+    Network,
+    check_compatible,
+    network_of,
+    shapes_of,
+)
 from nnunetv2_retina.weights.transfer import Scope
 
 
 def check_device(device: torch.device) -> None:
-    """Refuse a GPU that is not there, which nnU-Net takes for granted."""
+    """Refuse a GPU that does not exist, which nnU-Net takes for granted."""
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RetinaError("no CUDA GPU is usable here. To train on the processor, add: -device cpu")
 
@@ -74,43 +83,81 @@ def check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None)
         )
 
 
+def check_nothing_to_load(request: WeightsRequest | None) -> None:
+    """Refuse weights for a training that is continued, before nnU-Net makes a folder and refuses them itself."""
+    if request is not None and request.loaded_by_nnunet:
+        raise RetinaError(
+            f"--c continues a training, and -pretrained_weights {request.path} begins one. Leave one of them out"
+        )
+
+
+def check_nothing_to_take(request: WeightsRequest | None, trainer: str, reference: nn.Module | None) -> None:
+    """Refuse ``-pretrained_weights`` for a trainer that takes none.
+
+    Args:
+        request: the weights that were asked for.
+        trainer: its name.
+        reference: its network, if there are trainers of the same network that take weights.
+    """
+    if request is not None and request.loaded_by_nnunet:
+        other = f", or use {_trainer(reference, FREEZING)}" if reference else ""
+        raise RetinaError(
+            f"{trainer} trains from random initialisation, but -pretrained_weights {request.path} was given. Leave "
+            f"that out{other}"
+        )
+
+
 def check_channels(
-    plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any], taken: tuple[int, ...], trainer: str
+    plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any], reference: nn.Module
 ) -> None:
     """Refuse pre-trained weights for a data set with another number of channels than they take.
 
     Args:
-        taken: numbers of channels that the weights can be used with.
-        trainer: the one that trains the same network from random initialisation.
+        plans: nnU-Net's.
+        configuration: the one that is trained.
+        dataset_json: the data set's.
+        reference: the network for one grey channel, which it may repeat to those of its stem.
     """
     manager = PlansManager(plans)
     channels = determine_num_input_channels(manager, manager.get_configuration(configuration), dataset_json)
+    taken = sorted({1, reference.state_dict()[_network(reference).stem].shape[1]})
     if channels not in taken:
         words = {1: "one (grey)", 3: "three"}
         raise RetinaError(
             f"the data set has {channels} channels, but pre-trained weights take "
-            f"{' or '.join(words[number] for number in taken)}. Train {trainer} from random initialisation, or convert "
-            "the data set to one channel"
+            f"{' or '.join(words[number] for number in taken)}. Train {_trainer(reference, RANDOM)} from random "
+            "initialisation, or convert the data set to one channel"
         )
 
 
-def check_weights(request: WeightsRequest, reference: nn.Module, scope: Scope, unfrozen: str) -> Checkpoint:
+def check_weights(request: WeightsRequest, reference: nn.Module, scope: Scope) -> Checkpoint:
     """Read the weights file that a training starts from; refuse one that nnU-Net or the transfer could not use.
+
+    nnU-Net's own loader, which lets a file run code, opens it only after this.
 
     Args:
         request: the file.
         reference: the trainer's network, on any device (``meta`` will do).
         scope: what is taken and frozen.
-        unfrozen: the trainer of the same network that freezes nothing, for the message.
     """
     source = f"{request.path} ({request.origin})"
     path = Path(request.path)
     if path.is_file() and path.suffix in (".npz", ".safetensors"):
         raise RetinaError(f"{source} is no PyTorch checkpoint. Run: retina_import_weights IN OUT, and give OUT")
     stored = checkpoint.load(path)
-    transfer.check_compatible(stored.weights, reference, source)
-    _check_trained(stored.retina, scope, unfrozen, source)
+    check_compatible(stored.weights, reference, source)
+    _check_trained(stored.retina, scope, _trainer(reference, UNFROZEN), source)
     return stored
+
+
+def _network(reference: nn.Module) -> Network:
+    network = network_of(reference.state_dict())
+    assert network is not None
+    return network
+
+
+def _trainer(reference: nn.Module, which: int) -> str:
+    return _network(reference).trainer(shapes_of(reference.state_dict()), which)
 
 
 def _check_trained(retina: Mapping[str, Any], scope: Scope, unfrozen: str, source: str) -> None:
@@ -125,8 +172,34 @@ def _check_trained(retina: Mapping[str, Any], scope: Scope, unfrozen: str, sourc
         )
 
 
+def read_record(path: Path, trainer: str) -> dict[str, Any]:
+    """Read what was transferred at the beginning of a training that is to be continued.
+
+    nnU-Net's own loader, which lets a file run code, opens it only after this.
+
+    Raises:
+        RetinaError: if the file cannot be read, or is no checkpoint of this trainer.
+    """
+    content = checkpoint.read_file(path)
+    checkpoint.parse(path, content)
+    writer = content.get("trainer_name")
+    record = checkpoint.entry(path, checkpoint.entry(path, content, "init_args"), "retina").get("transfer")
+    missing = [name for name in _CONTINUED if name not in content]
+    if writer != trainer or not isinstance(record, dict) or missing:
+        what = f"it lacks {shorten(missing)}" if missing else f"it is of {writer}"
+        raise RetinaError(
+            f"{path} is no checkpoint that {trainer} can continue: {what}. Give the trainer of that run with -tr, or "
+            "move the file away and train anew, without --c"
+        )
+    return record
+
+
+_CONTINUED = ("optimizer_state", "grad_scaler_state", "logging", "_best_ema", "current_epoch", "init_args")
+"""Entries of a checkpoint that nnU-Net needs to go on, beside the weights."""
+
+
 def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> None:
-    """Refuse a fold that cannot exist; make the file of splits where there is none."""
+    """Refuse a fold that cannot exist; write the file of splits if there is none."""
     folder = Path(str(nnUNet_preprocessed)) / plans["dataset_name"]
     data = folder / PlansManager(plans).get_configuration(configuration).data_identifier
     if not data.is_dir():

@@ -1,9 +1,8 @@
 """What the trainers under a data set's protocol share: its length, seeds, folds and checkpoints; transferred weights.
 
-``ProtocolTrainer`` trains whatever network nnU-Net builds, as nnU-Net does, under ``dataset.json["retina"]``;
-``FineTuningTrainer`` trains as RETINA's fine-tuning does (Xing et al. 2025) and can start from pre-trained weights.
-Neither is a trainer to choose: those are in ``trainers`` and ``baselines``. What differs between them is a class
-attribute or one of the methods below "what a system decides".
+``ProtocolTrainer`` trains whatever network nnU-Net builds, as nnU-Net does, under ``dataset.json["retina"]``. It is no
+trainer to choose: those are in ``trainers`` and ``baselines``. What differs between them is a class attribute or one of
+the methods below "what a system decides".
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import torch
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -28,16 +27,15 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_retina import __version__
-from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.machine import multiplies_bfloat16
-from nnunetv2_retina.network.dice import SquaredDiceLoss
+from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
 from nnunetv2_retina.protocol import Protocol, iteration_checkpoint
 from nnunetv2_retina.training import preflight, seeding
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
 from nnunetv2_retina.training.weights_request import WeightsRequest, is_validation_only, requested_weights
 from nnunetv2_retina.weights import checkpoint, transfer
-from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.transfer import Scope
 
 
@@ -61,8 +59,6 @@ class ProtocolTrainer(nnUNetTrainer):
     """What is taken from pre-trained weights, a key of ``scopes``; None: random initialisation."""
     scopes: ClassVar[Mapping[str, Scope]] = {}
     """The rules of transfer that its network knows."""
-    trainer_with_weights: ClassVar[str | None] = None
-    """The trainer of the same network that starts from pre-trained weights, for messages."""
 
     def __init__(
         self,
@@ -88,73 +84,74 @@ class ProtocolTrainer(nnUNetTrainer):
         self._continued = False
         self._record: dict[str, Any] | None = None
         self._load_hook: torch.utils.hooks.RemovableHandle | None = None
-        if not plans.get("continue_training") and not is_validation_only():
-            self._record = self._plan_transfer()
-            if self._record["source"]:
-                self._check_channels(plans, configuration, dataset_json)
+        if plans.get("continue_training"):
+            preflight.check_nothing_to_load(requested_weights())
+        elif not is_validation_only():
+            self._record = self._plan_transfer(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_iterations_per_epoch = min(self.protocol.iterations_per_epoch, self.protocol.iterations)
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 10)
         self.num_epochs = math.ceil(self.protocol.iterations / self.protocol.iterations_per_epoch)
         self.save_every = 1
+        self._set_attributes()
 
     # ---- what a system decides
 
+    def _set_attributes(self) -> None:
+        """Set what differs from nnU-Net's trainer in attributes, once it has set its own."""
+
     def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
-        """What this network changes in the configuration's plans, which nnU-Net saves and predicts by."""
+        """Return what this network changes in the configuration's plans, which nnU-Net saves and predicts by."""
         return {}
 
-    def _describe_network(self) -> dict[str, Any]:
-        """The network as checkpoints and ``transfer_report.json`` hold it."""
-        return dict(self.configuration_manager.configuration["architecture"])
-
-    def _check_weights(self, request: WeightsRequest) -> Checkpoint:
-        """Read the weights file that the training starts from, and see that it fits the network."""
-        raise NotImplementedError
-
-    def _check_channels(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        """Refuse a data set whose channels the pre-trained weights do not take."""
+    def _reference_network(self) -> TransUNet | UNetResNet50 | None:
+        """Build what pre-trained weights must fit: the network for one grey channel; None if it takes no weights."""
+        return None
 
     def _set_train_mode(self) -> None:
-        """Training mode, but for what is frozen: see ``transfer``."""
+        """Put all that is not frozen into training mode: see ``transfer``."""
         transfer.set_train_mode(self.network)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser of the parameters that are trained."""
-        return super().configure_optimizers()[0]
+        """Return the optimiser of the parameters that are trained."""
+        optimizer: torch.optim.Optimizer = super().configure_optimizers()[0]
+        return optimizer
 
     # ---- the network and what is transferred into it
 
-    def _plan_transfer(self) -> dict[str, Any]:
+    def _plan_transfer(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
         """Decide what to transfer, and check the file; see ``transfer_report.json`` for what the record holds."""
         record: dict[str, Any] = {"trainer": type(self).__name__, "scope": None, "source": None, "fingerprint": None}
-        request = requested_weights()
-        if self.transfer_scope is None:
-            if request is not None and request.loaded_by_nnunet:
-                other = f", or use {self.trainer_with_weights}" if self.trainer_with_weights else ""
-                raise RetinaError(
-                    f"{type(self).__name__} trains from random initialisation, but -pretrained_weights {request.path} "
-                    f"was given. Leave that out{other}"
-                )
+        request, reference = requested_weights(), self._reference_network()
+        if self.transfer_scope is None or reference is None:
+            preflight.check_nothing_to_take(request, type(self).__name__, reference)
             return record
         if request is None:
             return record
-        stored = self._check_weights(request)
+        stored = preflight.check_weights(request, reference, self.scopes[self.transfer_scope])
+        preflight.check_channels(plans, configuration, dataset_json, reference)
         self._weights = request
-        told = ("version", "recipe", "step", "epoch", "trained", "origin")
+        kept = ("version", "recipe", "step", "epoch", "trained", "origin")
         return record | {
             "scope": self.transfer_scope,
             "source": str(Path(request.path).resolve()),
             "named_by": request.origin,
             "fingerprint": stored.fingerprint,
-            "pretraining": {key: stored.retina[key] for key in told if key in stored.retina},
+            "pretraining": {key: stored.retina[key] for key in kept if key in stored.retina},
         }
+
+    def _describe_network(self) -> dict[str, Any]:
+        """Return the network as checkpoints and ``transfer_report.json`` hold it."""
+        reference = self._reference_network()
+        return (
+            reference.config.to_dict() if reference else dict(self.configuration_manager.configuration["architecture"])
+        )
 
     def initialize(self) -> None:
         """Build everything (nnU-Net's own), then load ``$RETINA_WEIGHTS``; ``-pretrained_weights`` nnU-Net loads."""
         if self._record is None or (self._weights is None and not self._continued):
             # --c without a checkpoint to continue from, or a trainer made in Python code of one's own
-            self._record = self._plan_transfer()
+            self._record = self._plan_transfer(self.plans_manager.plans, self.configuration_name, self.dataset_json)
         if self._seed is not None:
             seeding.set_seed(self._seed, self.local_rank)
         super().initialize()
@@ -182,7 +179,7 @@ class ProtocolTrainer(nnUNetTrainer):
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, epochs)
 
     def _plain_network(self) -> nn.Module:
-        network = self.network
+        network: nn.Module = self.network
         if isinstance(network, DistributedDataParallel):
             network = network.module
         if isinstance(network, OptimizedModule):
@@ -190,7 +187,7 @@ class ProtocolTrainer(nnUNetTrainer):
         return network
 
     def plot_network_architecture(self) -> None:
-        """Nothing: nnU-Net's plot needs a package that no longer installs, and says so at every start."""
+        """Do nothing: nnU-Net's plot needs a package that no longer installs, and says so at every start."""
 
     # ---- training
 
@@ -223,18 +220,13 @@ class ProtocolTrainer(nnUNetTrainer):
             self.print_to_log_file(transfer.summary(report))
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """nnU-Net's loaders; with ``$RETINA_SEED`` the same batches in the same order in every run."""
-        if self._seed is None:
-            return super().get_dataloaders()
+        """Return nnU-Net's loaders; with ``$RETINA_SEED`` the same batches in the same order in every run."""
         processes = get_allowed_n_proc_DA()
-        before = os.environ.get("nnUNet_n_proc_DA")
-        os.environ["nnUNet_n_proc_DA"] = "0"  # plain loaders, to be wrapped
-        try:
-            loaders = [augmenter.data_loader for augmenter in super().get_dataloaders()]
-        finally:
-            os.environ.pop("nnUNet_n_proc_DA")
-            if before is not None:
-                os.environ["nnUNet_n_proc_DA"] = before
+        with seeding.no_workers() if self._seed is not None else nullcontext():  # plain loaders, to be wrapped
+            train, validation = super().get_dataloaders()
+        if self._seed is None:
+            return train, validation
+        loaders = train.data_loader, validation.data_loader
         pin = self.device.type == "cuda"
         entropy = (self._seed, self.local_rank, self.current_epoch)
         train, validation = (
@@ -252,14 +244,14 @@ class ProtocolTrainer(nnUNetTrainer):
         self._set_train_mode()
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One iteration at its own learning rate; on processors that multiply bfloat16, under autocast.
+        """Train one iteration at its own learning rate; on processors that multiply bfloat16, under autocast.
 
         After the iterations that the protocol names, a checkpoint of its own is written.
         """
         self.lr_scheduler.step(self._iteration / self.protocol.iterations_per_epoch)
         self._iteration += 1
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_bfloat16()):
-            outputs = super().train_step(batch)
+            outputs: dict[str, Any] = super().train_step(batch)
         if self._iteration in (self.protocol.checkpoints or ()):
             self.save_checkpoint(os.path.join(self.output_folder, iteration_checkpoint(self._iteration)))
         return outputs
@@ -274,12 +266,13 @@ class ProtocolTrainer(nnUNetTrainer):
     # ---- folds and checkpoints
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split, of a file that keeps the cases of one volume together."""
+        """Return nnU-Net's split, of a file that keeps the cases of one volume together."""
         preflight.check_fold(self.plans_manager.plans, self.configuration_name, self.fold, self.protocol)
-        return super().do_split()
+        split: tuple[list[str], list[str]] = super().do_split()
+        return split
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint; a run that is killed while writing leaves the one before it."""
+        """Write nnU-Net's checkpoint; a run that is killed while writing leaves the one before it."""
         if self.local_rank == 0 and not self.disable_checkpointing:
             with replacing(filename) as temporary:
                 super().save_checkpoint(temporary)
@@ -288,48 +281,7 @@ class ProtocolTrainer(nnUNetTrainer):
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Restore everything, with the set of frozen tensors of the run that is continued."""
+        record = preflight.read_record(Path(filename_or_checkpoint), type(self).__name__)
         if not self.was_initialized:
-            stored = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
-            self._continued, self._weights = True, None
-            self._record = stored["init_args"]["retina"]["transfer"]
+            self._continued, self._weights, self._record = True, None, record
         super().load_checkpoint(filename_or_checkpoint)
-
-
-class FineTuningTrainer(ProtocolTrainer):
-    """RETINA's fine-tuning of a network with one output, from pre-trained weights or random initialisation.
-
-    SGD, the protocol's learning rate, momentum 0.9, weight decay 1e-4, polynomial decay 0.9 at every iteration; half
-    cross entropy with the protocol's class weights, half Dice, as in the released code; nnU-Net's augmentation.
-    """
-
-    dimensions = (2,)
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = self.protocol.learning_rate
-        self.weight_decay = 1e-4
-        self.enable_deep_supervision = False
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        return torch.optim.SGD(trained, self.initial_lr, momentum=0.9, weight_decay=self.weight_decay)
-
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Nothing: the network has one output."""
-
-    def _build_loss(self) -> nn.Module:
-        dice = {"ddp": self.is_ddp}
-        if self.label_manager.has_regions:
-            ignore = self.label_manager.ignore_label is not None
-            return DC_and_BCE_loss({}, dice, 0.5, 0.5, use_ignore_label=ignore, dice_class=SquaredDiceLoss)
-        weights = self.protocol.class_weights
-        ce = {"weight": torch.tensor(weights, dtype=torch.float32)} if weights is not None else {}
-        loss = DC_and_CE_loss(dice, ce, 0.5, 0.5, self.label_manager.ignore_label, dice_class=SquaredDiceLoss)
-        return loss.to(self.device)

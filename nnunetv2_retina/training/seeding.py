@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ VARIABLE = "RETINA_SEED"
 
 
 def seed_from_environment() -> int | None:
-    """The value of ``$RETINA_SEED``; None where it is not set.
+    """Return the value of ``$RETINA_SEED``; None if it is not set.
 
     Raises:
         RetinaError: if it is no whole number >= 0.
@@ -44,8 +45,22 @@ def set_seed(*entropy: int) -> None:
     torch.manual_seed(int(words[2]))
 
 
+@contextmanager
+def no_workers() -> Iterator[None]:
+    """Let nnU-Net make data loaders that start no processes."""
+    name = "nnUNet_n_proc_DA"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 class SeededBatches:
-    """A data loader whose n-th batch is the same in every run.
+    """Data loader whose n-th batch is the same in every run.
 
     Args:
         loader: nnU-Net's data loader.
@@ -59,7 +74,7 @@ class SeededBatches:
         self.count = 0
 
     def set_thread_id(self, thread_id: int) -> None:
-        """Called by batchgenerators in each worker."""
+        """Take the number of the worker; batchgenerators calls this in each one."""
         torch.set_num_threads(1)
         self.worker = thread_id
         self.loader.set_thread_id(thread_id)
@@ -81,7 +96,7 @@ class SeededBatches:
 
 
 def seeded_loader(loader: Any, num_processes: int, pin_memory: bool, *entropy: int) -> Any:
-    """Batches in a fixed order, from as many worker processes as told; from this process if that is 0."""
+    """Return batches in a fixed order, from that many worker processes; from this process if the number is 0."""
     batches = SeededBatches(loader, *entropy)
     if num_processes == 0:
         return SingleThreadedAugmenter(batches, None)

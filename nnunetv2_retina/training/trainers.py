@@ -9,15 +9,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch import nn
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_retina.network import NetworkConfig, TransUNet
-from nnunetv2_retina.training import preflight
-from nnunetv2_retina.training.protocol_trainer import FineTuningTrainer
-from nnunetv2_retina.training.weights_request import WeightsRequest
+from nnunetv2_retina.training.fine_tuning import FineTuningTrainer
 from nnunetv2_retina.weights import transfer
-from nnunetv2_retina.weights.checkpoint import Checkpoint
 
 __all__ = [
     "nnUNetTrainerRETINA",
@@ -50,20 +46,11 @@ class nnUNetTrainerRETINA(FineTuningTrainer):
     network_size = "retina"
     transfer_scope: ClassVar[str | None] = "transformer"
     scopes = transfer.SCOPES
-    trainer_with_weights = "nnUNetTrainerRETINA (or its _encoder and _full variants)"
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = False,
-    ) -> nn.Module:
-        """The TransUNet of the sizes that the plans hold. nnU-Net calls this at training and prediction."""
-        config = NetworkConfig.from_dict(configuration_manager.network_arch_init_kwargs["config"])
-        return TransUNet(num_input_channels, num_output_channels, config)
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> TransUNet:
+        config = NetworkConfig.from_dict(configuration.network_arch_init_kwargs["config"])
+        return TransUNet(channels, classes, config)
 
     def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
         return {
@@ -74,19 +61,9 @@ class nnUNetTrainerRETINA(FineTuningTrainer):
             }
         }
 
-    def _describe_network(self) -> dict[str, Any]:
-        return NetworkConfig.named(self.network_size).to_dict()
-
-    def _check_weights(self, request: WeightsRequest) -> Checkpoint:
-        config = NetworkConfig.named(self.network_size)
+    def _reference_network(self) -> TransUNet:
         with torch.device("meta"):
-            reference = TransUNet(1, 1, config)
-        suffix = "" if config.name in (None, "retina") else f"_{config.name}"
-        scope = self.scopes[str(self.transfer_scope)]
-        return preflight.check_weights(request, reference, scope, f"nnUNetTrainerRETINA_full{suffix}")
-
-    def _check_channels(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        preflight.check_channels(plans, configuration, dataset_json, (1, 3), "nnUNetTrainerTransUNet")
+            return TransUNet(1, 1, NetworkConfig.named(self.network_size))
 
 
 class nnUNetTrainerRETINA_encoder(nnUNetTrainerRETINA):

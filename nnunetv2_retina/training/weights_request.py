@@ -1,4 +1,4 @@
-"""Which pre-trained weights a training was asked to start from, known before nnU-Net makes a result folder.
+"""Find which pre-trained weights a training was asked to start from, before nnU-Net makes a result folder.
 
 nnU-Net hands ``-pretrained_weights`` to its loader only after the trainer exists, its folder with it, and the loader
 answers a wrong file with a key or a shape. The trainers look the option up here and check the file first; loading
@@ -16,19 +16,19 @@ VARIABLE = "RETINA_WEIGHTS"
 
 @dataclass(frozen=True)
 class WeightsRequest:
-    """A weights file and where it was named."""
+    """Weights file and where it was named."""
 
     path: str
     origin: str
 
     @property
     def loaded_by_nnunet(self) -> bool:
-        """Whether nnU-Net itself calls its loader; otherwise the trainer calls it."""
+        """Tell whether nnU-Net itself calls its loader; otherwise the trainer calls it."""
         return self.origin == "-pretrained_weights"
 
 
 def requested_weights() -> WeightsRequest | None:
-    """``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None."""
+    """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None."""
     option = _training_argument("pretrained_weights_file") or _training_argument("pretrained_weights")
     if option:
         return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")
@@ -37,7 +37,7 @@ def requested_weights() -> WeightsRequest | None:
 
 
 def is_validation_only() -> bool:
-    """Whether the running ``nnUNetv2_train`` was given ``--val``."""
+    """Tell whether the running ``nnUNetv2_train`` was given ``--val``."""
     return bool(_training_argument("only_run_validation") or _training_argument("val"))
 
 
@@ -45,7 +45,7 @@ _FUNCTIONS = ("maybe_load_checkpoint", "run_training", "run_ddp")
 
 
 def _training_argument(name: str) -> str | None:
-    """Value of an argument of nnU-Net's training functions further up the call stack; None where there is none.
+    """Return an argument of nnU-Net's training functions further up the call stack; None if there is none.
 
     Read only; where nnU-Net renames it, nnU-Net's own messages appear instead of ours.
     """
@@ -53,6 +53,7 @@ def _training_argument(name: str) -> str | None:
     while frame is not None:
         is_nnunet = frame.f_globals.get("__name__") == "nnunetv2.run.run_training"
         if is_nnunet and frame.f_code.co_name in _FUNCTIONS and name in frame.f_locals:
-            return frame.f_locals[name]
+            value: str | None = frame.f_locals[name]
+            return value
         frame = frame.f_back
     return None

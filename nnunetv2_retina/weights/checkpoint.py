@@ -1,4 +1,4 @@
-"""The only place that writes and reads checkpoints: whole files under final names, with a description of themselves.
+"""Checkpoints: whole files under final names, with a description of themselves.
 
 A weights file is ``{"network_weights": {name: tensor}, "retina": {...}}``, with a third entry ``"training"`` while its
 run can be continued: plain tensors and builtins, so it loads with ``weights_only=True``, and nnU-Net's
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.network.unet_resnet50 import UNetConfig
+from nnunetv2_retina.weights.unpickling import read_file as read_file
 
 FORMAT_VERSION = 1
 
@@ -40,7 +40,7 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names and values of the tensors, in the order of the names: the same for equal weights."""
+        """Return the SHA-256 of names and values of the tensors, in the order of the names: equal for equal weights."""
         digest = hashlib.sha256()
         for name in sorted(self.weights):
             tensor = self.weights[name].detach().contiguous().cpu()
@@ -93,46 +93,48 @@ def _reason(error: Exception) -> str:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a weights file, or the weights of an nnU-Net checkpoint.
 
-    nnU-Net's own checkpoints hold NumPy scalars and a device, which only the unrestricted loader takes; nnU-Net opens
-    every file it is given that way, so this asks for no more trust than it does.
-
     Raises:
-        RetinaError: if there is no such file, it cannot be read, or it holds no ``network_weights``.
+        RetinaError: if there is no such file, it cannot be read or could run code (see ``read_file``), it holds no
+            ``network_weights``, or what it says of itself is no description.
     """
     path = Path(path)
     if not path.is_file():
         raise RetinaError(f"no checkpoint at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
-    content = read_file(path)
+    return parse(path, read_file(path))
+
+
+def parse(path: Path, content: Any) -> Checkpoint:
+    """Return the weights among the contents of a file, and what it says of itself; see ``load``."""
     weights = content.get("network_weights") if isinstance(content, Mapping) else None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, Mapping) or not all(map(is_named_tensor, weights.items())):
         names = content if isinstance(content, Mapping) else ()
         raise RetinaError(f"{path} holds no network_weights ({_what_it_holds(content)}). {advice(names)}")
-    retina = content.get("retina") or content.get("init_args", {}).get("retina") or {}
+    retina = entry(path, content, "retina") or entry(path, entry(path, content, "init_args"), "retina")
     version = retina.get("format_version", FORMAT_VERSION)
-    if version > FORMAT_VERSION:
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise RetinaError(
             f"{path} has format version {version}; this is nnunetv2-retina {__version__}, which reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
-    return Checkpoint(path, dict(weights), dict(retina), dict(content.get("training") or {}))
+    return Checkpoint(path, dict(weights), retina, entry(path, content, "training"))
 
 
-def read_file(path: Path) -> Any:
-    """What ``torch.load`` makes of a file, on the CPU.
+def is_named_tensor(item: tuple[object, object]) -> bool:
+    """Tell whether an entry is a plain tensor under a text."""
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu
+
+
+def entry(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an entry that holds further entries; an empty one if there is none.
 
     Raises:
-        RetinaError: if it is truncated, damaged or of another kind.
+        RetinaError: if it holds something else.
     """
-    try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:  # on bytes that are no checkpoint the unpicklers raise whatever they stumble over
-        raise RetinaError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch checkpoint: it is truncated, damaged "
-            "or of another kind. Copy or download it again"
-        ) from error
+    value = content.get(name)
+    if not isinstance(value, (Mapping, type(None))):
+        raise RetinaError(f"{path} is damaged: its entry {name} is a {type(value).__name__}; expected a dictionary")
+    return dict(value or {})
 
 
 def _what_it_holds(content: Any) -> str:
@@ -142,7 +144,7 @@ def _what_it_holds(content: Any) -> str:
 
 
 def advice(names: Iterable[object]) -> str:
-    """What to do with a file whose tensors or entries have these names, which are not the expected ones."""
+    """Say what to do with a file whose tensors or entries have these names, which are not the expected ones."""
     texts = [str(name) for name in names]
     if any("hybrid_model" in text for text in texts):
         return "These are the names of the authors' release. Run: retina_import_weights IN OUT, and give OUT."

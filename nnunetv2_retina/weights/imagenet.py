@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import SIZES, NetworkConfig
-from nnunetv2_retina.weights.transfer import POSITIONS
+from nnunetv2_retina.weights.compatibility import POSITIONS
 from nnunetv2_retina.weights.translation import Step, Translated
 
 TRAINED = ("cnn.", "embedding.", "transformer.")
@@ -172,7 +172,7 @@ def _with_grid(weights: dict[str, Tensor], steps: list[Step], heads: int, class_
 
 
 def _config(weights: Mapping[str, Tensor], heads: int, grid: int) -> NetworkConfig:
-    """The size with these sizes, or an unnamed one with the usual decoder."""
+    """Return the named size that fits the tensors, or an unnamed one with the usual decoder."""
     mlp = weights["transformer.blocks.0.mlp.fc1.weight"]
     sizes: dict[str, Any] = {
         "embed_dim": mlp.shape[-1],

@@ -8,26 +8,35 @@ nnU-Net's results with its trainers; as a PyTorch, ``.npz`` or
 
 from __future__ import annotations
 
-import hashlib
+import inspect
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.network import NetworkConfig, TransUNet
-from nnunetv2_retina.network.unet_resnet50 import HEAD as UNET_HEAD
-from nnunetv2_retina.network.unet_resnet50 import STEM as UNET_STEM
-from nnunetv2_retina.network.unet_resnet50 import UNetConfig, UNetResNet50
+from nnunetv2_retina.files import file_digest
+from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.weights import checkpoint, containers
 from nnunetv2_retina.weights.checkpoint import Checkpoint
+from nnunetv2_retina.weights.compatibility import (
+    HEAD,
+    NETWORKS,
+    POSITIONS,
+    TRANSUNET,
+    Config,
+    StateDict,
+    describe_size,
+    network_of,
+    shapes_of,
+    trainer_for,
+)
 from nnunetv2_retina.weights.containers import EXPECTED
 from nnunetv2_retina.weights.kinds import recognise
-from nnunetv2_retina.weights.transfer import HEAD, POSITIONS, describe_size, trained_prefixes, trainer_for
+from nnunetv2_retina.weights.transfer import trained_prefixes
 from nnunetv2_retina.weights.translation import Step, Translated, summarise
 
 GRID = NetworkConfig().grid_size
@@ -43,44 +52,47 @@ class ImportedWeights(Checkpoint):
     steps: tuple[Step, ...] = ()
 
     @property
-    def config(self) -> NetworkConfig | UNetConfig:
-        """Sizes of the network."""
-        network = self.retina["network"]
-        return UNetConfig.from_dict(network) if UNET_STEM in self.weights else NetworkConfig.from_dict(network)
+    def config(self) -> Config:
+        """Return the sizes of the network."""
+        return (network_of(self.weights) or TRANSUNET).config.from_dict(self.retina["network"])
 
     @property
     def kind(self) -> str:
-        """What the file was found to be, in words."""
-        return self.retina["origin"]["kind"]
+        """Say what the file was found to be."""
+        return str(self.retina["origin"]["kind"])
 
 
-def import_weights(source: str | Path, target: str | Path, overwrite: bool = False) -> ImportedWeights:
+def import_weights(
+    source: str | Path, target: str | Path, overwrite: bool = False, trust: bool = False
+) -> ImportedWeights:
     """Read weights of any kind and write them as a checkpoint.
 
     Args:
         source: see ``read_weights``.
         target: the file to write; it appears when it is complete.
         overwrite: replace ``target`` if it exists.
+        trust: see ``read_weights``.
 
     Raises:
         RetinaError: as ``read_weights``; or if ``target`` exists, is ``source``, or cannot be written.
     """
     target = Path(target)
     _check_target(Path(source), target, overwrite)
-    imported = read_weights(source)
-    given = ("format_version", "version", "network")
-    description = {key: value for key, value in imported.retina.items() if key not in given}
+    imported = read_weights(source, trust)
+    given = ("format_version", "version", *inspect.signature(checkpoint.save).parameters, "network")
+    description = {key: value for key, value in imported.retina.items() if isinstance(key, str) and key not in given}
     checkpoint.save(target, imported.weights, imported.config, **description)
     return replace(imported, path=target)
 
 
-def read_weights(path: str | Path) -> ImportedWeights:
-    """Read weights of any kind in memory.
+def read_weights(path: str | Path, trust: bool = False) -> ImportedWeights:
+    """Read weights of any kind into memory.
 
     Args:
         path: published RETINA weights, ImageNet-21k ``R50+ViT-B_16`` (JAX or timm), a ResNet-50 (MoCo v2 or
             torchvision), or a checkpoint of this project or of nnU-Net with its trainers; PyTorch, ``.npz`` or
             ``.safetensors``.
+        trust: let a PyTorch file run code, if it asks for that; see ``unpickling``.
 
     Returns:
         A whole network: its position grid is 14 x 14 (others are resampled), what the file lacks of the decoder and
@@ -95,13 +107,14 @@ def read_weights(path: str | Path) -> ImportedWeights:
     path = Path(path)
     if not path.is_file():
         raise RetinaError(f"no weights file at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
-    tensors, retina, others = containers.read(path)
+    tensors, retina, others = containers.read(path, trust)
     kind = recognise(path, tensors)
     try:
-        config, weights, steps = _resample(_plain(kind.translate(tensors, retina)))
-        fresh = _fresh(config, weights, kind.trained)
-        weights |= fresh
-        _check(config, weights)
+        trained_prefixes(retina)  # refuses nonsense
+        translated = kind.translate(tensors, retina)
+        missing = _check(translated, kind.trained)
+        config, weights, steps = _resample(_plain(translated))
+        fresh = _fresh(config, weights, missing)
     except RetinaError as error:
         raise RetinaError(f"{path} ({kind.name}): {str(error).rstrip('.')}. {EXPECTED}") from error
     steps = [
@@ -109,18 +122,18 @@ def read_weights(path: str | Path) -> ImportedWeights:
         *steps,
         *(Step(None, name, f"fresh initialisation (seed {FRESH_SEED})") for name in fresh),
     ]
-    origin = {"file": path.name, "sha256": _sha256(path), "kind": kind.name, "changes": summarise(steps)}
+    origin = {"file": path.name, "sha256": file_digest(path), "kind": kind.name, "changes": summarise(steps)}
     if "origin" in retina:
         origin["before"] = retina["origin"]
     retina = {**retina, "network": config.to_dict(), "origin": origin}
     if kind.trained:
         retina["trained"] = list(kind.trained)
-    return ImportedWeights(path, weights, retina, steps=tuple(steps))
+    return ImportedWeights(path, weights | fresh, retina, steps=tuple(steps))
 
 
 def advise(imported: ImportedWeights) -> str:
-    """What the written checkpoint is and how to use it, in a few lines."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in imported.weights.items()}
+    """Say in a few lines what the written checkpoint is and how to use it."""
+    shapes = shapes_of(imported.weights)
     lines = [f"{imported.path}: {describe_size(shapes)}"]
     trained = ", ".join(trained_prefixes(imported.retina))
     if trained:
@@ -134,85 +147,72 @@ def advise(imported: ImportedWeights) -> str:
 
 
 def resample_positions(positions: Tensor, grid: int) -> Tensor:
-    """(1, N, D) on a square grid -> (1, grid * grid, D), bicubically: what the network does for another token grid."""
+    """Resample (1, N, D) on a square grid to (1, grid * grid, D), as the network does for another token grid."""
     side = round(positions.shape[1] ** 0.5)
-    square = positions.transpose(1, 2).unflatten(2, (side, side))
+    square = positions.transpose(1, 2).reshape(1, -1, side, side)
     return F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
 
 
 def _plain(translated: Translated) -> Translated:
-    """Finite, contiguous, floating-point values as float32."""
+    """Make all tensors contiguous and floating-point values float32; refuse values that are not finite."""
     plain, casts = {}, {}
     for name, tensor in translated.weights.items():
-        if not torch.isfinite(tensor).all():
-            raise RetinaError(f"the tensor that becomes {name} has infinite or missing values")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             casts[name] = f", {str(tensor.dtype).removeprefix('torch.')} to float32"
             tensor = tensor.float()
+        if not torch.isfinite(tensor).all():
+            raise RetinaError(f"the tensor that becomes {name} has infinite or missing values")
         plain[name] = tensor.contiguous()
     steps = [replace(step, done=step.done + casts.get(step.target or "", "")) for step in translated.steps]
     return Translated(translated.config, plain, steps)
 
 
 def _resample(translated: Translated) -> Translated:
-    """Position embeddings on the trainers' grid."""
+    """Put position embeddings, if there are any, on the trainers' grid."""
     config, weights, steps = translated
-    if isinstance(config, UNetConfig):
+    if not isinstance(config, NetworkConfig) or config.grid_size == GRID:
         return translated
     grid = config.grid_size
-    if grid == GRID or POSITIONS not in weights or weights[POSITIONS].shape[1] != grid**2:
-        return translated
     weights = {**weights, POSITIONS: resample_positions(weights[POSITIONS], GRID)}
     done = f"resampled {grid} x {grid} to {GRID} x {GRID}"
     steps = [replace(step, done=f"{step.done}, {done}") if step.target == POSITIONS else step for step in steps]
     return Translated(replace(config, grid_size=GRID), weights, steps)
 
 
-def _fresh(
-    config: NetworkConfig | UNetConfig, weights: Mapping[str, Tensor], trained: tuple[str, ...] | None
-) -> dict[str, Tensor]:
-    """What is missing outside the trained parts (None: of the head), at an initialisation that is always the same."""
-    missing = [name for name in _network(config, weights, "meta").state_dict() if name not in weights]
-    names = [name for name in missing if (not name.startswith(trained) if trained else HEAD in name)]
+def _check(translated: Translated, trained: tuple[str, ...] | None) -> list[str]:
+    """Refuse unknown, misshapen and missing tensors.
+
+    Returns:
+        The names of those that may be missing: outside the trained parts (None: of the head).
+    """
+    config, weights, _ = translated
+    expected = shapes_of(_network(config, weights, "meta").state_dict())
+    for name, shape in shapes_of(weights).items():
+        if name not in expected:
+            raise RetinaError(f"unknown tensor {name!r}")
+        if shape != expected[name]:
+            raise RetinaError(
+                f"the tensor that becomes {name} has shape {shape}, but {expected[name]} by the sizes of the others"
+            )
+    missing = [name for name in expected if name not in weights]
+    lost = [name for name in missing if (name.startswith(trained) if trained else HEAD not in name)]
+    if lost:
+        raise RetinaError(f"{len(lost)} of {len(expected)} tensors are missing: {shorten(lost, 3)}")
+    return missing
+
+
+def _fresh(config: Config, weights: StateDict, names: list[str]) -> dict[str, Tensor]:
+    """Return these tensors of the network at an initialisation that is always the same."""
     state = _network(config, weights, "cpu").state_dict() if names else {}
     return {name: state[name] for name in names}
 
 
-def _network(
-    config: NetworkConfig | UNetConfig, weights: Mapping[str, Tensor], device: str
-) -> TransUNet | UNetResNet50:
-    """A network with the inputs and outputs of these weights, at its fresh initialisation."""
-    stem = weights.get("cnn.stem.0.weight", weights.get(UNET_STEM))
-    head = weights.get("decoder.seg_layers.0.weight", weights.get(UNET_HEAD))
-    channels = 3 if stem is None else stem.shape[1]
+def _network(config: Config, weights: StateDict, device: str) -> nn.Module:
+    """Build a network with the inputs and outputs of these weights, at its fresh initialisation."""
+    network = next(network for network in NETWORKS if isinstance(config, network.config))
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(FRESH_SEED)
-        if isinstance(config, UNetConfig):
-            return UNetResNet50(channels, 1 if head is None else len(head))
-        return TransUNet(1 if channels == 3 else channels, 1 if head is None else len(head), config)
-
-
-def _check(config: NetworkConfig | UNetConfig, weights: Mapping[str, Tensor]) -> None:
-    """Refuse unknown, missing and misshapen tensors."""
-    expected = _network(config, weights, "meta").state_dict()
-    for name in weights:
-        if name not in expected:
-            raise RetinaError(f"unknown tensor {name!r}")
-    missing = [name for name in expected if name not in weights]
-    if missing:
-        raise RetinaError(f"{len(missing)} of {len(expected)} tensors are missing: {shorten(missing, 3)}")
-    for name, tensor in weights.items():
-        if tensor.shape != expected[name].shape:
-            got, fits = tuple(tensor.shape), tuple(expected[name].shape)
-            raise RetinaError(f"the tensor that becomes {name} has shape {got}, but {fits} by the sizes of the others")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return network.like(weights, config)
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:

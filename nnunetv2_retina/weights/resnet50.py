@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network.unet_resnet50 import ENCODER, STEM, UNetConfig
-from nnunetv2_retina.weights.translation import Step, Translated
+from nnunetv2_retina.weights.translation import Step, Translated, stripped
 
 TRAINED = (ENCODER,)
 """Prefixes of the tensors that these files hold; the decoder and the head are not among them."""
@@ -47,11 +47,11 @@ def from_resnet50(tensors: Mapping[str, Tensor]) -> Translated:
     Raises:
         RetinaError: for an unknown tensor, another depth than 50, or a stem that is missing or of other channels.
     """
-    moco = any(_plain(name).startswith(_QUERY) for name in tensors)
+    moco = any(stripped(name).startswith(_QUERY) for name in tensors)
     weights: dict[str, Tensor] = {}
     steps = []
     for name, tensor in tensors.items():
-        target, done = _place(_plain(name), moco)
+        target, done = _place(stripped(name), moco)
         if target is not None:
             weights[target] = tensor
         steps.append(Step(name, target, done))
@@ -65,12 +65,8 @@ def from_resnet50(tensors: Mapping[str, Tensor]) -> Translated:
     return Translated(UNetConfig(), weights, steps + _count_batches(weights))
 
 
-def _plain(name: str) -> str:
-    return name.removeprefix("module.").removeprefix("_orig_mod.")
-
-
 def _place(name: str, moco: bool) -> tuple[str | None, str]:
-    """Our name of a tensor, or None, and what is done or why it is dropped."""
+    """Return our name of a tensor (None if it is dropped), and what is done with it or why it is dropped."""
     for pattern, reason in _DROPPED:
         if re.fullmatch(pattern, name):
             return None, reason
@@ -88,15 +84,15 @@ def _check_depth(weights: Mapping[str, Tensor]) -> None:
             f"the first convolution (conv1.weight, which becomes {STEM}) is missing or no kernel of a 2D convolution: "
             "not a whole ResNet-50"
         )
-    found = tuple(
+    blocks = tuple(
         len({name.split(".")[3] for name in weights if name.startswith(f"{ENCODER}layer{stage}.")})
         for stage in range(1, 5)
     )
     bottlenecks = any(name.startswith(f"{ENCODER}layer1.0.conv3.") for name in weights)
-    if found != BLOCKS or not bottlenecks:
+    if blocks != BLOCKS or not bottlenecks:
         kind = "bottleneck" if bottlenecks else "basic"
         raise RetinaError(
-            f"a ResNet with {', '.join(map(str, found))} {kind} blocks in its stages; expected a ResNet-50, which has "
+            f"a ResNet with {', '.join(map(str, blocks))} {kind} blocks in its stages; expected a ResNet-50, which has "
             f"{', '.join(map(str, BLOCKS))} bottleneck blocks"
         )
 

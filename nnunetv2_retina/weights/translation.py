@@ -1,4 +1,4 @@
-"""A foreign weights file in this project's names, what became of each of its tensors, and the same in few lines."""
+"""What became of each tensor of a file on its way to this project's names, and the same in a few lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nnunetv2_retina.network import NetworkConfig
-from nnunetv2_retina.network.unet_resnet50 import UNetConfig
+from nnunetv2_retina.weights.compatibility import Config
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,14 @@ class Step:
 class Translated(NamedTuple):
     """Weights by this project's names."""
 
-    config: NetworkConfig | UNetConfig
+    config: Config
     weights: dict[str, Tensor]
     steps: list[Step]
+
+
+def stripped(name: str) -> str:
+    """Return a tensor's name without what PyTorch's wrappers put before it."""
+    return name.removeprefix("module.").removeprefix("_orig_mod.")
 
 
 # The numbers of layers in all spellings (block2/unit10/, encoderblock_3/, stages.0.1., blocks.4.), but no others; the
@@ -47,7 +51,7 @@ _LAYERS = (
 
 
 def summarise(steps: Iterable[Step]) -> list[str]:
-    """One line for all tensors that differ in their layer's number alone: how many, from where, to where, what."""
+    """Return one line for all tensors that differ only in the layer's number: how many, from where, to where, what."""
     groups: dict[tuple[str, str, str], list[Step]] = {}
     for step in steps:
         target = _without_layers(step.target or "") if step.source else ""
@@ -70,6 +74,6 @@ def _without_layers(name: str) -> str:
 
 
 def _common(names: Iterable[str]) -> str:
-    """The parts that dotted names begin with alike, and a star."""
+    """Return the parts that all dotted names begin with, and a star."""
     parts = takewhile(lambda column: len(set(column)) == 1, zip(*(name.split(".") for name in names), strict=False))
     return ".".join([*(column[0] for column in parts), "*"])

@@ -9,7 +9,7 @@ import torch
 from helpers.environment import SHARED
 
 from nnunetv2_retina.network import TransUNet
-from nnunetv2_retina.weights.transfer import from_published
+from nnunetv2_retina.weights.published import from_published
 
 PARITY = SHARED / "parity"
 NAMES = ("pre_h192_s224_c1_seed7", "seg_h192_s224_c3_seed7")

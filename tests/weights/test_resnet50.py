@@ -8,7 +8,8 @@ from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.network.unet_resnet50 import ENCODER, STEM, UNetResNet50
-from nnunetv2_retina.weights import checkpoint, transfer
+from nnunetv2_retina.weights import checkpoint
+from nnunetv2_retina.weights.compatibility import check_compatible
 from nnunetv2_retina.weights.importing import import_weights, read_weights
 
 
@@ -46,7 +47,7 @@ def test_the_query_encoder_is_the_encoder(write, grey, tmp_path, capsys):
     network.load_state_dict(stored.weights)
     for name, value in network.unet.encoder.state_dict().items():
         assert torch.equal(value, grey[name]), name
-    assert transfer.check_compatible(stored.weights, network, "out.pth") is None
+    assert check_compatible(stored.weights, network, "out.pth") is None
 
 
 def test_the_rest_is_fresh_and_always_the_same(write, grey):
@@ -145,14 +146,14 @@ def test_each_network_refuses_the_other_ones_weights(grey, write, tmp_path):
         RetinaError,
         match=r"f.pth holds a UNet-ResNet50, but .* is a TransUNet\. Use .* nnUNetTrainerUNetResNet50_frozen",
     ):
-        transfer.check_compatible(unet, transunet, "f.pth")
+        check_compatible(unet, transunet, "f.pth")
     with pytest.raises(
         RetinaError, match=r"f.pth holds a TransUNet, but .* is a UNet-ResNet50\. Use .* nnUNetTrainerRETINA_tiny"
     ):
-        transfer.check_compatible(transunet.state_dict(), ours, "f.pth")
+        check_compatible(transunet.state_dict(), ours, "f.pth")
     with pytest.raises(
         RetinaError, match=r"does not hold a UNet-ResNet50: \d+ of .* names of a ResNet\. Run: retina_imp"
     ):
-        transfer.check_compatible(grey, ours, "f.pth")
+        check_compatible(grey, ours, "f.pth")
     with pytest.raises(RetinaError, match=r"f.pth has a stem for 3 channels, but this trainer's takes 1"):
-        transfer.check_compatible(three, ours, "f.pth")
+        check_compatible(three, ours, "f.pth")

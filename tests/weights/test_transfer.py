@@ -1,13 +1,12 @@
-"""What a checkpoint gives, and how published names are read."""
+"""What a checkpoint gives, what is frozen, and what is reported."""
 
 import pytest
 import torch
-from helpers.published import as_published
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.weights import transfer
-from nnunetv2_retina.weights.transfer import SCOPES, from_published
+from nnunetv2_retina.weights.transfer import SCOPES
 
 TINY = NetworkConfig.named("tiny")
 
@@ -80,73 +79,15 @@ def test_report_counts_and_names(network):
     assert "scope transformer" in transfer.summary(report)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize(
-    "config", [NetworkConfig(), NetworkConfig.named("base"), NetworkConfig(grid_size=32, depth=2, embed_dim=48)]
-)
-def test_reads_published_names_of_any_size(prefix, config):
-    with torch.device("meta"):
-        state = TransUNet(1, 7, config).state_dict()
-    got_config, got = from_published({prefix + key: value for key, value in as_published(state).items()})
-    assert got_config == config
-    assert {key: value.shape for key, value in got.items()} == {key: value.shape for key, value in state.items()}
-    assert all(got[key] is value for key, value in state.items())
-
-
-def test_of_two_heads_the_reconstruction_head_is_kept():
-    with torch.device("meta"):
-        state = as_published(TransUNet(1, 1, NetworkConfig(depth=1)).state_dict())
-    head = torch.ones(1, 16, 3, 3)
-    state |= {"FinalDecoder.conv1.weight": head, "FinalDecoder.conv1.bias": torch.zeros(1)}
-    _, got = from_published(state)
-    assert got["decoder.seg_layers.0.weight"] is head
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s: s | {"surprise.weight": torch.zeros(1)}, r"unknown tensor 'surprise.weight': not a state dict of"),
-        (lambda s: {k: v for k, v in s.items() if "position" not in k}, r"lacks the tensor that becomes embedding.pos"),
-        (lambda s: {k: v for k, v in s.items() if "gn_proj" not in k}, r"6 of \d+ tensors are missing, the first is"),
-        (
-            lambda s: s | {"transformer.embeddings.position_embeddings": torch.zeros(1, 150, 192)},
-            r"150 entries, which is no square grid",
-        ),
-    ],
-)
-def test_refuses_other_state_dicts(change, message):
-    with torch.device("meta"):
-        state = as_published(TransUNet(1, 1, NetworkConfig(depth=1)).state_dict())
-    with pytest.raises(RetinaError, match=message):
-        from_published(change(state))
-
-
-def test_says_which_size_a_checkpoint_has(network):
-    with torch.device("meta"):
-        base = TransUNet(1, 1, NetworkConfig.named("base")).state_dict()
-        retina = TransUNet(1, 1)
-    with pytest.raises(
-        RetinaError, match=r"f.pth is of another size: base \(embed_dim 768.*retina.*nnUNetTrainerRETINA_base"
-    ):
-        transfer.check_compatible(base, retina, "f.pth")
-    with pytest.raises(RetinaError, match=r"does not hold a TransUNet: \d+ of \d+ tensors are missing"):
-        transfer.check_compatible({}, network, "f.pth")
-
-
-def test_says_what_to_do_with_another_position_grid():
-    with torch.device("meta"):
-        stored = TransUNet(1, 1, NetworkConfig(**{**TINY.to_dict(), "grid_size": 24})).state_dict()
-        network = TransUNet(1, 1, TINY)
-    with pytest.raises(
-        RetinaError,
-        match=r"f.pth has position embeddings on a grid of 24 x 24.* 14 x 14. .*retina_import_weights IN OUT",
-    ):
-        transfer.check_compatible(stored, network, "f.pth")
-
-
 @pytest.mark.parametrize(
     ("description", "prefixes"),
     [({}, ("",)), ({"trained": []}, ("",)), ({"trained": [""]}, ("",)), ({"trained": ["cnn."]}, ("cnn.",))],
 )
 def test_what_a_file_says_of_trained_tensors(description, prefixes):
     assert transfer.trained_prefixes(description) == prefixes
+
+
+@pytest.mark.parametrize("trained", [5, "cnn.", [1], {"cnn.": True}])
+def test_a_file_that_says_nonsense_of_trained_tensors_is_refused(trained):
+    with pytest.raises(RetinaError, match=r'says "trained": .*; expected a list of prefixes'):
+        transfer.trained_prefixes({"trained": trained})
