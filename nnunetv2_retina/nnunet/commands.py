@@ -1,4 +1,4 @@
-"""Runs commands, nnU-Net's and RETINA's, in a workspace of their own, with a log file each and a line of progress now and then."""
+"""Runs commands, nnU-Net's and RETINA's, in a workspace of their own, with a log file each and lines of progress."""
 
 from __future__ import annotations
 
