@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from helpers.own_images import write_own
 from dataset_conversion.convert import main as convert
 from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.nnunet.commands import Workspace
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.quickstart import run as quickstart
-from nnunetv2_retina.quickstart.data import Source, write_generated
+from nnunetv2_retina.quickstart.data import Source
 from nnunetv2_retina.quickstart.folder import MARKER, Output
 from nnunetv2_retina.quickstart.run import run_quickstart
 from nnunetv2_retina.quickstart.settings import QuickstartSettings
@@ -133,19 +133,45 @@ def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> No
     assert [line[9:12] for line in lines[1:]] == ["2/7", "3/7", "4/7", "5/7", "6/7", "7/7"]
 
 
-def test_options_of_the_conversion_are_known_to_it(tmp_path: Path, monkeypatch) -> None:
-    typed: list[list[str]] = []
-    monkeypatch.setattr(quickstart, "run_command", lambda name, words, *_: typed.append(words))
-    (tmp_path / "nnUNet_raw").mkdir()
-    source = write_generated(tmp_path / "data", TINY)
-    quickstart._run_commands(Output(tmp_path), source, TINY, 0.0, lambda line: None)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "nnUNet_raw"))
-    assert convert(typed[0]) == 0
-    contents = json.loads((Output(tmp_path).dataset / "dataset.json").read_text())
-    assert contents["labels"] == {"background": 0, "mitochondria": 1}
+@pytest.fixture
+def only_convert(tmp_path: Path, monkeypatch) -> list[str]:
+    """Of all commands, run the conversion alone, in this process; return the commands' names."""
+    names: list[str] = []
+
+    def run(name: str, words: list[str], workspace: Workspace, *_: object) -> None:
+        names.append(name)
+        if name == "retina_convert":
+            for variable, folder in workspace.folders().items():
+                monkeypatch.setenv(variable, str(folder))
+            assert convert(words) == 0
+
+    monkeypatch.setattr(quickstart, "run_command", run)
+    monkeypatch.setattr("nnunetv2_retina.quickstart.results.compare_with_threshold", lambda *_: ["a: mean IoU 1"])
+    return names
+
+
+def test_generated_volumes_are_converted_with_the_settings(tmp_path: Path, only_convert: list[str]) -> None:
+    lines: list[str] = []
+    page = run_quickstart(tmp_path / "out", settings=TINY, say=lines.append)
+    assert page == tmp_path / "out" / "report.html" and lines[-1] == "a: mean IoU 1"
+    assert only_convert[-1] == "retina_report"
+    dataset = Output(tmp_path / "out").dataset
+    contents = json.loads((dataset / "dataset.json").read_text())
+    assert contents["labels"] == {"background": 0, "mitochondria": 1} and contents["numTraining"] == 2
     protocol = Protocol.from_dataset_json(contents)
     settings = (protocol.iterations, protocol.iterations_per_epoch, protocol.batch_size, protocol.patch_size)
     assert settings == (4, 2, 2, 64) and protocol.learning_rate == 0.03
+    assert [path.name for path in (dataset / "labelsTs").iterdir()] == ["test_02.nii.gz"]
+
+
+def test_own_images_are_converted_with_some_held_out(tmp_path: Path, only_convert: list[str]) -> None:
+    write_own(tmp_path / "own", ["a", "b", "c"])
+    lines: list[str] = []
+    run_quickstart(tmp_path / "out", tmp_path / "own", TINY, say=lines.append)
+    assert any(line.endswith("held out for the scores: c.") for line in lines)
+    dataset = Output(tmp_path / "out").dataset
+    assert sorted(path.name for path in (dataset / "labelsTr").iterdir()) == ["a.png", "b.png"]
+    assert [path.name for path in (dataset / "labelsTs").iterdir()] == ["c.png"]
 
 
 # ---- the command
@@ -207,14 +233,3 @@ def test_whole_chain_on_generated_volumes(tmp_path: Path, worker_processes) -> N
     iou = json.loads((tmp_path / "out" / "scores" / "scores.json").read_text())["mean"]["iou"]
     assert lines[-1].startswith(f"mitochondria: mean IoU {iou:.3f} by the network, ")
     assert f"Mean IoU {iou:.3f} over 1 case." in page.read_text()
-
-
-@pytest.mark.slow
-def test_whole_chain_on_own_images_by_the_command(tmp_path: Path, worker_processes) -> None:
-    write_own(tmp_path / "own", ["a", "b", "c"])
-    code = "import sys; from nnunetv2_retina.cli import quickstart; sys.exit(quickstart(sys.argv[1:]))"
-    arguments = ["-o", "out", "--data", "own", "--iterations", "2", "--batch-size", "2", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "held out for the scores: c." in done.stdout
-    assert (tmp_path / done.stdout.splitlines()[-1]).name == "report.html"
