@@ -58,7 +58,8 @@ class OverlayRow:
     @property
     def height(self) -> float:
         """Of its pictures, as a share of their width."""
-        return self.image.shape[0] * self.aspect / self.image.shape[1]
+        rows, columns = self.image.shape
+        return float(rows * self.aspect / columns)
 
 
 @dataclass(frozen=True)

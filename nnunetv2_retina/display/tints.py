@@ -24,23 +24,14 @@ def stretch(image: NDArray[Any]) -> NDArray[np.float32]:
     low, high = np.percentile(image, (0.5, 99.5))
     if high <= low:
         return np.full(image.shape, 0.5, np.float32)
-    return np.clip((image.astype(np.float32) - low) / (high - low), 0, 1).astype(np.float32)
+    grey: NDArray[np.float32] = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1).astype(np.float32)
+    return grey
 
 
 def colour_in(
     grey: NDArray[np.float32], labels: NDArray[Any], colours: Mapping[int, str], opacity: float = OPACITY
 ) -> NDArray[np.float32]:
-    """Tint the given labels of a grey image.
-
-    Args:
-        grey: (Y, X), 0 to 1.
-        labels: label values of the same shape.
-        colours: label value -> colour, such as ``#009E73``.
-        opacity: 1 hides the grey.
-
-    Returns:
-        float32 (Y, X, 3), 0 to 1.
-    """
+    """Return a grey image (Y, X), 0 to 1, as float32 (Y, X, 3) with labels tinted; opacity 1 hides the grey."""
     picture = np.repeat(grey[..., None], 3, axis=-1)
     for label, colour in colours.items():
         rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)

@@ -125,7 +125,7 @@ def _cut(region: np.ndarray, sides: np.ndarray, min_distance: float) -> np.ndarr
     size = [min(3, n) for n in region.shape]
     plateaus, count = ndimage.label(region & (distance == ndimage.maximum_filter(distance, size)), np.ones((3, 3, 3)))
     if count < 2 or min_distance <= 0:
-        return watershed(-distance, plateaus, mask=region) if count > 1 else region.astype(np.int32)
+        return np.asarray(watershed(-distance, plateaus, mask=region) if count > 1 else region, np.int32)
     centres = np.array(ndimage.center_of_mass(plateaus > 0, plateaus, range(1, count + 1)))
     heights = np.asarray(ndimage.maximum(distance, plateaus, range(1, count + 1)))
     kept = _apart(centres * sides, heights, min_distance)
@@ -133,7 +133,7 @@ def _cut(region: np.ndarray, sides: np.ndarray, min_distance: float) -> np.ndarr
         return region.astype(np.int32)
     new_number = np.zeros(count + 1, np.int32)
     new_number[kept + 1] = np.arange(1, len(kept) + 1)
-    return watershed(-distance, new_number[plateaus], mask=region)
+    return np.asarray(watershed(-distance, new_number[plateaus], mask=region))
 
 
 def _apart(points: np.ndarray, heights: np.ndarray, min_distance: float) -> np.ndarray:

@@ -95,4 +95,4 @@ class Grid:
         whole = self.labels.revert_cropping_on_probabilities(
             values, self.properties["bbox_used_for_cropping"], self.properties["shape_before_cropping"]
         )
-        return whole.cpu().numpy().transpose([0, *(axis + 1 for axis in self.plans.transpose_backward)])
+        return np.asarray(whole.cpu()).transpose([0, *(axis + 1 for axis in self.plans.transpose_backward)])

@@ -254,7 +254,8 @@ class Predictor:
         )
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        return self.nnunet.label_manager.apply_inference_nonlin(logits)
+        probabilities: Tensor = self.nnunet.label_manager.apply_inference_nonlin(logits)
+        return probabilities
 
     def _model(self, fold: int) -> Callable[[Tensor], Tensor]:
         """Return a function that predicts tiles with the weights of one fold, mirrored if asked for."""
@@ -272,7 +273,8 @@ class Predictor:
                 keep_kernels(nnunet.network)
                 self._loaded = fold
             with torch.autocast("cuda", enabled=nnunet.device.type == "cuda"):
-                return nnunet._internal_maybe_mirror_and_predict(tiles)
+                logits: Tensor = nnunet._internal_maybe_mirror_and_predict(tiles)
+            return logits
 
         return predict
 

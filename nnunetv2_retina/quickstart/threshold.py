@@ -98,11 +98,13 @@ def _ious(inside: LevelCounts, everything: LevelCounts, dark: bool) -> Floats:
         return _ious(inside[::-1], everything[::-1], True)[::-1]
     tp, claimed = np.cumsum(inside), np.cumsum(everything)
     union = claimed + inside.sum() - tp
-    return np.divide(tp, union, out=np.full(len(tp), np.nan), where=union > 0)
+    ious: Floats = np.divide(tp, union, out=np.full(len(tp), np.nan), where=union > 0)
+    return ious
 
 
 def _mean(ious: Sequence[Floats]) -> Floats:
     """Return the mean of the defined values at each level; 0 where there is none."""
     table = np.stack(ious)
     defined = np.count_nonzero(~np.isnan(table), axis=0)
-    return np.divide(np.nansum(table, axis=0), defined, out=np.zeros(table.shape[1]), where=defined > 0)
+    mean: Floats = np.divide(np.nansum(table, axis=0), defined, out=np.zeros(table.shape[1]), where=defined > 0)
+    return mean
