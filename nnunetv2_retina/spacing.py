@@ -33,12 +33,14 @@ class Spacing:
             raise RetinaError(f"unit of the spacing {self.unit!r}; expected {NANOMETRES!r}, or None if it is unknown")
 
     @classmethod
-    def of(cls, steps: Sequence[float], unit: str | None = None) -> Spacing:
-        """Return the spacing of two (y, x) or three (z, y, x) numbers.
+    def of(cls, steps: Sequence[float] | Spacing, unit: str | None = None) -> Spacing:
+        """Return the spacing of two (y, x) or three (z, y, x) numbers; one that is a ``Spacing`` already, as it is.
 
         Raises:
             RetinaError: for another number of axes.
         """
+        if isinstance(steps, Spacing):
+            return steps
         if len(steps) not in (2, 3):
             raise RetinaError(f"spacing {tuple(steps)} of {len(steps)} axes; expected two (y, x) or three (z, y, x)")
         *first, y, x = (float(step) for step in steps)

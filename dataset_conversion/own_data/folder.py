@@ -152,12 +152,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "random initialisation gets further with 0.03)",
     )
     parser.add_argument("--batch-size", type=int, help=f"patches a step (default {default.batch_size})")
+    parser.add_argument("--iterations-per-epoch", type=int, help=f"default {default.iterations_per_epoch}")
+    parser.add_argument("--patch-size", type=int, help=f"side of a patch in pixels (default {default.patch_size})")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
 
 
 def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
     """Convert as the command line says. Returns the data set's folder."""
-    given = {name: getattr(args, name) for name in ("iterations", "learning_rate", "batch_size")}
+    names = ("iterations", "iterations_per_epoch", "learning_rate", "batch_size", "patch_size")
+    given = {name: getattr(args, name) for name in names}
     return convert_folder(
         args.source,
         args.id,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _MOST_COLUMNS = 20
-"""Those after them are aligned at the left."""
+"""Columns after these are aligned at the left."""
 _RIGHT = ",".join(f".n{column} :is(td,th):nth-child({column})" for column in range(2, _MOST_COLUMNS + 1))
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|s|nm|px))?|undefined( \(.*\
 
 
 def html_page(title: str, blocks: Sequence[str]) -> str:
-    """A page that stands alone. Blocks are HTML: see ``paragraph``, ``table``, ``preformatted`` and ``picture``."""
+    """Return a page that stands alone, of blocks of HTML such as ``paragraph``, ``table`` and ``picture`` return."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
@@ -45,47 +45,47 @@ def html_page(title: str, blocks: Sequence[str]) -> str:
 
 
 def heading(text: str) -> str:
-    """A section heading, which ``contents`` can point to."""
+    """Return a section heading, which ``contents`` can point to."""
     return f'<h2 id="{_anchor(text)}">{html.escape(text)}</h2>'
 
 
 def subheading(text: str) -> str:
-    """A heading within a section."""
+    """Return a heading within a section."""
     return f"<h3>{html.escape(text)}</h3>"
 
 
 def contents(headings: Sequence[str]) -> str:
-    """Links to the sections of the page with these headings."""
+    """Return links to the sections of the page with these headings."""
     return "<nav>" + "".join(f'<a href="#{_anchor(text)}">{html.escape(text)}</a>' for text in headings) + "</nav>"
 
 
 def paragraph(text: str) -> str:
-    """A paragraph of plain text."""
+    """Return a paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def notice(text: str) -> str:
-    """A paragraph of plain text that must not be overlooked."""
+    """Return a paragraph of plain text that must not be overlooked."""
     return f'<p class="notice">{html.escape(text)}</p>'
 
 
 def details(summary: str, body: str) -> str:
-    """A block (HTML) that opens when its summary (plain text) is clicked on."""
+    """Return a block (HTML) that opens when its summary (plain text) is clicked."""
     return f"<details><summary>{html.escape(summary)}</summary>\n{body}\n</details>"
 
 
 def bullets(texts: Sequence[str]) -> str:
-    """A list of plain texts."""
+    """Return a list of plain texts."""
     return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
 
 
 def preformatted(text: str) -> str:
-    """Text in which every line and space is kept, such as commands."""
+    """Return a text whose lines and spaces are kept, such as commands."""
     return f"<pre>{html.escape(text)}</pre>"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text; columns of numbers are aligned at the right. No header: an empty sequence."""
+    """Return a table of plain text, columns of numbers aligned at the right; an empty header is left out."""
     numeric = [
         column + 1
         for column in range(1, min(_MOST_COLUMNS, min((len(row) for row in rows), default=0)))
@@ -99,7 +99,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture(path: Path, description: str) -> str:
-    """A PNG file, embedded, with a description for those who cannot see it."""
+    """Embed a PNG file, with a description for those who cannot see it."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/png;base64,{data}">'
 

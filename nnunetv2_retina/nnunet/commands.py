@@ -1,4 +1,4 @@
-"""Runs nnU-Net's own commands in a workspace of their own, with a log file each and a line of progress now and then."""
+"""Runs commands, nnU-Net's and RETINA's, in a workspace of their own, with a log file each and lines of progress."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ class Workspace:
         """The full output of every command."""
         return self.root / "logs"
 
+    def folders(self) -> dict[str, Path]:
+        """The variables that tell nnU-Net its folders."""
+        paths = (self.raw, self.preprocessed, self.results)
+        return {path.name: path.resolve() for path in paths}
+
     def environment(self) -> dict[str, str]:
         """The process environment with the three folders; numbers of processes and threads only where not set."""
         defaults = {
@@ -59,16 +64,12 @@ class Workspace:
             "OMP_NUM_THREADS": "1",  # for worker processes; nnU-Net gives the main one every core
             "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads are slow where other programs run
         }
-        folders = {
-            "nnUNet_raw": str(self.raw.resolve()),
-            "nnUNet_preprocessed": str(self.preprocessed.resolve()),
-            "nnUNet_results": str(self.results.resolve()),
-        }
+        folders = {name: str(path) for name, path in self.folders().items()}
         return {**defaults, **os.environ, **folders, "PYTHONUNBUFFERED": "1"}
 
 
 def run_command(command: str, arguments: Sequence[str], workspace: Workspace, watch: Watch, say: Say) -> str:
-    """Run one of nnU-Net's commands with this interpreter and wait for it.
+    """Run a command with this interpreter and wait for it.
 
     Args:
         command: Its name, such as ``nnUNetv2_train``.
@@ -158,7 +159,8 @@ def _entry_code(command: str) -> str:
     found = list(entry_points(group="console_scripts", name=command))
     if not found:
         raise RetinaError(
-            f"{command} is not installed for {sys.executable}. Install nnU-Net there: python -m pip install nnunetv2"
+            f"{command} is not installed for {sys.executable}. Install it there: python -m pip install "
+            + ("nnunetv2" if command.startswith("nnUNetv2") else "nnunetv2-retina")
         )
     module, _, function = found[0].value.partition(":")
     return f"import sys; from {module} import {function} as run; sys.argv[0] = {command!r}; sys.exit(run())"

@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from skimage.segmentation import watershed
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import Spacing
 
 UNITS = ("voxels", "physical")
 COLUMNS = ("id", "label", "class", "voxels", "z", "y", "x")
@@ -60,13 +61,13 @@ class Instance:
 
 
 def find_instances(
-    labels: np.ndarray, spacing: Sequence[float], settings: InstanceSettings | None = None
+    labels: np.ndarray, spacing: Sequence[float] | Spacing, settings: InstanceSettings | None = None
 ) -> tuple[np.ndarray, list[Instance]]:
     """Number the objects of every class.
 
     Args:
         labels: (z, y, x) or (y, x), whole numbers; 0 is background.
-        spacing: voxel sides along the same axes.
+        spacing: along the same axes.
         settings: None: the defaults.
 
     Returns:
@@ -77,19 +78,18 @@ def find_instances(
         RetinaError: if the spacing does not fit the labels.
     """
     settings = settings or InstanceSettings()
-    if labels.ndim not in (2, 3) or len(spacing) != labels.ndim or min(spacing) <= 0:
+    steps = Spacing.of(spacing)
+    if labels.ndim not in (2, 3) or len(steps) != labels.ndim:
         raise RetinaError(
             f"the labels have shape {labels.shape} and spacing {tuple(spacing)}; expected (z, y, x) or (y, x) and a "
-            "positive number for each axis"
+            "number for each axis"
         )
-    flat = labels.ndim == 2 or labels.shape[0] == 1
     volume = labels[None] if labels.ndim == 2 else labels
-    sides = np.array([1.0, *spacing] if labels.ndim == 2 else spacing, float)
-    finest = sides[1:].min() if flat else sides.min()
-    unit = finest if settings.units == "voxels" else 1.0
-    voxel = 1.0 if settings.units == "voxels" else float(np.prod(sides[1:] if flat else sides))
+    sides = np.array([steps.z or 1.0, steps.y, steps.x])
+    used = sides[1:] if len(volume) == 1 else sides  # the distance between slices means nothing to a single one
+    unit, voxel = (used.min(), 1.0) if settings.units == "voxels" else (1.0, float(np.prod(used)))
     ids = np.zeros(volume.shape, np.uint32)
-    found: list[Instance] = []
+    instances: list[Instance] = []
     for label in np.unique(volume):
         if label == 0:
             continue
@@ -98,14 +98,14 @@ def find_instances(
             if count * voxel < settings.min_size:
                 continue
             z, y, x = (float(axis.mean() + part.start) for axis, part in zip(np.nonzero(mask), box, strict=True))
-            found.append(Instance(len(found) + 1, int(label), count, (z, y, x)))
-            ids[box][mask] = len(found)
-    ids = ids.astype(np.min_scalar_type(len(found)), copy=False)
-    return ids.reshape(labels.shape), found
+            instances.append(Instance(len(instances) + 1, int(label), count, (z, y, x)))
+            ids[box][mask] = len(instances)
+    ids = ids.astype(np.min_scalar_type(len(instances)), copy=False)
+    return ids.reshape(labels.shape), instances
 
 
 def _pieces(mask: np.ndarray, sides: np.ndarray, min_distance: float) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-    """Each piece of each region connected by faces: the box it lies in, and its mask there."""
+    """Yield each piece of each region connected by faces: the box it lies in, and its mask there."""
     regions, _ = ndimage.label(mask)
     for number, tight in enumerate(ndimage.find_objects(regions), start=1):
         box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in tight)  # its border is the region's
@@ -118,14 +118,14 @@ def _pieces(mask: np.ndarray, sides: np.ndarray, min_distance: float) -> Iterato
 
 
 def _cut(region: np.ndarray, sides: np.ndarray, min_distance: float) -> np.ndarray:
-    """Pieces of one connected region, around the peaks of its distance transform. Voxels outside of it are 0."""
+    """Cut one connected region into pieces around the peaks of its distance transform; voxels outside of it are 0."""
     if np.linalg.norm((np.array(region.shape) - 1) * sides) < min_distance:
         return region.astype(np.int32)  # no two points of it are far enough apart
     distance = ndimage.distance_transform_edt(region, sides)
     size = [min(3, n) for n in region.shape]
     plateaus, count = ndimage.label(region & (distance == ndimage.maximum_filter(distance, size)), np.ones((3, 3, 3)))
     if count < 2 or min_distance <= 0:
-        return watershed(-distance, plateaus, mask=region) if count > 1 else region.astype(np.int32)
+        return np.asarray(watershed(-distance, plateaus, mask=region) if count > 1 else region, np.int32)
     centres = np.array(ndimage.center_of_mass(plateaus > 0, plateaus, range(1, count + 1)))
     heights = np.asarray(ndimage.maximum(distance, plateaus, range(1, count + 1)))
     kept = _apart(centres * sides, heights, min_distance)
@@ -133,23 +133,23 @@ def _cut(region: np.ndarray, sides: np.ndarray, min_distance: float) -> np.ndarr
         return region.astype(np.int32)
     new_number = np.zeros(count + 1, np.int32)
     new_number[kept + 1] = np.arange(1, len(kept) + 1)
-    return watershed(-distance, new_number[plateaus], mask=region)
+    return np.asarray(watershed(-distance, new_number[plateaus], mask=region))
 
 
 def _apart(points: np.ndarray, heights: np.ndarray, min_distance: float) -> np.ndarray:
-    """Indices of points at least so far from every higher one that is kept."""
+    """Return the indices of points at least so far from every higher one that is kept."""
     tree = cKDTree(points)
-    open_ = np.ones(len(points), bool)
+    free = np.ones(len(points), bool)
     kept = []
     for index in np.argsort(-heights, kind="stable"):
-        if open_[index]:
+        if free[index]:
             kept.append(index)
-            open_[tree.query_ball_point(points[index], np.nextafter(min_distance, 0))] = False
+            free[tree.query_ball_point(points[index], np.nextafter(min_distance, 0))] = False
     return np.array(kept)
 
 
 def write_table(path: Path, instances: Sequence[Instance], names: Mapping[int, str]) -> None:
-    """Write which id is of which class: a CSV with the columns ``COLUMNS``; z, y and x in voxels."""
+    """Write the class of each id: a CSV with the columns ``COLUMNS``; z, y and x in voxels."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -159,7 +159,7 @@ def write_table(path: Path, instances: Sequence[Instance], names: Mapping[int, s
 
 
 def class_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
-    """Name of each label of dataset.json; of a region-based one, of the region that is written as that label."""
+    """Return the name of each label of dataset.json; with regions, of the region that is written as that label."""
     labels = {name: value for name, value in dataset_json["labels"].items() if name not in ("background", "ignore")}
     order = dataset_json.get("regions_class_order")
     if order:

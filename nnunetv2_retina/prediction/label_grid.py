@@ -16,6 +16,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
+from nnunetv2_retina.spacing import Spacing
+
 
 class Grid:
     """The way back from the preprocessed grid of one case to the image's own.
@@ -39,9 +41,10 @@ class Grid:
         self.shape = shape
         self.cropped_shape = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
         self.resampled = self.cropped_shape != self.shape
-        self.own_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
-        self.spacing = [self.own_spacing[0], *configuration.spacing]
-        """Voxel sides (z, y, x) of the preprocessed volume."""
+        self.own_spacing = Spacing.of([properties["spacing"][axis] for axis in plans.transpose_forward])
+        """Of the image, axes in the order of the preprocessed volume."""
+        self.spacing = Spacing(self.own_spacing.z, *configuration.spacing)
+        """Of the preprocessed volume."""
         self.label_type = np.uint8 if len(labels.foreground_labels) < 255 else np.uint16
         self._resample = configuration.resampling_fn_probabilities
 
@@ -52,22 +55,22 @@ class Grid:
 
     @property
     def bytes_per_voxel(self) -> int:
-        """Memory per preprocessed voxel for turning logits to labels: nnU-Net resamples in float64."""
+        """Memory for turning the logits of a preprocessed voxel into labels: nnU-Net resamples in float64."""
         growth = -(-int(np.prod(self.cropped_shape)) // int(np.prod(self.shape)))
         heads = self.labels.num_segmentation_heads
         return 8 * growth + (heads * (2 + 8 + 8 * growth) if self.resampled else 0)
 
     def resample(self, values: Tensor) -> Tensor:
-        """(heads, slices, rows, columns) in the preprocessed grid -> in the image's, with nnU-Net's function."""
+        """Resample (heads, slices, rows, columns) to the image's grid, with nnU-Net's function."""
         if not self.resampled:
             return values
         slices = values.shape[1] if self.by_slab else self.cropped_shape[0]
         target = (slices, *self.cropped_shape[1:])
-        back = self._resample(values.cpu().numpy(), target, self.spacing, self.own_spacing)
+        back = self._resample(values.cpu().numpy(), target, list(self.spacing), list(self.own_spacing))
         return back if isinstance(back, Tensor) else torch.from_numpy(back)
 
     def classes(self, values: Tensor, are_logits: bool) -> np.ndarray:
-        """Label of each voxel from logits or probabilities (heads, ...), in the smallest type that nnU-Net writes."""
+        """Return labels from logits or probabilities (heads, ...), in the smallest type that nnU-Net writes."""
         if not self.labels.has_regions and type(self.labels) is LabelManager:
             return values.argmax(0).cpu().numpy().astype(self.label_type)
         convert = self.labels.convert_logits_to_segmentation
@@ -76,11 +79,11 @@ class Grid:
         return np.asarray(convert(values.cpu())).astype(self.label_type)
 
     def empty(self) -> np.ndarray:
-        """Labels of the cropped image, to be filled."""
+        """Return labels of the cropped image, to be filled."""
         return np.zeros(self.cropped_shape, self.label_type)
 
     def restore(self, labels: np.ndarray) -> np.ndarray:
-        """Labels of the cropped image -> of the whole image, axes in the order of its reader."""
+        """Return labels of the whole image from those of the cropped one, axes in the order of its reader."""
         whole = labels
         if labels.shape != tuple(self.properties["shape_before_cropping"]):
             whole = np.zeros(self.properties["shape_before_cropping"], self.label_type)
@@ -88,8 +91,8 @@ class Grid:
         return whole.transpose(self.plans.transpose_backward)
 
     def restore_probabilities(self, values: Tensor) -> np.ndarray:
-        """Probabilities (heads, ...) float32 of the cropped image -> of the whole one; 1 for background outside."""
+        """Return probabilities (heads, ...) float32 of the whole image; outside the cropped one, 1 for background."""
         whole = self.labels.revert_cropping_on_probabilities(
             values, self.properties["bbox_used_for_cropping"], self.properties["shape_before_cropping"]
         )
-        return whole.cpu().numpy().transpose([0, *(axis + 1 for axis in self.plans.transpose_backward)])
+        return np.asarray(whole.cpu()).transpose([0, *(axis + 1 for axis in self.plans.transpose_backward)])

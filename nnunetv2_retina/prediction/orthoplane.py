@@ -18,19 +18,20 @@ from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.sliding_window import Part, SlidingWindow
+from nnunetv2_retina.spacing import Spacing
 
 MAX_ANISOTROPY = 1.5
-"""Largest ratio of voxel sides that passes for isotropic."""
+"""Largest ratio of the sides of a voxel that passes for isotropic."""
 SPARE_BYTES = 2**29
 """Probabilities larger than the volume and this much more go to a file."""
 
 
-def check_volume(shape: Sequence[int], spacing: Sequence[float], force: bool = False) -> None:
-    """Refuse what has no other planes, or other planes of another resolution.
+def check_volume(shape: Sequence[int], spacing: Spacing, force: bool = False) -> None:
+    """Refuse 2D images and anisotropic volumes.
 
     Args:
         shape: (slices, rows, columns) of the preprocessed volume.
-        spacing: voxel sides along the same axes, in any unit.
+        spacing: along the same axes, in any unit.
         force: accept any spacing.
 
     Raises:
@@ -128,7 +129,7 @@ class _Total:
         self._release()
 
     def values(self, slices: slice, rows: slice) -> Tensor:
-        """(heads, slices, rows, x)"""
+        """Return the sums (heads, slices, rows, x)."""
         values = torch.from_numpy(self._values[slices, rows].copy()).movedim(-1, 0)
         self._release()
         return values
@@ -138,6 +139,7 @@ class _Total:
             self._map.madvise(mmap.MADV_DONTNEED)  # of a file: the values stay in it
 
     def close(self) -> None:
+        """Give the memory back, and let go of the file."""
         self._values = np.zeros(0, np.float32)
         if self._map is not None:
             self._map.close()

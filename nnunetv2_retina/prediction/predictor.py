@@ -30,6 +30,7 @@ from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import Grid
 from nnunetv2_retina.prediction.sliding_window import SLAB_BYTES, SlidingWindow
 from nnunetv2_retina.protocol import INFERENCE_MODES, Protocol
+from nnunetv2_retina.spacing import Spacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ class Predictor:
             settings: None: nnU-Net's defaults.
 
         Raises:
-            RetinaError: if something of it is missing or damaged, or the model is not a 2d one.
+            RetinaError: if a part of it is missing or damaged, or the model is not a 2d one.
         """
         settings = settings or PredictionSettings()
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -127,13 +128,13 @@ class Predictor:
         return cls(nnunet, settings)
 
     def predict(
-        self, image: np.ndarray, spacing: Sequence[float], probabilities: bool = False
+        self, image: np.ndarray, spacing: Sequence[float] | Spacing, probabilities: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Predict one image as nnU-Net's reader of this data set would hand it over.
 
         Args:
             image: (channels, z, y, x) or, for a 2D image, (channels, y, x); grey levels of any type.
-            spacing: voxel sides along (z, y, x) or (y, x), in the training data's unit.
+            spacing: of (z, y, x) or (y, x), in the training data's unit.
             probabilities: return them too.
 
         Returns:
@@ -143,10 +144,11 @@ class Predictor:
         Raises:
             RetinaError: for wrong axes, channels or spacing, or an image that the mode does not suit.
         """
-        if image.ndim not in (3, 4) or len(spacing) != image.ndim - 1 or min(spacing) <= 0:
+        sides = Spacing.of(spacing)
+        if image.ndim not in (3, 4) or len(sides) != image.ndim - 1:
             raise RetinaError(
                 f"the image has shape {image.shape} and spacing {tuple(spacing)}; expected (channels, z, y, x) or "
-                "(channels, y, x) and a positive number for each axis after the first"
+                "(channels, y, x) and a number for each axis after the first"
             )
         if image.shape[0] != self.channels:
             raise RetinaError(
@@ -154,9 +156,9 @@ class Predictor:
                 "the first axis. Add or remove channels"
             )
         flat = image.ndim == 3
-        properties: dict[str, Any] = {"spacing": list(spacing)}
-        if flat:
-            image, properties["spacing"] = image[:, None], [999 * max(spacing), *spacing]
+        properties: dict[str, Any] = {"spacing": list(sides)}
+        if flat:  # the distance of slices that nnU-Net's readers give an image
+            image, properties["spacing"] = image[:, None], [999 * max(sides), *sides]
         data, properties = self.preprocess_array(image, properties)
         done = self.predict_preprocessed(data, properties, probabilities)
         labels = done.labels[0] if flat else done.labels
@@ -165,7 +167,7 @@ class Predictor:
         return labels, done.probabilities[:, 0] if flat else done.probabilities
 
     def preprocess_array(self, image: np.ndarray, properties: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """nnU-Net's preprocessing of (channels, z, y, x); the result, and what is needed to undo it."""
+        """Preprocess (channels, z, y, x) as nnU-Net does; return the result, and what is needed to undo it."""
         configuration = self.nnunet.configuration_manager
         data, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
             image, None, properties, self.nnunet.plans_manager, configuration, self.nnunet.dataset_json
@@ -173,7 +175,7 @@ class Predictor:
         return torch.from_numpy(data), properties
 
     def preprocess_files(self, files: Sequence[str]) -> tuple[Tensor, dict[str, Any]]:
-        """The same of files, one a channel, with the reader that the plans name."""
+        """Preprocess the files of a case, one for each channel, with the reader that the plans name."""
         configuration = self.nnunet.configuration_manager
         data, _, properties = configuration.preprocessor_class(verbose=False).run_case(
             list(files), None, self.nnunet.plans_manager, configuration, self.nnunet.dataset_json
@@ -210,9 +212,9 @@ class Predictor:
         return Prediction(grid.restore(labels))
 
     def predict_logits(self, data: Tensor) -> Tensor:
-        """Logits (heads, z, y, x) float16, on the CPU, of preprocessed (channels, z, y, x), slice by slice.
+        """Return logits (heads, z, y, x) float16, on the CPU, of preprocessed (channels, z, y, x), slice by slice.
 
-        The same as nnU-Net's ``predict_logits_from_preprocessed_data``, and as large.
+        They are those of nnU-Net's ``predict_logits_from_preprocessed_data``, and as large.
         """
         logits = torch.empty((self.window.heads, *data.shape[1:]), dtype=torch.half)
         for part in self.window.parts(data):
@@ -220,7 +222,7 @@ class Predictor:
         return logits
 
     def grid(self, data: Tensor, properties: dict[str, Any]) -> Grid:
-        """The way from preprocessed data back to the image."""
+        """Return the way from preprocessed data back to the image."""
         nnunet = self.nnunet
         shape = tuple(data.shape[1:])
         return Grid(nnunet.plans_manager, nnunet.configuration_manager, nnunet.label_manager, shape, properties)
@@ -252,10 +254,11 @@ class Predictor:
         )
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        return self.nnunet.label_manager.apply_inference_nonlin(logits)
+        probabilities: Tensor = self.nnunet.label_manager.apply_inference_nonlin(logits)
+        return probabilities
 
     def _model(self, fold: int) -> Callable[[Tensor], Tensor]:
-        """A function that predicts tiles with the weights of one fold, mirrored if asked for."""
+        """Return a function that predicts tiles with the weights of one fold, mirrored if asked for."""
         nnunet = self.nnunet
 
         def predict(tiles: Tensor) -> Tensor:
@@ -270,14 +273,15 @@ class Predictor:
                 keep_kernels(nnunet.network)
                 self._loaded = fold
             with torch.autocast("cuda", enabled=nnunet.device.type == "cuda"):
-                return nnunet._internal_maybe_mirror_and_predict(tiles)
+                logits: Tensor = nnunet._internal_maybe_mirror_and_predict(tiles)
+            return logits
 
         return predict
 
 
 @torch.no_grad()
 def keep_kernels(network: nn.Module) -> None:
-    """Standardise the kernels of RETINA's CNN once, not at every call: the weights no longer change."""
+    """Standardise the kernels of RETINA's CNN once instead of at every call: the weights no longer change."""
     for module in network.modules():
         if isinstance(module, StdConv2d):
             vars(module)["forward"] = partial(module._conv_forward, weight=module.kernel(), bias=None)

@@ -94,7 +94,7 @@ class SlidingWindow:
     def slab_shape(
         self, data: Tensor, starts: Sequence[int], whole_slices: bool, bytes_per_voxel: int
     ) -> tuple[int, int]:
-        """How many slices, and how many rows of tiles, make a slab."""
+        """Return how many slices, and how many rows of tiles, make a slab."""
         rows, columns = (max(pair) for pair in zip(data.shape[2:], self.patch_size, strict=True))
         per_voxel = len(self.models) * (2 * self.heads + 4 * data.shape[0]) + bytes_per_voxel
         slices = self.slab_bytes // (per_voxel * rows * columns)
@@ -109,7 +109,7 @@ class SlidingWindow:
 
     @torch.inference_mode()
     def predict_tiles(self, model: Model, tiles: Tensor) -> Tensor:
-        """Logits of a batch of tiles; in smaller batches, from now on, if memory does not suffice.
+        """Return the logits of a batch of tiles; in smaller batches, from now on, if memory does not suffice.
 
         Raises:
             RetinaError: if it does not suffice for a single tile.
@@ -129,7 +129,7 @@ class SlidingWindow:
         return done[0] if len(done) == 1 else torch.cat(done)
 
     def _attempt(self, model: Model, tiles: Tensor) -> Tensor | None:
-        """Logits of the tiles, or None if they are several and memory does not suffice."""
+        """Return the logits of the tiles, or None if they are several and memory does not suffice."""
         try:
             return model(tiles)
         except RuntimeError as error:
@@ -162,7 +162,7 @@ class _Fold:
 
     @torch.inference_mode()
     def _total_weight(self, size: tuple[int, ...]) -> Tensor:
-        """(rows, columns): what the weights of a pixel's tiles add up to, the same in every slice."""
+        """Return the sum of the weights of each pixel's tiles, (rows, columns), the same in every slice."""
         weight = torch.zeros(size, dtype=torch.half, device=self.window.device)
         height, width = self.window.patch_size
         for y in self.starts[0]:
@@ -171,7 +171,7 @@ class _Fold:
         return weight
 
     def parts(self) -> Iterator[Part]:
-        """The volume, slab after slab; see ``SlidingWindow.parts``."""
+        """Yield the volume slab by slab; see ``SlidingWindow.parts``."""
         count, rows = self.data.shape[1:3]
         for first in range(0, count, self.slices):
             slices = slice(first, min(first + self.slices, count))
@@ -191,7 +191,7 @@ class _Fold:
 
     @torch.inference_mode()
     def _padded(self, slices: slice) -> tuple[Tensor, tuple[slice, ...]]:
-        """A slab of the volume on the device, at least as large as a tile, and the slices that undo the padding."""
+        """Return a slab on the device, at least as large as a tile, and the slices that undo the padding."""
         slab = self.data[:, slices].to(self.window.device, torch.float32)
         padded, unpad = pad_nd_image(slab, self.window.patch_size, "constant", {"value": 0}, True, None)
         return padded, unpad
@@ -246,7 +246,7 @@ class _Fold:
 
 @torch.inference_mode()
 def _mean(logits: list[Tensor]) -> Tensor:
-    """The mean over the folds, in nnU-Net's order and type."""
+    """Return the mean over the folds, in nnU-Net's order and type."""
     total = logits[0]
     for other in logits[1:]:
         total += other

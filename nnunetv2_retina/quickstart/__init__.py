@@ -1,1 +1,1 @@
-"""The whole chain on small data."""
+"""The whole chain on small data, with the commands that a user types."""

@@ -1,176 +1,97 @@
-"""What the quickstart found: scores beside the best threshold, overlay pictures, and the page that shows them."""
+"""What the network reached, beside the best global threshold on the same images, by the same scores."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nnunetv2_retina.display.pages import heading, html_page, paragraph, picture, preformatted, table
-from nnunetv2_retina.display.sheets import OverlayRow, overlay_sheet
-from nnunetv2_retina.evaluation.counts import Counts, count_classes
-from nnunetv2_retina.evaluation.pairs import choose_reader, read_dataset_json, read_labels
-from nnunetv2_retina.quickstart.data import Example, read_class_names, read_examples
-from nnunetv2_retina.quickstart.threshold import Threshold, best_threshold_iou
-from nnunetv2_retina.report.cases import pixel_size
+from nnunetv2_retina.evaluation.evaluate import score_case
+from nnunetv2_retina.evaluation.output import JSON_FILE
+from nnunetv2_retina.evaluation.pairs import choose_reader, list_labels, read_dataset_json, read_labels
+from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
+from nnunetv2_retina.evaluation.scores import combine
+from nnunetv2_retina.files import read_json
+from nnunetv2_retina.quickstart.threshold import Threshold, best_threshold
 
-REPORT, SCORES, OVERLAY = "report.html", "scores.json", "overlay.png"
-_MAX_ROWS = 4
 _MAX_VOXELS = 2e8
-"""Of the training images for the threshold; more would only cost memory."""
+"""Of the training images that the threshold is chosen on; more would only cost memory."""
 
 
 @dataclass(frozen=True)
-class ClassScore:
-    """One class over all held-out images."""
+class Example:
+    """One case of a raw data set; both arrays are (Z, Y, X)."""
 
     name: str
-    network: Counts
-    threshold: Threshold
-
-    def sentence(self) -> str:
-        """The comparison in one line."""
-        side = "at or below" if self.threshold.dark else "at or above"
-        smooth = f" after smoothing by {self.threshold.sigma:g} px" if self.threshold.sigma else ""
-        return (
-            f"{self.name}: IoU {_number(self.network.iou)} by the network, {_number(self.threshold.iou)} by the best "
-            f"global threshold (grey levels {side} {self.threshold.level:.0f}{smooth})"
-        )
+    image: NDArray[Any]
+    labels: NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Results:
-    """What the report is made of."""
-
-    classes: Sequence[ClassScore]
-    cases: Mapping[str, Mapping[str, Counts]]
-    """Case -> class name -> counts."""
-
-
-def score(dataset: Path, predictions: Path) -> Results:
-    """Score the predictions of the held-out cases, and the best threshold on the same cases.
+def compare_with_threshold(dataset: Path, scores: Path) -> list[str]:
+    """Compare the mean IoU of each class that ``retina_evaluate`` wrote with that of the best global threshold.
 
     Args:
-        dataset: The raw data set's folder.
-        predictions: Folder with a predicted mask per case.
-    """
-    truth, predicted = read_examples(dataset, "Ts"), read_examples(dataset, "Ts", predictions)
-    class_names = read_class_names(dataset)
-    training = _within_limit(read_examples(dataset, "Tr"))
-    cases: dict[str, dict[str, Counts]] = {}
-    totals = dict.fromkeys(class_names, Counts())
-    for actual, found in zip(truth, predicted, strict=True):
-        counts = count_classes(found.mask, actual.mask, list(class_names))
-        cases[actual.name] = {class_names[label]: counts[label] for label in class_names}
-        totals = {label: totals[label] + counts[label] for label in class_names}
-    classes = []
-    for label, name in class_names.items():
-        threshold = best_threshold_iou(
-            [example.image for example in training],
-            [example.mask == label for example in training],
-            [example.image for example in truth],
-            [example.mask == label for example in truth],
-        )
-        classes.append(ClassScore(name, totals[label], threshold))
-    return Results(classes, cases)
-
-
-def write_overlay(path: Path, dataset: Path, predictions: Path) -> None:
-    """Draw up to four slices of the held-out cases, spread over them, each the one with most foreground around it."""
-    truth, predicted = read_examples(dataset, "Ts"), read_examples(dataset, "Ts", predictions)
-    class_names, dataset_json = read_class_names(dataset), read_dataset_json(dataset / "dataset.json")
-    ending = str(dataset_json["file_ending"])
-    each = max(1, _MAX_ROWS // max(1, len(truth)))
-    rows = []
-    for actual, found in list(zip(truth, predicted, strict=True))[:_MAX_ROWS]:
-        label_file = dataset / "labelsTs" / f"{actual.name}{ending}"
-        scale = pixel_size(read_labels(label_file, choose_reader(dataset_json, label_file)), dataset_json)
-        area = np.count_nonzero(np.isin(actual.mask, list(class_names)), axis=(1, 2))
-        for part in np.array_split(np.arange(len(area)), min(each, len(area))):
-            z = part[np.argmax(area[part])]
-            name = f"{actual.name}, z = {z}" if len(area) > 1 else actual.name
-            rows.append(OverlayRow(name, actual.image[z], actual.mask[z], found.mask[z], *scale))
-    overlay_sheet(path, rows, class_names)
-
-
-def write_report(
-    folder: Path, results: Results, source: str, stages: Sequence[tuple[str, float]], commands: Sequence[str]
-) -> Path:
-    """Write ``report.html`` and ``scores.json``; the overlay picture is in the folder already.
-
-    Args:
-        folder: Where to write.
-        results: From ``score``.
-        source: A sentence on the data.
-        stages: Name and seconds of each stage.
-        commands: nnU-Net's commands as they were run.
+        dataset: the raw data set's folder; the threshold is chosen on its training images, scored on its test images.
+        scores: folder with ``scores.json``.
 
     Returns:
-        The path of the page, which needs no other file.
+        A sentence for each class.
     """
-    cases = [
-        [case, name, *(_number(value) for value in (counts.iou, counts.f, counts.precision, counts.recall))]
-        for case, classes in results.cases.items()
-        for name, counts in classes.items()
-    ]
-    summary = [
-        [entry.name, _number(entry.network.iou), _number(entry.network.f), _number(entry.threshold.iou)]
-        for entry in results.classes
-    ]
-    blocks = [
-        paragraph(source),
-        heading("Scores on images that were held out"),
-        table(["class", "network: IoU", "network: F", "best global threshold: IoU"], summary),
-        *(paragraph(entry.sentence() + ".") for entry in results.classes),
-        picture(folder / OVERLAY, "Held-out images, ground truth, prediction, and where the two differ"),
-        table(["case", "class", "IoU", "F", "precision", "recall"], cases),
-        heading("How it was made"),
-        table(["stage", "seconds"], [[name, f"{seconds:.0f}"] for name, seconds in stages]),
-        preformatted("\n".join(commands)),
-    ]
-    (folder / SCORES).write_text(json.dumps(_scores(results), indent=2) + "\n", encoding="utf-8")
-    page = folder / REPORT
-    page.write_text(html_page("RETINA for nnU-Net: quickstart", blocks), encoding="utf-8")
-    return page
+    rule = Rule.from_dataset_json(read_dataset_json(dataset / "dataset.json"), distances=False)
+    network = read_json(scores / JSON_FILE, "retina_evaluate writes it.")["classes"]
+    training, test = _within_limit(read_examples(dataset, "Tr")), list(read_examples(dataset, "Ts"))
+    sentences = []
+    for entry in rule.classes:
+        masks = [np.isin(example.labels, entry.values) for example in training]
+        threshold = best_threshold([example.image for example in training], masks)
+        iou = _mean_iou(threshold, entry, test, rule)
+        sentences.append(
+            f"{entry.name}: mean IoU {_number(network[entry.name]['iou'])} by the network, {_number(iou)} by the best "
+            f"global threshold ({threshold.describe()})"
+        )
+    return sentences
 
 
-def _scores(results: Results) -> dict[str, object]:
-    """The scores as JSON holds them: None where undefined, which JSON has no number for."""
-    return {
-        "classes": {
-            entry.name: {
-                "network": {
-                    **asdict(entry.network),
-                    "iou": _defined(entry.network.iou),
-                    "f": _defined(entry.network.f),
-                },
-                "threshold": {**entry.threshold._asdict(), "iou": _defined(entry.threshold.iou)},
-            }
-            for entry in results.classes
-        },
-        "cases": {
-            case: {name: {**asdict(counts), "iou": _defined(counts.iou)} for name, counts in classes.items()}
-            for case, classes in results.cases.items()
-        },
-    }
+def read_examples(dataset: Path, part: str) -> Iterator[Example]:
+    """Read cases with labels back from a raw data set, through nnU-Net's own readers.
+
+    Args:
+        dataset: the raw data set's folder.
+        part: ``Tr`` for the training cases or ``Ts`` for the test cases.
+    """
+    contents = read_dataset_json(dataset / "dataset.json")
+    ending = str(contents["file_ending"])
+    for name, path in list_labels(dataset / f"labels{part}", ending, "ground truth").items():
+        reader = choose_reader(contents, path)
+        image, _ = reader().read_images([str(dataset / f"images{part}" / f"{name}_0000{ending}")])
+        yield Example(name, image[0], read_labels(path, reader).array)
 
 
-def _within_limit(examples: Sequence[Example]) -> list[Example]:
-    """The first examples, at least one, that together do not exceed the limit."""
-    kept = list(examples[:1])
-    for example in examples[1:]:
-        if sum(other.image.size for other in kept) + example.image.size <= _MAX_VOXELS:
-            kept.append(example)
+def _mean_iou(threshold: Threshold, entry: ScoredClass, examples: list[Example], rule: Rule) -> float:
+    """Score a class that the threshold finds as ``retina_evaluate`` scores the network's."""
+    rule = replace(rule, classes=(entry,))
+    cases = []
+    for example in examples:
+        found = threshold.apply(example.image).astype(example.labels.dtype) * entry.values[0]
+        cases.append(score_case(example.name, found.astype(example.labels.dtype), example.labels, rule))
+    return combine(cases, rule).classes[entry.name]["iou"]
+
+
+def _within_limit(examples: Iterator[Example]) -> list[Example]:
+    """Return the first examples, at least one, that together do not exceed the limit."""
+    kept = list(islice(examples, 1))
+    for example in examples:
+        if sum(other.image.size for other in kept) + example.image.size > _MAX_VOXELS:
+            break
+        kept.append(example)
     return kept
 
 
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _number(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.3f}"
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""The whole chain in one call: data, nnU-Net's preprocessing, training, prediction, scores, pictures and a report.
+"""The whole chain in one call, by the commands that a user types: convert, preprocess, train, predict, score, report.
 
 It shows that an installation works from end to end, and what the files and commands look like. The network is tiny,
 trains for minutes and starts from random weights, so the scores say nothing about RETINA itself.
@@ -6,104 +6,46 @@ trains for minutes and starts from random weights, so the scores say nothing abo
 
 from __future__ import annotations
 
-import shutil
+import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.machine import available_cores
-from nnunetv2_retina.nnunet.commands import Say, TrainingProgress, Watch, Workspace, run_command
-from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.quickstart import data as quickstart_data
-from nnunetv2_retina.quickstart import results as quickstart_report
+from nnunetv2_retina.nnunet.commands import Say, TrainingProgress, Watch, run_command
+from nnunetv2_retina.quickstart.data import OwnImages, Source, write_generated
+from nnunetv2_retina.quickstart.folder import Output
+from nnunetv2_retina.quickstart.settings import DEFAULT_OUTPUT, DEFAULT_TRAINER, QuickstartSettings
 
-DEFAULT_OUTPUT = Path("retina_quickstart")
-DEFAULT_TRAINER = "nnUNetTrainerTransUNet_tiny"
-MARKER = ".retina_quickstart"
-"""In every output folder, so that the next run knows the folder for its own and may replace it."""
+__all__ = ["DEFAULT_OUTPUT", "DEFAULT_TRAINER", "QuickstartSettings", "run_quickstart"]
 
-_STAGES = 6
-_PREDICTIONS = "predictions"
+_INDENT = " " * 9
 
 
-@dataclass(frozen=True)
-class QuickstartSettings:
-    """How large and how long; the defaults take two to six minutes on two CPU cores.
-
-    Raises:
-        RetinaError: for a number out of its range.
-    """
-
-    iterations: int = 180
-    """Optimiser steps of the training."""
-    iterations_per_epoch: int = 30
-    """Steps between two lines of progress."""
-    batch_size: int = 8
-    """Patches per step."""
-    patch_size: int = 128
-    """Side of the square patches in pixels: smaller than RETINA's 224, for want of a GPU."""
-    train_volumes: int = 5
-    """Generated volumes to train on; one of them validates."""
-    test_volumes: int = 2
-    """Generated volumes held out for the scores."""
-    shape: tuple[int, int, int] = (10, 384, 384)
-    """(Z, Y, X) of a generated volume in voxels."""
-    seed: int = 0
-    """Of the generated volumes."""
-    trainer: str = DEFAULT_TRAINER
-    """nnU-Net trainer."""
-    device: str | None = None
-    """``cuda`` or ``cpu``; None: cuda where there is one."""
-
-    def __post_init__(self) -> None:
-        problems = []
-        for name, least in (
-            ("iterations", 1),
-            ("iterations_per_epoch", 1),
-            ("batch_size", 1),
-            ("patch_size", 16),
-            ("train_volumes", 2),
-            ("test_volumes", 1),
-        ):
-            if getattr(self, name) < least:
-                problems.append(f"{name} is {getattr(self, name)}; expected at least {least}")
-        if self.device not in (None, "cuda", "cpu"):
-            problems.append(f"device is {self.device!r}; expected cuda or cpu")
-        if problems:
-            raise RetinaError("; ".join(problems) + ".")
-
-    @property
-    def protocol(self) -> Protocol:
-        """The data set's block of training settings."""
-        per_epoch = min(self.iterations_per_epoch, self.iterations)
-        return Protocol(
-            iterations=self.iterations,
-            iterations_per_epoch=per_epoch,
-            batch_size=self.batch_size,
-            patch_size=self.patch_size,
-            learning_rate=0.03,  # a short training from random initialisation
-        )
-
-
-@dataclass
-class _Journal:
-    """What was done so far and how long it took."""
-
-    say: Say
-    start: float = field(default_factory=time.monotonic)
-    stages: list[tuple[str, float]] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage and time it."""
-        begin = time.monotonic()
-        self.say(f"[{begin - self.start:4.0f} s] {len(self.stages) + 1}/{_STAGES} {name}")
-        yield
-        self.stages.append((name, time.monotonic() - begin))
+_STEPS = (
+    (
+        "Converting to a data set of nnU-Net",
+        "retina_convert folder {data} -d 1 --name Quickstart --iterations {iterations} --iterations-per-epoch "
+        "{iterations_per_epoch} --learning-rate {learning_rate} --batch-size {batch_size} --patch-size {patch_size}",
+    ),
+    (
+        "Planning and preprocessing",
+        "nnUNetv2_plan_and_preprocess -d 1 -c 2d --verify_dataset_integrity -npfp {workers} -np {workers}",
+    ),
+    ("Training {trainer}", "nnUNetv2_train 1 2d 0 -tr {trainer} -device {device}"),
+    (
+        "Predicting the held-out images",
+        "retina_predict -i {images} -o {predictions} -d 1 -tr {trainer} -f 0 -device {device} --disable_tta",
+    ),
+    ("Scoring", "retina_evaluate -p {predictions} -g {labels} -d 1 -o {scores} -np 1"),
+    (
+        "Writing the report",
+        "retina_report -d 1 -tr {trainer} -f 0 --predictions {predictions} --labels {labels} --images {images} "
+        "-o {page}",
+    ),
+)
+"""What each command is for, and the command."""
+_LAST = len(_STEPS) + 1
 
 
 def run_quickstart(
@@ -126,99 +68,59 @@ def run_quickstart(
         The path of the report, an HTML page that needs no other file.
 
     Raises:
-        RetinaError: for an output folder or data that cannot be used, or a command of nnU-Net that failed.
+        RetinaError: for an output folder or data that cannot be used, or a command that failed.
     """
     settings = settings or QuickstartSettings()
+    own = None if data is None else OwnImages.examine(data)
+    files = Output(output)
+    files.prepare(overwrite, data)
     device = settings.device or _best_device()
-    workspace, journal = _prepare(output, overwrite), _Journal(say)
     where = "a CUDA device" if device == "cuda" else f"the CPU ({available_cores()} cores)"
     say(f"Running on {where}; all files go to {output}")
 
-    with journal.stage("Generating volumes" if data is None else f"Converting {data}"):
-        dataset, source = _make_dataset(workspace, data, settings)
-        say(f"         {source}")
-    with journal.stage("Planning and preprocessing"):
-        workers = str(min(4, available_cores()))
-        arguments = ["-d", str(quickstart_data.DATASET_ID), "-c", "2d", "--verify_dataset_integrity"]
-        _run(journal, workspace, "nnUNetv2_plan_and_preprocess", [*arguments, "-npfp", workers, "-np", workers])
-    with journal.stage(f"Training {settings.trainer}"):
-        epochs = -(-settings.iterations // settings.protocol.iterations_per_epoch)
-        arguments = [str(quickstart_data.DATASET_ID), "2d", "0", "-tr", settings.trainer, "-device", device]
-        _run(journal, workspace, "nnUNetv2_train", arguments, TrainingProgress(epochs))
-    predictions = output / _PREDICTIONS
-    with journal.stage("Predicting the held-out images"):
-        arguments = ["-i", str(dataset / "imagesTs"), "-o", str(predictions), "-d", str(quickstart_data.DATASET_ID)]
-        arguments += ["-c", "2d", "-f", "0", "-tr", settings.trainer, "-device", device, "--disable_tta"]
-        _run(journal, workspace, "nnUNetv2_predict", [*arguments, "-npp", "1", "-nps", "1"], _prediction_progress)
-    with journal.stage("Scoring"):
-        results = quickstart_report.score(dataset, predictions)
-    with journal.stage("Writing pictures and the report"):
-        quickstart_report.write_overlay(output / quickstart_report.OVERLAY, dataset, predictions)
-    for entry in results.classes:
-        say(entry.sentence())
-    return quickstart_report.write_report(output, results, source, journal.stages, journal.commands)
+    start = time.monotonic()
+    say(f"[   0 s] 1/{_LAST} {'Generating volumes' if own is None else f'Looking through {data}'}")
+    source = write_generated(files.data, settings) if own is None else own.lay_out(files.data)
+    say(_INDENT + source.summary)
+    _run_commands(files, source, replace(settings, device=device), start, say)
+
+    from nnunetv2_retina.quickstart.results import compare_with_threshold  # imports nnU-Net
+
+    for sentence in compare_with_threshold(files.dataset, files.scores):
+        say(sentence)
+    return files.page
 
 
-def _run(
-    journal: _Journal, workspace: Workspace, command: str, arguments: list[str], watch: Watch = lambda line: None
-) -> None:
-    def say(line: str) -> None:
-        journal.say(f"         {line}")
-
-    journal.commands.append(run_command(command, arguments, workspace, watch, say))
-
-
-def _prediction_progress(line: str) -> str | None:
-    return line.strip().rstrip(":") if line.startswith("Predicting ") else None
-
-
-def _make_dataset(workspace: Workspace, data: Path | None, settings: QuickstartSettings) -> tuple[Path, str]:
-    """Write the raw data set; its folder, and a sentence on what is in it."""
-    workspace.raw.mkdir()
-    if data is not None:
-        return quickstart_data.write_own(workspace.raw, data, settings.protocol)
-    dataset = quickstart_data.write_generated(
-        workspace.raw, settings.train_volumes, settings.test_volumes, settings.shape, settings.seed, settings.protocol
-    )
-    source = (
-        f"{settings.train_volumes} generated volumes to train on and {settings.test_volumes} held out, "
-        f"{' x '.join(map(str, settings.shape))} voxels (z, y, x) each; mitochondria are to be found."
-    )
-    return dataset, source
+def _run_commands(files: Output, source: Source, settings: QuickstartSettings, start: float, say: Say) -> None:
+    folders = (f"{name}={shlex.quote(str(path))}" for name, path in files.workspace.folders().items())
+    say(f"{_INDENT}$ export {' '.join(folders)}")
+    values = _values(files, source, settings)
+    watches: dict[str, Watch] = {"nnUNetv2_train": TrainingProgress(settings.epochs), "retina_predict": _predicted}
+    for number, (title, template) in enumerate(_STEPS, start=2):
+        say(f"[{time.monotonic() - start:4.0f} s] {number}/{_LAST} {title.format(**values)}")
+        command, *arguments = (word.format(**values) for word in template.split())
+        arguments += source.options if command == "retina_convert" else ()
+        watch = watches.get(command, lambda line: None)
+        run_command(command, arguments, files.workspace, watch, lambda line: say(_INDENT + line))
 
 
-def _prepare(output: Path, overwrite: bool) -> Workspace:
-    """Make the output folder, empty of an earlier run's files and no others."""
-    workspace = Workspace(output)
-    folders = [workspace.raw, workspace.preprocessed, workspace.results, workspace.logs, output / _PREDICTIONS]
-    files = [output / name for name in (quickstart_report.REPORT, quickstart_report.SCORES, quickstart_report.OVERLAY)]
-    if output.exists() and not output.is_dir():
-        raise RetinaError(f"{output} is a file; expected a folder to write to. Choose another with --output.")
-    if (output / MARKER).is_file():
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in files:
-            file.unlink(missing_ok=True)
-    elif output.is_dir() and any(output.iterdir()):
-        in_the_way = [path.name for path in (*folders, *files) if path.exists()]
-        if in_the_way:
-            raise RetinaError(
-                f"{output} holds {', '.join(in_the_way)}, which the quickstart did not make. "
-                "Choose another folder with --output."
-            )
-        if not overwrite:
-            raise RetinaError(
-                f"{output} is not empty and the quickstart did not make it. Choose another folder with --output, "
-                "or allow this one with --overwrite: its files are left alone, new ones are put beside them."
-            )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / MARKER).touch()
-    except OSError as error:
-        raise RetinaError(
-            f"cannot write to {output} ({error.strerror}). Choose another folder with --output."
-        ) from error
-    return workspace
+def _values(files: Output, source: Source, settings: QuickstartSettings) -> dict[str, object]:
+    """Return what stands for the words in braces."""
+    return {
+        **vars(settings),
+        "workers": min(4, available_cores()),
+        "data": source.folder,
+        "images": files.dataset / "imagesTs",
+        "labels": files.dataset / "labelsTs",
+        "predictions": files.predictions,
+        "scores": files.scores,
+        "page": files.page,
+    }
+
+
+def _predicted(line: str) -> str | None:
+    """Pass on the lines about cases."""
+    return line.strip() if " of " in line else None
 
 
 def _best_device() -> str:

@@ -174,8 +174,8 @@ def _path(rng: np.random.Generator, centre: NDArray[np.float64], length: float) 
     for _ in range(steps):
         direction = direction + turn
         points.append(points[-1] + 4 * direction / np.linalg.norm(direction))
-    path = np.array(points)
-    return path - path.mean(axis=0) + centre
+    path: NDArray[np.float64] = np.array(points) - np.mean(points, axis=0) + centre
+    return path
 
 
 def _box(path: NDArray[np.float64], reach: float, scene: _Scene) -> tuple[slice, slice, slice]:

@@ -1,9 +1,10 @@
-"""The score of the best global grey-level threshold: the baseline that a trained network is shown beside."""
+"""The best global grey-level threshold: the baseline that a trained network is shown beside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,85 +13,98 @@ from scipy.ndimage import gaussian_filter
 from nnunetv2_retina.errors import RetinaError
 
 LevelCounts = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
-class Threshold(NamedTuple):
-    """The best single grey-level threshold for one class, and what it reaches."""
+@dataclass(frozen=True)
+class Threshold:
+    """One grey level for one class."""
 
-    iou: float
-    """IoU over all test images."""
     train_iou: float
-    """IoU over all training images, which it was chosen on."""
+    """Mean IoU of the training images, which it was chosen on."""
     level: float
-    """Grey level; voxels at this level or beyond are taken for the class."""
+    """Grey level; voxels beyond it are taken for the class."""
     dark: bool
     """True: voxels at or below the level; False: at or above."""
     sigma: float
     """Width of the Gaussian smoothing before the threshold, in pixels; 0: none."""
 
+    def apply(self, image: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where the class is, of a grey image (Y, X) or (Z, Y, X)."""
+        smooth = _smooth(image, self.sigma)
+        found: NDArray[np.bool_] = smooth <= self.level if self.dark else smooth >= self.level
+        return found
 
-def best_threshold_iou(
-    train_images: Sequence[NDArray[Any]],
-    train_masks: Sequence[NDArray[Any]],
-    test_images: Sequence[NDArray[Any]],
-    test_masks: Sequence[NDArray[Any]],
+    def describe(self) -> str:
+        """Put it into words: ``grey levels at or below 90 after smoothing by 2 px``."""
+        smooth = f" after smoothing by {self.sigma:g} px" if self.sigma else ""
+        return f"grey levels at or {'below' if self.dark else 'above'} {self.level:.0f}{smooth}"
+
+
+def best_threshold(
+    images: Sequence[NDArray[Any]],
+    masks: Sequence[NDArray[Any]],
     sigmas: Sequence[float] = (0, 1, 2, 4, 8),
     levels: int = 512,
 ) -> Threshold:
-    """What one global grey-level threshold reaches: the least that a trained network has to beat.
+    """Choose the threshold with the best mean IoU: the least that a trained network has to beat.
 
-    Every level, both polarities and every smoothing are tried on the training images; the best is scored on the test
-    images.
+    Every level, both polarities and every smoothing are tried.
 
     Args:
-        train_images: Grey images (Y, X) or (Z, Y, X), any real type; smoothed within (Y, X).
-        train_masks: True, or not 0, where the class is; same shapes.
-        test_images: Like ``train_images``.
-        test_masks: Like ``train_masks``.
+        images: Training images, grey, (Y, X) or (Z, Y, X), any real type; smoothed within (Y, X).
+        masks: True, or not 0, where the class is; same shapes.
         sigmas: Widths of the Gaussian smoothing to try, in pixels; 0 is none.
-        levels: Number of grey levels to try, evenly from the smallest to the largest value of the training images.
+        levels: Number of grey levels to try, evenly from the smallest to the largest value of the images.
 
     Raises:
-        RetinaError: if there are no training images or no sigmas, or an image and its mask differ in shape.
+        RetinaError: if there are no images or no sigmas, or an image and its mask differ in shape.
     """
-    if not train_images or not sigmas:
+    if not images or not sigmas:
         raise RetinaError("a threshold is chosen on training images; give at least one, and at least one sigma.")
-    for image, mask in [*zip(train_images, train_masks, strict=True), *zip(test_images, test_masks, strict=True)]:
+    for image, mask in zip(images, masks, strict=True):
         if image.shape != mask.shape:
             raise RetinaError(f"image of shape {image.shape} with a mask of shape {mask.shape}; they must be equal.")
-    edges = np.linspace(min(float(i.min()) for i in train_images), max(float(i.max()) for i in train_images), levels)
+    edges = np.linspace(min(float(i.min()) for i in images), max(float(i.max()) for i in images), levels)
     candidates = []
     for sigma in sigmas:
-        counts = _level_counts(train_images, train_masks, sigma, edges)
+        counts = [_level_counts(_smooth(i, sigma), mask, edges) for i, mask in zip(images, masks, strict=True)]
         for dark in (True, False):
-            ious = _ious(*counts, dark)
-            index = int(np.argmax(ious))
-            candidates.append((float(ious[index]), sigma, dark, index))
-    train_iou, sigma, dark, index = max(candidates, key=lambda candidate: candidate[0])
-    test_iou = float(_ious(*_level_counts(test_images, test_masks, sigma, edges), dark)[index])
-    return Threshold(test_iou, train_iou, float(edges[index]), dark, sigma)
+            ious = _mean([_ious(*of_image, dark) for of_image in counts])
+            level = edges[np.argmax(ious)] + _step(edges) / (2 if dark else -2)  # half-way to the next that is out
+            candidates.append(Threshold(float(ious.max()), float(level), dark, sigma))
+    return max(candidates, key=lambda candidate: candidate.train_iou)
 
 
-def _level_counts(
-    images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]], sigma: float, edges: NDArray[np.float64]
-) -> tuple[LevelCounts, LevelCounts]:
-    """Voxels nearest to each level: those of the class, and all."""
-    inside, everything = np.zeros(len(edges), np.int64), np.zeros(len(edges), np.int64)
-    step = (edges[-1] - edges[0]) / (len(edges) - 1) or 1.0
-    for image, mask in zip(images, masks, strict=True):
-        smooth = image.astype(np.float32)
-        if sigma > 0:
-            smooth = gaussian_filter(smooth, (*[0.0] * (image.ndim - 2), sigma, sigma))
-        level = np.clip(np.rint((smooth - edges[0]) / step), 0, len(edges) - 1).astype(np.intp)
-        everything += np.bincount(level.ravel(), minlength=len(edges))
-        inside += np.bincount(level[mask.astype(bool)], minlength=len(edges))
-    return inside, everything
+def _smooth(image: NDArray[Any], sigma: float) -> NDArray[np.float32]:
+    smooth = image.astype(np.float32)
+    return gaussian_filter(smooth, (*[0.0] * (image.ndim - 2), sigma, sigma)) if sigma > 0 else smooth
 
 
-def _ious(inside: LevelCounts, everything: LevelCounts, dark: bool) -> NDArray[np.float64]:
-    """IoU of the threshold at each level; 0 where nothing is claimed and nothing is there."""
+def _step(edges: Floats) -> float:
+    return float(edges[-1] - edges[0]) / (len(edges) - 1) or 1.0
+
+
+def _level_counts(smooth: NDArray[np.float32], mask: NDArray[Any], edges: Floats) -> tuple[LevelCounts, LevelCounts]:
+    """Count the voxels nearest to each level: those of the class, and all."""
+    level = np.clip(np.rint((smooth - edges[0]) / _step(edges)), 0, len(edges) - 1).astype(np.intp)
+    inside = np.bincount(level[mask.astype(bool)], minlength=len(edges))
+    return inside, np.bincount(level.ravel(), minlength=len(edges))
+
+
+def _ious(inside: LevelCounts, everything: LevelCounts, dark: bool) -> Floats:
+    """Return the IoU of the threshold at each level; NaN where it claims nothing and the class is not there."""
     if not dark:
         return _ious(inside[::-1], everything[::-1], True)[::-1]
     tp, claimed = np.cumsum(inside), np.cumsum(everything)
     union = claimed + inside.sum() - tp
-    return np.divide(tp, union, out=np.zeros(len(tp)), where=union > 0)
+    ious: Floats = np.divide(tp, union, out=np.full(len(tp), np.nan), where=union > 0)
+    return ious
+
+
+def _mean(ious: Sequence[Floats]) -> Floats:
+    """Return the mean of the defined values at each level; 0 where there is none."""
+    table = np.stack(ious)
+    defined = np.count_nonzero(~np.isnan(table), axis=0)
+    mean: Floats = np.divide(np.nansum(table, axis=0), defined, out=np.zeros(table.shape[1]), where=defined > 0)
+    return mean

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.display.sheets import FALSE_NEGATIVE, FALSE_POSITIVE, NANOMETRES, PIXELS, OverlayRow, compare
+from nnunetv2_retina.display.sheets import FALSE_NEGATIVE, FALSE_POSITIVE, OverlayRow, compare
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation.evaluate import score_case
 from nnunetv2_retina.evaluation.pairs import Labels, Pair, choose_reader, list_labels, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 VALIDATION = "validation"
 MOST_SHOWN = 3
@@ -141,17 +142,17 @@ def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most:
         )
     z = choose_slice(prediction.array, truth.array, rule.ignore, most)
     name = f"{pair.name}, z = {z}" if len(image) > 1 else pair.name
-    return OverlayRow(name, image[z], truth.array[z], prediction.array[z], *pixel_size(truth, dataset_json))
+    return OverlayRow(name, image[z], truth.array[z], prediction.array[z], pixel_size(truth, dataset_json))
 
 
-def pixel_size(labels: Labels, dataset_json: Mapping[str, Any]) -> tuple[tuple[float, float], str]:
-    """Size of a pixel along y and x, and its unit, as ``OverlayRow`` takes them.
+def pixel_size(labels: Labels, dataset_json: Mapping[str, Any]) -> Spacing:
+    """Return the size of a pixel.
 
     In nm in data sets that ``retina_convert`` wrote, unless it is 1 x 1, which stands for unknown there and in nnU-Net;
     other data sets do not tell their unit.
     """
     spacing = (labels.spacing[1], labels.spacing[2])
-    return spacing, NANOMETRES if "converted_by" in dataset_json and spacing != (1, 1) else PIXELS
+    return Spacing.of(spacing, NANOMETRES if "converted_by" in dataset_json and spacing != (1, 1) else None)
 
 
 def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | None, most: str) -> int:

@@ -10,6 +10,7 @@ from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.orthoplane import check_volume, mean_probabilities
 from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
+from nnunetv2_retina.spacing import Spacing
 
 PATCH = 16
 SHAPES = [(20, 24, 40), (7, 33, 18), (40, 5, 9)]
@@ -133,9 +134,9 @@ def test_2d_image(tmp_path):
 
 def test_anisotropic_volume(tmp_path):
     with pytest.raises(RetinaError, match=r"voxels \(z, y, x\) are 40 x 4 x 4, 10.0 to 1.*--stack.*--force"):
-        check_volume((20, 20, 20), (40, 4, 4))
-    check_volume((20, 20, 20), (40, 4, 4), force=True)
-    check_volume((20, 20, 20), (6, 4, 4))
+        check_volume((20, 20, 20), Spacing(40, 4, 4))
+    check_volume((20, 20, 20), Spacing(40, 4, 4), force=True)
+    check_volume((20, 20, 20), Spacing(6, 4, 4))
     folder = make_model(tmp_path / "model", ending=".tif", reader="Tiff3DIO")
     with pytest.raises(RetinaError, match=r"are 4 x 1 x 1, 4.0 to 1"):
         predictor(folder, mode="orthoplane").predict(smooth((1, 20, 20, 20)), (4, 1, 1))

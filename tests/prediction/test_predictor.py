@@ -216,8 +216,8 @@ def test_the_predictor_holds_no_state_between_images(tmp_path):
     ("shape", "spacing", "message"),
     [
         ((40, 50), (1, 1), r"shape \(40, 50\).*expected \(channels, z, y, x\) or \(channels, y, x\)"),
-        ((1, 40, 50), (1, 1, 1), "a positive number for each axis"),
-        ((1, 40, 50), (1, 0), "a positive number for each axis"),
+        ((1, 40, 50), (1, 1, 1), "a number for each axis"),
+        ((1, 40, 50), (1, 0), "expected numbers above 0"),
         ((2, 40, 50), (1, 1), "has 2 channels; the model takes 1"),
     ],
 )

@@ -2,25 +2,22 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
-import imageio.v3 as iio
-import numpy as np
 import pytest
+from helpers.own_images import write_own
 
+from dataset_conversion.convert import main as convert
 from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.counts import Counts
-from nnunetv2_retina.nnunet import commands
-from nnunetv2_retina.nnunet.commands import TrainingProgress, Workspace, run_command
+from nnunetv2_retina.nnunet.commands import Workspace
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.quickstart import data as quickstart_data
-from nnunetv2_retina.quickstart import results as quickstart_report
 from nnunetv2_retina.quickstart import run as quickstart
-from nnunetv2_retina.quickstart.run import MARKER, QuickstartSettings, run_quickstart
-from nnunetv2_retina.quickstart.synthetic import generate_volume
+from nnunetv2_retina.quickstart.data import Source
+from nnunetv2_retina.quickstart.folder import MARKER, Output
+from nnunetv2_retina.quickstart.run import run_quickstart
+from nnunetv2_retina.quickstart.settings import QuickstartSettings
 
 TINY = QuickstartSettings(
     iterations=4,
@@ -32,15 +29,6 @@ TINY = QuickstartSettings(
     shape=(2, 96, 96),
     device="cpu",
 )
-
-
-def write_own(folder: Path, names: list[str]) -> None:
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-    for seed, name in enumerate(names):
-        image, mask = generate_volume((1, 96, 96), seed)
-        iio.imwrite(folder / "images" / f"{name}.png", image[0])
-        iio.imwrite(folder / "masks" / f"{name}.png", mask[0])
 
 
 # ---- settings and folders
@@ -63,7 +51,8 @@ def test_wrong_settings_are_refused(setting: dict, message: str) -> None:
 
 
 def test_few_iterations_are_one_epoch() -> None:
-    assert QuickstartSettings(iterations=5).protocol.iterations_per_epoch == 5
+    assert QuickstartSettings(iterations=5).epochs == 1
+    assert QuickstartSettings(iterations=31).epochs == 2
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
@@ -93,161 +82,96 @@ def test_an_output_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_an_earlier_run_is_replaced_and_other_files_are_kept(tmp_path: Path) -> None:
     (tmp_path / MARKER).touch()
-    (tmp_path / "nnUNet_raw").mkdir()
-    for name in ("report.html", "notes.txt"):
+    for name in ("nnUNet_raw", "data", "scores"):
+        (tmp_path / name).mkdir()
+    for name in ("report.html", "notes.txt", "data/a.tif"):
         (tmp_path / name).touch()
-    quickstart._prepare(tmp_path, overwrite=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [MARKER, "notes.txt"]
+    Output(tmp_path).prepare(overwrite=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MARKER, "nnUNet_raw", "notes.txt"]
 
 
-# ---- nnU-Net's commands
+def test_the_folder_of_an_older_version_is_replaced_whole(tmp_path: Path) -> None:
+    for name in (MARKER, "overlay.png", "scores.json"):
+        (tmp_path / name).touch()
+    Output(tmp_path).prepare(overwrite=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MARKER, "nnUNet_raw"]
 
 
-def test_environment_points_into_the_workspace_and_keeps_what_is_set(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("nnUNet_raw", "/elsewhere")
-    monkeypatch.setenv("nnUNet_n_proc_DA", "7")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    environment = Workspace(tmp_path).environment()
-    assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
-    assert environment["nnUNet_n_proc_DA"] == "7" and environment["OMP_NUM_THREADS"] == "1"
+def test_images_in_the_folder_to_be_replaced_are_refused(tmp_path: Path) -> None:
+    (tmp_path / MARKER).touch()
+    write_own(tmp_path / "data" / "train", ["a", "b"])
+    write_own(tmp_path / "data" / "test", ["c"])
+    with pytest.raises(RetinaError, match="lies among the files that the quickstart replaces"):
+        run_quickstart(tmp_path, tmp_path / "data", TINY)
+    assert (tmp_path / "data" / "test" / "images" / "c.png").is_file()
 
 
-def test_command_that_is_not_installed(tmp_path: Path) -> None:
-    with pytest.raises(RetinaError, match="nnUNetv2_dance is not installed for"):
-        run_command("nnUNetv2_dance", [], Workspace(tmp_path), lambda line: None, print)
-
-
-def test_failing_command_shows_the_end_of_its_output_and_its_log(tmp_path: Path, monkeypatch) -> None:
-    code = "print('start'); import sys; sys.exit('no such data set')"
-    monkeypatch.setattr(commands, "_entry_code", lambda command: code)
-    with pytest.raises(RetinaError, match=r"(?s)nnUNetv2_train failed \(exit status 1\).*start\n.*no such data set"):
-        run_command("nnUNetv2_train", ["1"], Workspace(tmp_path), lambda line: None, lambda line: None)
-    assert "no such data set" in (tmp_path / "logs" / "nnUNetv2_train.log").read_text()
-
-
-def test_killed_command_suggests_memory(tmp_path: Path, monkeypatch) -> None:
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr(commands, "_entry_code", lambda command: code)
-    with pytest.raises(RetinaError, match=r"killed, most likely for want of memory.*\n\n    \(no output\)"):
-        run_command("nnUNetv2_train", [], Workspace(tmp_path), lambda line: None, lambda line: None)
-
-
-def test_command_runs_and_is_watched(tmp_path: Path) -> None:
-    said: list[str] = []
-    typed = run_command("nnUNetv2_train", ["-h"], Workspace(tmp_path), lambda line: line[:5] or None, said.append)
-    assert typed == "nnUNetv2_train -h" and said[0] == "$ nnUNetv2_train -h" and "usage" in said
-
-
-def test_training_output_becomes_a_line_an_epoch() -> None:
-    times = iter([100.0, 110.0])
-    progress = TrainingProgress(epochs=4, clock=lambda: next(times))
-    stamp = "2026-01-02 03:04:05.678901: "
-    lines = [
-        "Using device: cpu",
-        stamp,
-        stamp + "Epoch 0",
-        stamp + "Current learning rate: 0.003",
-        stamp + "train_loss 0.4567",
-        stamp + "val_loss -1e-05",
-        stamp + "Pseudo dice [np.float32(0.5), np.float32(nan)]",
-        stamp + "Epoch time: 10.0 s",
-        stamp + "predicting train_03",
-    ]
-    said = [message for line in lines if (message := progress(line + "\n")) is not None]
-    assert said == [
-        "epoch   1 of 4   loss 0.457   validation: loss -0.000, pseudo Dice 0.500 nan   30 s left",
-        "final validation: predicting train_03",
-    ]
-
-
-def test_output_without_epochs_says_nothing() -> None:
-    assert TrainingProgress(epochs=1)("Epoch time: 3 s") is None
-
-
-# ---- data
-
-
-def test_generated_volumes_as_a_raw_data_set(tmp_path: Path) -> None:
-    dataset = quickstart_data.write_generated(tmp_path, 2, 1, (2, 64, 64), 7, Protocol(iterations=9))
-    assert quickstart_data.read_class_names(dataset) == {1: "mitochondria"}
-    assert json.loads((dataset / "dataset.json").read_text())["retina"]["iterations"] == 9
-    examples = quickstart_data.read_examples(dataset, "Tr")
-    image, mask = generate_volume((2, 64, 64), seed=7)
-    assert [example.name for example in examples] == ["train_00", "train_01"]
-    np.testing.assert_array_equal(examples[0].image, image)
-    np.testing.assert_array_equal(examples[0].mask, mask)
-
-
-def test_own_images_are_held_out_and_named(tmp_path: Path) -> None:
-    write_own(tmp_path / "own", ["a", "b", "c", "d"])
-    (tmp_path / "raw").mkdir()
-    dataset, source = quickstart_data.write_own(tmp_path / "raw", tmp_path / "own", Protocol())
-    assert [example.name for example in quickstart_data.read_examples(dataset, "Ts")] == ["d"]
-    assert [example.name for example in quickstart_data.read_examples(dataset, "Tr")] == ["a", "b", "c"]
-    assert source.startswith("3 images of") and source.endswith("held out for the scores: d.")
-
-
-def test_own_test_images_are_used(tmp_path: Path) -> None:
-    write_own(tmp_path / "own" / "train", ["a", "b"])
-    write_own(tmp_path / "own" / "test", ["c"])
-    (tmp_path / "raw").mkdir()
-    dataset, source = quickstart_data.write_own(tmp_path / "raw", tmp_path / "own", Protocol())
-    assert [example.name for example in quickstart_data.read_examples(dataset, "Ts")] == ["c"]
-    assert "its 1 test images" in source
-
-
-def test_too_few_own_images(tmp_path: Path) -> None:
+def test_data_are_examined_before_anything_is_written(tmp_path: Path) -> None:
     write_own(tmp_path / "own", ["a", "b"])
-    with pytest.raises(RetinaError, match="holds 2 training images with masks and 0 test images with masks; expected"):
-        quickstart_data.write_own(tmp_path, tmp_path / "own", Protocol())
+    with pytest.raises(RetinaError, match="holds 2 training images with masks"):
+        run_quickstart(tmp_path / "out", tmp_path / "own", TINY)
+    assert not (tmp_path / "out").exists()
 
 
-def test_data_must_be_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(RetinaError, match=r"none is not a folder; expected one with images/ and masks/"):
-        quickstart_data.write_own(tmp_path, tmp_path / "none", Protocol())
+# ---- the commands
 
 
-# ---- scores and report
+def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> None:
+    typed: list[list[str]] = []
+    monkeypatch.setattr(quickstart, "run_command", lambda name, words, *_: typed.append([name, *words]))
+    source, files = Source(tmp_path / "my data", "", ("--labels", "1=mitochondria")), Output(tmp_path)
+    lines: list[str] = []
+    quickstart._run_commands(files, source, TINY, 0.0, lines.append)
+    assert [words[0] for words in typed] == [
+        "retina_convert", "nnUNetv2_plan_and_preprocess", "nnUNetv2_train",
+        "retina_predict", "retina_evaluate", "retina_report",
+    ]  # fmt: skip
+    assert typed[0][1:4] == ["folder", str(tmp_path / "my data"), "-d"] and typed[0][-1] == "1=mitochondria"
+    assert typed[2] == ["nnUNetv2_train", "1", "2d", "0", "-tr", "nnUNetTrainerTransUNet_tiny", "-device", "cpu"]
+    assert not any("{" in word for words in typed for word in words)
+    assert f"nnUNet_raw={tmp_path / 'nnUNet_raw'}" in lines[0]
+    assert [line[9:12] for line in lines[1:]] == ["2/7", "3/7", "4/7", "5/7", "6/7", "7/7"]
 
 
 @pytest.fixture
-def predicted(tmp_path: Path) -> tuple[Path, Path]:
-    """A raw data set of two images and one held out, and a prediction that is all background."""
+def only_convert(tmp_path: Path, monkeypatch) -> list[str]:
+    """Of all commands, run the conversion alone, in this process; return the commands' names."""
+    names: list[str] = []
+
+    def run(name: str, words: list[str], workspace: Workspace, *_: object) -> None:
+        names.append(name)
+        if name == "retina_convert":
+            for variable, folder in workspace.folders().items():
+                monkeypatch.setenv(variable, str(folder))
+            assert convert(words) == 0
+
+    monkeypatch.setattr(quickstart, "run_command", run)
+    monkeypatch.setattr("nnunetv2_retina.quickstart.results.compare_with_threshold", lambda *_: ["a: mean IoU 1"])
+    return names
+
+
+def test_generated_volumes_are_converted_with_the_settings(tmp_path: Path, only_convert: list[str]) -> None:
+    lines: list[str] = []
+    page = run_quickstart(tmp_path / "out", settings=TINY, say=lines.append)
+    assert page == tmp_path / "out" / "report.html" and lines[-1] == "a: mean IoU 1"
+    assert only_convert[-1] == "retina_report"
+    dataset = Output(tmp_path / "out").dataset
+    contents = json.loads((dataset / "dataset.json").read_text())
+    assert contents["labels"] == {"background": 0, "mitochondria": 1} and contents["numTraining"] == 2
+    protocol = Protocol.from_dataset_json(contents)
+    settings = (protocol.iterations, protocol.iterations_per_epoch, protocol.batch_size, protocol.patch_size)
+    assert settings == (4, 2, 2, 64) and protocol.learning_rate == 0.03
+    assert [path.name for path in (dataset / "labelsTs").iterdir()] == ["test_02.nii.gz"]
+
+
+def test_own_images_are_converted_with_some_held_out(tmp_path: Path, only_convert: list[str]) -> None:
     write_own(tmp_path / "own", ["a", "b", "c"])
-    (tmp_path / "raw").mkdir()
-    dataset, _ = quickstart_data.write_own(tmp_path / "raw", tmp_path / "own", Protocol())
-    (tmp_path / "predictions").mkdir()
-    iio.imwrite(tmp_path / "predictions" / "c.png", np.zeros((96, 96), np.uint8))
-    return dataset, tmp_path / "predictions"
-
-
-def test_scores_count_what_the_network_missed(predicted) -> None:
-    dataset, predictions = predicted
-    results = quickstart_report.score(dataset, predictions)
-    voxels = int(np.count_nonzero(generate_volume((1, 96, 96), 2)[1]))
-    assert results.classes[0].network == Counts(fn=voxels)
-    assert set(results.cases) == {"c"}
-    assert "IoU 0.000 by the network" in results.classes[0].sentence()
-
-
-def test_missing_prediction(predicted) -> None:
-    dataset, predictions = predicted
-    (predictions / "c.png").unlink()
-    with pytest.raises(RetinaError, match=r"c\.png is missing: nnUNetv2_predict wrote no prediction for c"):
-        quickstart_report.score(dataset, predictions)
-
-
-def test_report_stands_alone(predicted, tmp_path: Path) -> None:
-    dataset, predictions = predicted
-    results = quickstart_report.score(dataset, predictions)
-    quickstart_report.write_overlay(tmp_path / "overlay.png", dataset, predictions)
-    page = quickstart_report.write_report(
-        tmp_path, results, "Three <images>.", [("Training", 12.3)], ["nnUNetv2_train"]
-    )
-    text = page.read_text()
-    assert "Three &lt;images&gt;." in text and "data:image/png;base64," in text and 'src="http' not in text
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["cases"]["c"]["label_1"]["iou"] == 0.0 and "NaN" not in (tmp_path / "scores.json").read_text()
+    lines: list[str] = []
+    run_quickstart(tmp_path / "out", tmp_path / "own", TINY, say=lines.append)
+    assert any(line.endswith("held out for the scores: c.") for line in lines)
+    dataset = Output(tmp_path / "out").dataset
+    assert sorted(path.name for path in (dataset / "labelsTr").iterdir()) == ["a.png", "b.png"]
+    assert [path.name for path in (dataset / "labelsTs").iterdir()] == ["c.png"]
 
 
 # ---- the command
@@ -296,24 +220,16 @@ def worker_processes(monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_whole_chain_on_generated_volumes(tmp_path: Path, worker_processes) -> None:
-    said: list[str] = []
-    page = run_quickstart(tmp_path / "out", settings=TINY, say=said.append)
-    text = "\n".join(said)
+    lines: list[str] = []
+    page = run_quickstart(tmp_path / "out", settings=TINY, say=lines.append)
+    text = "\n".join(lines)
     assert page == tmp_path / "out" / "report.html" and page.is_file()
-    assert all(f"{stage}/6 " in text for stage in range(1, 7))
-    assert "epoch   2 of 2" in text and "mitochondria: IoU" in said[-1]
+    assert all(f"{stage}/7 " in text for stage in range(1, 8))
+    assert "epoch   2 of 2" in text and "1 of 1   test_02" in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         MARKER, "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs",
-        "predictions", "report.html", "scores.json", "overlay.png",
+        "data", "predictions", "scores", "report.html",
     }  # fmt: skip
-
-
-@pytest.mark.slow
-def test_whole_chain_on_own_images_by_the_command(tmp_path: Path, worker_processes) -> None:
-    write_own(tmp_path / "own", ["a", "b", "c"])
-    code = "import sys; from nnunetv2_retina.cli import quickstart; sys.exit(quickstart(sys.argv[1:]))"
-    arguments = ["-o", "out", "--data", "own", "--iterations", "2", "--batch-size", "2", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "held out for the scores: c." in done.stdout
-    assert (tmp_path / done.stdout.splitlines()[-1]).name == "report.html"
+    iou = json.loads((tmp_path / "out" / "scores" / "scores.json").read_text())["mean"]["iou"]
+    assert lines[-1].startswith(f"mitochondria: mean IoU {iou:.3f} by the network, ")
+    assert f"Mean IoU {iou:.3f} over 1 case." in page.read_text()

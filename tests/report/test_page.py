@@ -14,7 +14,6 @@ from helpers.model_folders import make_model, transunet
 from skimage.io import imsave
 
 from nnunetv2_retina import cli
-from nnunetv2_retina.display.sheets import NANOMETRES, PIXELS
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.pairs import Labels, Pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
@@ -24,6 +23,7 @@ from nnunetv2_retina.report import page as model_report
 from nnunetv2_retina.report import training
 from nnunetv2_retina.report.cases import choose_slice, pixel_size, score, validation_cases, value_names, worst_and_best
 from nnunetv2_retina.report.page import ReportSettings, write_model_report
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 LABELS = {"background": 0, "mito": 1, "vesicle": 2}
 NETWORK = transunet()["arch_kwargs"]["config"]
@@ -280,7 +280,7 @@ def test_volumes_show_the_telling_slice_with_a_scale_bar_in_nm(nnunet, no_drawin
     )
     said = text(write_model_report(folder, settings=settings).read_text())
     assert [row.name for row in rows] == ["v, z = 4"] and "mfd mean" not in said
-    assert rows[0].spacing == pytest.approx((8, 4)) and rows[0].unit == NANOMETRES
+    assert rows[0].spacing == Spacing(None, 8, 4, NANOMETRES)
 
 
 # Its parts
@@ -311,10 +311,10 @@ def test_worst_and_best_share_no_case(nnunet, no_drawing, number, worst, best) -
 
 def test_unit_of_a_pixel() -> None:
     labels = Labels(np.zeros((1, 2, 2), np.uint8), (40.0, 4.0, 4.0), {})
-    assert pixel_size(labels, {"converted_by": "retina_convert 0.1.0"}) == ((4.0, 4.0), NANOMETRES)
-    assert pixel_size(labels, {}) == ((4.0, 4.0), PIXELS)
+    assert pixel_size(labels, {"converted_by": "retina_convert 0.1.0"}) == Spacing(None, 4, 4, NANOMETRES)
+    assert pixel_size(labels, {}) == Spacing(None, 4, 4)
     unknown = Labels(labels.array, (999.0, 1.0, 1.0), {})
-    assert pixel_size(unknown, {"converted_by": "retina_convert 0.1.0"}) == ((1.0, 1.0), PIXELS)
+    assert pixel_size(unknown, {"converted_by": "retina_convert 0.1.0"}) == Spacing(None, 1, 1)
 
 
 def test_the_smallest_region_names_a_value() -> None:

@@ -12,6 +12,7 @@ from skimage.io import imsave
 
 from nnunetv2_retina.display.sheets import OverlayRow, side_by_side
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.study.pictures import draw
 from nnunetv2_retina.study.runs import RESULT, PlannedRun, Run
 
@@ -91,7 +92,7 @@ def test_runs_without_predictions_are_left_out(tmp_path, raw) -> None:
 
 def test_panels_are_filled_row_by_row_and_shapes_must_agree(tmp_path) -> None:
     image, mask = blobs(0)
-    row = OverlayRow("case", image, mask, mask, (1.0, 1.0), "px")
+    row = OverlayRow("case", image, mask, mask, Spacing(None, 1, 1))
     for number, lines in ((2, 1), (3, 2)):
         side_by_side(tmp_path / "sheet.png", row, {f"system {i}": mask for i in range(number)}, {1: "one", 2: "two"})
         height, width = iio.imread(tmp_path / "sheet.png").shape[:2]

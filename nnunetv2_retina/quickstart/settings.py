@@ -1,0 +1,68 @@
+"""The settings of the quickstart, which are options of ``retina_quickstart`` too. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_retina.console import setting
+from nnunetv2_retina.errors import RetinaError
+
+DEFAULT_OUTPUT = Path("retina_quickstart")
+DEFAULT_TRAINER = "nnUNetTrainerTransUNet_tiny"
+_LEAST = {
+    "iterations": 1,
+    "iterations_per_epoch": 1,
+    "batch_size": 1,
+    "patch_size": 16,
+    "train_volumes": 2,
+    "test_volumes": 1,
+}
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """How large and how long; the defaults take two to six minutes on two CPU cores.
+
+    Raises:
+        RetinaError: for a number out of its range.
+    """
+
+    iterations: int = setting(180, "training steps; more is better and slower")
+    iterations_per_epoch: int = 30
+    """Steps between two lines of progress."""
+    batch_size: int = setting(8, "patches per training step")
+    patch_size: int = 128
+    """Side of the square patches in pixels: smaller than RETINA's 224, for want of a GPU."""
+    learning_rate: float = 0.03
+    """At the first step; suits a short training from random initialisation."""
+    train_volumes: int = 5
+    """Generated volumes to train on; one of them validates."""
+    test_volumes: int = 2
+    """Generated volumes held out for the scores."""
+    shape: tuple[int, int, int] = (10, 384, 384)
+    """(Z, Y, X) of a generated volume in voxels."""
+    seed: int = setting(0, "seed of the generated volumes")
+    trainer: str = setting(
+        DEFAULT_TRAINER, "nnU-Net trainer, for instance nnUNetTrainerRETINA", flag=("-tr", "--trainer"), metavar="NAME"
+    )
+    device: str | None = setting(
+        None, "where to train (default: cuda where there is one)", flag=("-device", "--device"),
+        choices=("cuda", "cpu"),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {getattr(self, name)}; expected at least {least}"
+            for name, least in _LEAST.items()
+            if getattr(self, name) < least
+        ]
+        if self.device not in (None, "cuda", "cpu"):
+            problems.append(f"device is {self.device!r}; expected cuda or cpu")
+        if problems:
+            raise RetinaError("; ".join(problems) + ".")
+
+    @property
+    def epochs(self) -> int:
+        """How many lines of progress the training prints."""
+        return -(-self.iterations // self.iterations_per_epoch)

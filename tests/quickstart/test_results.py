@@ -1,0 +1,48 @@
+"""The network's scores beside those of the best threshold, both by retina_evaluate's definition."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.own_images import write_own
+
+from dataset_conversion.own_data.folder import convert_folder
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.counts import count_masks
+from nnunetv2_retina.evaluation.evaluate import evaluate
+from nnunetv2_retina.evaluation.output import write_scores
+from nnunetv2_retina.quickstart.results import compare_with_threshold, read_examples
+from nnunetv2_retina.quickstart.threshold import best_threshold
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A raw data set of two images and two held out."""
+    write_own(tmp_path / "own" / "train", ["a", "b"])
+    write_own(tmp_path / "own" / "test", ["c", "d"])
+    (tmp_path / "raw").mkdir()
+    return convert_folder(tmp_path / "own", 1, "Quickstart", root=tmp_path / "raw")
+
+
+def test_examples_are_read_back(dataset: Path) -> None:
+    examples = list(read_examples(dataset, "Tr"))
+    assert [example.name for example in examples] == ["a", "b"]
+    assert all(example.image.shape == example.labels.shape == (1, 96, 96) for example in examples)
+    assert set(np.unique(examples[0].labels)) == {0, 1}
+
+
+def test_network_and_threshold_are_means_over_the_images(dataset: Path, tmp_path: Path) -> None:
+    scores = evaluate(dataset / "labelsTs", dataset / "labelsTs", dataset)  # perfect predictions
+    write_scores(scores, tmp_path / "scores")
+    (sentence,) = compare_with_threshold(dataset, tmp_path / "scores")
+    training, test = list(read_examples(dataset, "Tr")), list(read_examples(dataset, "Ts"))
+    threshold = best_threshold([e.image for e in training], [e.labels for e in training])
+    expected = np.mean([count_masks(threshold.apply(e.image), e.labels == 1).iou for e in test])
+    assert sentence == (
+        f"label_1: mean IoU 1.000 by the network, {expected:.3f} by the best global threshold ({threshold.describe()})"
+    )
+
+
+def test_scores_that_are_not_there(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(RetinaError, match="retina_evaluate writes it"):
+        compare_with_threshold(dataset, tmp_path)
