@@ -7,21 +7,23 @@ from pathlib import Path
 
 from dataset_conversion import benchmarks
 from dataset_conversion.downloads import catalogue, fetch
-from dataset_conversion.writer.summary import format_rows
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.wording import format_rows
 
 
 def availability(folder: Path) -> str:
-    """A table for people.
+    """Return a table for people.
 
     Args:
         folder: searched for the files, at any depth; nothing is hashed.
 
     Raises:
-        RetinaError: if it is no folder.
+        RetinaError: if it is not a folder.
     """
     if not folder.is_dir():
-        raise RetinaError(f"{folder} is no folder; expected the one that holds, or is to hold, the files. Correct it.")
+        raise RetinaError(
+            f"{folder} is not a folder; expected the one that holds the files, or will hold them. Correct it."
+        )
     rows = [["COMMAND", "data", "becomes", "download", f"in {folder}"]]
     licences = []
     for key in (*catalogue.COLLECTIONS, *catalogue.CORPORA):

@@ -8,8 +8,8 @@ Sources, as cited below:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dataset_conversion.spec import BACKGROUND, IGNORE, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
@@ -195,39 +195,35 @@ def spec(
     *,
     dataset_id: int | None = None,
     source: str = "",
-    folds: Sequence[Mapping[str, list[str]]] | None = None,
-    remarks: Sequence[str] = (),
 ) -> DatasetSpec:
-    """The description the writer needs.
+    """Return the description that the writer needs.
 
     Args:
         dataset: one of ``DATASETS``.
         protocol: ``clean`` or ``paper``.
         dataset_id: instead of the default ID.
         source: the folder the files were read from.
-        folds: fixed splits where they depend on the cases found.
-        remarks: for the report.
 
     Raises:
         RetinaError: for an unknown protocol, or an ID nnU-Net does not accept.
     """
     if protocol not in PROTOCOLS:
         raise RetinaError(f"protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
-    labels, notes = dict(dataset.labels), list(remarks)
+    labels, remarks = dict(dataset.labels), []
     if dataset.unannotated is not None:
         if protocol == "clean":
             labels[IGNORE] = len(labels)
-        notes.append(f"protocol {protocol}: {dataset.unannotated} {_TREATMENT[protocol, dataset.key]}")
+        remarks.append(f"protocol {protocol}: {dataset.unannotated} {_TREATMENT[protocol, dataset.key]}")
     return DatasetSpec(
         id=dataset.id if dataset_id is None else dataset_id,
         name=dataset.name,
         labels=labels,
         source=source,
-        protocol=dataset.protocol if folds is None else replace(dataset.protocol, folds=tuple(folds)),
+        protocol=dataset.protocol,
         description=dataset.description,
         reference=dataset.reference,
         licence=dataset.licence,
-        remarks=tuple(notes),
+        remarks=tuple(remarks),
         benchmark=True,
     )
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_conversion.downloads.catalogue import Corpus
-from dataset_conversion.downloads.http_transfer import format_bytes
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.wording import format_bytes
 
 IMAGES = (".tif", ".tiff", ".png")
 UNFINISHED = (".part", ".partial", ".aspx", ".aspera-ckpt", ".tmp")

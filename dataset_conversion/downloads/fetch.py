@@ -17,19 +17,20 @@ from dataset_conversion.downloads.checksums import Checksum
 from dataset_conversion.downloads.http_transfer import (
     TransferError,
     discard,
-    format_bytes,
     part_path,
     put_in_place,
     transfer,
 )
 from dataset_conversion.readers.archives import ZIP, ZIP_ERRORS, SourceFile, find, find_all
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import make_folder
+from nnunetv2_retina.wording import format_bytes
 
-Progress = Callable[[str, int, int | None], None]
+FileProgress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes there are and the bytes there will be (None if the server does not say)."""
 
 
-def fetch(key: str, folder: str | Path, progress: Progress | None = None) -> list[Path]:
+def fetch(key: str, folder: str | Path, progress: FileProgress | None = None) -> list[Path]:
     """Fetch what is missing of a benchmark's files.
 
     What is there (also unpacked, deeper in the folder or inside an archive) is verified and not fetched again. A file
@@ -49,10 +50,8 @@ def fetch(key: str, folder: str | Path, progress: Progress | None = None) -> lis
             time.
     """
     collection, folder = catalogue.collection(key), Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RetinaError(f"cannot make the folder {folder}: {error.strerror}. Choose another one.") from error
+    if not folder.is_dir():  # one that is read-only may hold all files already
+        make_folder(folder, "Choose another folder.")
     present = _present(collection.files, folder)
     wrong = [problem for file in collection.files for problem in _problems(file, folder, present[file.name])]
     if wrong:
@@ -120,7 +119,7 @@ def _zip_damage(path: Path) -> str | None:
     return None if broken is None else f"a damaged zip archive (member {broken})"
 
 
-def _fetch_file(collection: Collection, file: RemoteFile, folder: Path, progress: Progress | None) -> Path:
+def _fetch_file(collection: Collection, file: RemoteFile, folder: Path, progress: FileProgress | None) -> Path:
     """One file, from the first address that gives it right."""
     target = folder / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,7 @@ def _fetch_file(collection: Collection, file: RemoteFile, folder: Path, progress
 
 
 def _transfer_verified(
-    url: str, target: Path, file: RemoteFile, expected: Checksum | None, progress: Progress | None
+    url: str, target: Path, file: RemoteFile, expected: Checksum | None, progress: FileProgress | None
 ) -> str | None:
     """Transfer a file; what is wrong with it. One pieced together wrongly is fetched once more, whole."""
     report = None if progress is None else lambda done, total: progress(file.name, done, total)
@@ -256,7 +255,7 @@ def _file_status(file: RemoteFile, folder: Path, present: dict[str, SourceFile])
 
 
 class ProgressLine:
-    """A ``Progress`` that keeps one line of a terminal up to date."""
+    """A ``FileProgress`` that keeps one line of a terminal up to date."""
 
     def __init__(self, stream: TextIO, every: float = 0.2) -> None:
         """Args: ``stream``: where to write, such as stderr; ``every``: seconds between two updates."""

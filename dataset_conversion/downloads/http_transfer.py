@@ -1,10 +1,12 @@
-"""One file from one address into ``NAME.part``: resumed where the server allows it, retried where that may help."""
+"""One file from one address into ``NAME.part``: resumed where the server allows it, retried where that may help.
+
+Libraries such as pooch begin a file again after an interruption, which does not end for gigabytes from slow hosts.
+"""
 
 from __future__ import annotations
 
 import errno
 import http.client
-import json
 import re
 import shutil
 import socket
@@ -19,6 +21,8 @@ from typing import Any
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import read_json, write_json
+from nnunetv2_retina.wording import format_bytes
 
 PART, STATE = ".part", ".part.json"
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -33,7 +37,7 @@ _CHUNK = 1 << 18
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
-Progress = Callable[[int, int | None], None]
+ByteProgress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be (None if the server does not say)."""
 
 
@@ -63,7 +67,7 @@ class _State:
     total: int | None
 
 
-def transfer(url: str, target: Path, progress: Progress | None = None) -> bool:
+def transfer(url: str, target: Path, progress: ByteProgress | None = None) -> bool:
     """Bring a whole file to ``target`` + ``.part``. An interrupted one is left there, to be continued the next time.
 
     Args:
@@ -109,7 +113,7 @@ def put_in_place(target: Path) -> None:
     _state_path(target).unlink(missing_ok=True)
 
 
-def _attempt(url: str, target: Path, progress: Progress | None) -> bool:
+def _attempt(url: str, target: Path, progress: ByteProgress | None) -> bool:
     """One connection. Returns whether it continued an earlier one."""
     state, offset = _read_state(target), _size(part_path(target))
     if state is None or state.url != url:
@@ -182,7 +186,7 @@ def _check_space(target: Path, needed: int | None) -> None:
         )
 
 
-def _receive(response: Any, part: Path, size: int, total: int | None, progress: Progress | None) -> None:
+def _receive(response: Any, part: Path, size: int, total: int | None, progress: ByteProgress | None) -> None:
     """Append the body to a partial file of ``size`` bytes."""
     try:
         file = part.open("ab" if size else "wb")
@@ -214,7 +218,7 @@ def _disk(part: Path, error: OSError) -> RetinaError:
 
 def _validator(response: Any) -> str | None:
     """What If-Range may carry (RFC 9110, 13.1.5): a strong ETag, else the date."""
-    etag = response.headers.get("ETag")
+    etag: str | None = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
@@ -224,28 +228,18 @@ def _state_path(target: Path) -> Path:
 
 def _read_state(target: Path) -> _State | None:
     try:
-        return _State(**json.loads(_state_path(target).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _State(**read_json(_state_path(target), "The download starts again."))
+    except (RetinaError, TypeError):
         return None  # without it the partial file cannot be continued
 
 
 def _write_state(target: Path, state: _State) -> None:
     try:
         part_path(target).unlink(missing_ok=True)  # it belongs to another state
-        _state_path(target).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        write_json(_state_path(target), asdict(state))
     except OSError as error:
         raise _disk(_state_path(target), error) from error
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def format_bytes(number: int) -> str:
-    """``12.3 MB``: decimal units, as browsers and disks give them."""
-    size = float(number)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -30,13 +30,13 @@ class Location:
         return str(self.path) if self.dataset is None else f"{self.path}{SEPARATOR}{self.dataset}"
 
     def read(self, mask: bool = False) -> ImageFile:
-        """See ``image_files.read_image``."""
+        """Read it: see ``images.read_image``."""
         return read_image(self.path, self.dataset, mask)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One case as found on disk."""
+class CaseFiles:
+    """The files of one case."""
 
     name: str
     """The files' common stem."""
@@ -53,7 +53,9 @@ class Hdf5Paths:
     mask: str | None = None
 
 
-def find_pairs(source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None) -> tuple[list[Pair], list[str]]:
+def find_pairs(
+    source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None
+) -> tuple[list[CaseFiles], list[str]]:
     """The cases of a folder, or of one image file (``FILE.h5::path`` for HDF5) and its mask file.
 
     Returns:
@@ -81,7 +83,7 @@ def find_pairs(source: str, mask: str | None = None, hdf5: Hdf5Paths | None = No
     return pairs, remarks
 
 
-def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[Pair]:
+def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[CaseFiles]:
     if mask is not None:
         mask_path, inside = split_location(mask)
         mask_location = Location(mask_path, inside or hdf5.mask)
@@ -97,7 +99,7 @@ def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[Pair]:
     return _match(images, masks, "train", str(image), str(mask_location))
 
 
-def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[Pair]:
+def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[CaseFiles]:
     if not (folder / "images").is_dir():
         raise RetinaError(f"{folder} holds {_contents(folder)}; there is no images/. {EXPECTED}")
     images = _locations(folder / "images", hdf5.image, remarks)
@@ -115,8 +117,8 @@ def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> lis
 
 def _match(
     images: dict[str, Location], masks: dict[str, Location], split: str, image_place: str, mask_place: str
-) -> list[Pair]:
-    """Pair by name; only test images may be without a mask."""
+) -> list[CaseFiles]:
+    """CaseFiles by name; only test images may be without a mask."""
     lone_images = [name for name in images if name not in masks]
     lone_masks = [name for name in masks if name not in images]
     if lone_masks:
@@ -130,7 +132,7 @@ def _match(
             f"no mask for training image {lone_images[0]} ({images[lone_images[0]]}){_more(lone_images)}; expected "
             f"a file of the same name in {mask_place}. Add the mask, remove the image, or put it into test/images."
         )
-    return [Pair(name, split, images[name], masks.get(name)) for name in sorted(images)]
+    return [CaseFiles(name, split, images[name], masks.get(name)) for name in sorted(images)]
 
 
 def _locations(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
@@ -169,7 +171,7 @@ def _expand(location: Location, stem: str) -> dict[str, Location]:
     return {f"{stem}_{part}": Location(location.path, name) for part, name in fitting.items()}
 
 
-def _check_both_splits(pairs: list[Pair]) -> None:
+def _check_both_splits(pairs: list[CaseFiles]) -> None:
     names = {pair.name: pair for pair in pairs if pair.split == "train"}
     for pair in pairs:
         if pair.split == "test" and pair.name in names:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_conversion.readers.pixels import check_values, integer_label
-from dataset_conversion.spec import BACKGROUND, IGNORE, Array
+from dataset_conversion.readers.pixels import Array, check_values, integer_label
+from dataset_conversion.spec import BACKGROUND, IGNORE
 from nnunetv2_retina.errors import RetinaError, shorten
 
 ANY = "any"

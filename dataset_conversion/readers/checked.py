@@ -8,15 +8,14 @@ from pathlib import Path
 
 from dataset_conversion.readers.archives import SourceFile
 from dataset_conversion.readers.images import ImageFile, read_image
-from dataset_conversion.readers.pixels import AXES
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.pixels import AXES, Array
 from nnunetv2_retina.errors import RetinaError
 
 _CHUNK = 1 << 22
 
 
 def read_source_image(file: SourceFile, mask: bool = False) -> ImageFile:
-    """``image_files.read_image`` for a file that may lie in a zip archive; gzip files are checked to their end.
+    """Read an image from a file that may lie in a zip archive; gzip files are checked to their end.
 
     Raises:
         RetinaError: as ``read_image``, and for a damaged archive or gzip file.

@@ -8,8 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.decoded import Decoded
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SEPARATOR = "::"
@@ -63,7 +64,7 @@ def match_datasets(path: Path, pattern: str) -> dict[str, str]:
     return fitting
 
 
-def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...] | None, tuple[str, ...]]:
+def read_hdf5(path: Path, dataset: str | None) -> Decoded:
     """Read one data set.
 
     Args:
@@ -71,8 +72,8 @@ def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...]
         dataset: its path inside; None for the only one.
 
     Returns:
-        The array as stored; its spacing in nm from the attribute ``resolution`` (CREMI) or ``element_size_um``
-        (ilastik, Fiji), else None; remarks.
+        The array as stored, with its voxel size from the attribute ``resolution`` (CREMI) or ``element_size_um``
+        (ilastik, Fiji).
 
     Raises:
         RetinaError: for a path that is not there or not given though there are several; the text lists them.
@@ -89,7 +90,7 @@ def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...]
         raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {listing(names)}")
     with h5py.File(path, "r") as file:
         item = file[dataset]
-        return item[()], _spacing(item), remarks
+        return Decoded(item[()], _steps(item), NANOMETRES, remarks)
 
 
 def listing(names: dict[str, tuple[int, ...]]) -> str:
@@ -100,7 +101,7 @@ def listing(names: dict[str, tuple[int, ...]]) -> str:
     return f"The file holds: {shown}" + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _spacing(item: h5py.Dataset) -> tuple[float, ...] | None:
+def _steps(item: h5py.Dataset) -> tuple[float, ...] | None:
     for attribute, factor in (("resolution", 1.0), ("element_size_um", 1000.0)):
         if attribute in item.attrs:
             values = np.atleast_1d(item.attrs[attribute])

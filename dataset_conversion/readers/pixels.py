@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from dataset_conversion.spec import Array
 from nnunetv2_retina.errors import RetinaError, shorten
 
+Array = npt.NDArray[Any]
 _TABLE_SIZE = 1 << 16
 AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
 

@@ -11,15 +11,15 @@ import numpy as np
 from PIL import Image
 
 from dataset_conversion.readers.archives import SourceFile
-from dataset_conversion.readers.pixels import count_values, first_position, format_position
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.pixels import Array, count_values, first_position, format_position
 from nnunetv2_retina.errors import RetinaError, shorten
 
-Pair = tuple[SourceFile, SourceFile]
+SlicePair = tuple[SourceFile, SourceFile]
+"""An image and its mask."""
 _NUMBER = re.compile(r"(\d+)\D*$")
 
 
-def pair_by_number(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> dict[str, Pair]:
+def pair_by_number(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> dict[str, SlicePair]:
     """Images and their masks, matched on the last number in their names: ``a_orig.007.png``, ``b.007.png``.
 
     Returns:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.spec import BACKGROUND, IGNORE, Array, Case, DatasetSpec
+from dataset_conversion.readers.pixels import Array
+from dataset_conversion.spec import BACKGROUND, IGNORE, Case, DatasetSpec
 
 SHEET = "conversion_sheet.png"
 CASES_SHOWN = {"train": 6, "test": 3}

@@ -7,21 +7,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.writer.raw_dataset import SPLIT_FILE
 from dataset_conversion.writer.record import REPORT
 from dataset_conversion.writer.sheet import SHEET
+from dataset_conversion.writer.target_folder import PREPROCESSED, SPLIT_FILE
 from nnunetv2_retina.errors import shorten
+from nnunetv2_retina.files import read_json
+from nnunetv2_retina.wording import format_rows
 
 SHOWN_CASES, SHOWN_REMARKS = 12, 10
 
 
 def summary(path: Path) -> str:
-    """What a written data set holds, and the command to type next.
+    """Return what a written data set holds, and the command to type next.
 
     Args:
         path: the data set's folder, with its ``conversion_report.json``.
     """
-    report: dict[str, Any] = json.loads((path / REPORT).read_text(encoding="utf-8"))
+    report = read_json(path / REPORT, "Convert the data set again.")
     lines = [f"Wrote {path}", "", *_case_table(report), "", *_label_table(report), *_fold_table(report)]
     remarks = _remarks(report)
     if (path / SHEET).is_file():
@@ -35,7 +37,7 @@ def _next_steps(path: Path) -> list[str]:
     """The command to type, and what has to go before it where a data set of this name was preprocessed earlier."""
     number = int(path.name[len("Dataset") :].split("_", 1)[0])
     command = f"nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity"
-    folder = os.environ.get("nnUNet_preprocessed")
+    folder = os.environ.get(PREPROCESSED)
     earlier = Path(folder) / path.name if folder else None
     if earlier is None or not earlier.exists():
         return [f"  {command}"]
@@ -52,7 +54,8 @@ def _same_json(one: Path, other: Path) -> bool:
 
 def _case_table(report: dict[str, Any]) -> list[str]:
     unit, cases = report["spacing_unit"], report["cases"]
-    rows = [["split", "case", "shape", f"spacing ({unit})", "type", "grey levels", "padding", "mask"]]
+    spacing = f"spacing ({unit})" if unit else "spacing"
+    rows = [["split", "case", "shape", spacing, "type", "grey levels", "padding", "mask"]]
     for case in cases[:SHOWN_CASES]:
         rows.append(
             [
@@ -95,14 +98,6 @@ def _fold_table(report: dict[str, Any]) -> list[str]:
         lines.append(f"  fold {number}: trains on {len(fold['train'])}, validates on {len(fold['val'])} ({shown})")
     every = sum(case["split"] == "train" for case in report["cases"])
     return ["", *lines, f"  fold all: trains on {every}"]
-
-
-def format_rows(rows: list[list[str]]) -> list[str]:
-    """Lines of a table whose columns line up."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:

@@ -11,8 +11,29 @@ from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
 
-RAW = "nnUNet_raw"
-_OTHERS = ("nnUNet_preprocessed", "nnUNet_results")
+RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+PARTS = {
+    (kind, split): kind + part for kind in ("images", "labels") for split, part in (("train", "Tr"), ("test", "Ts"))
+}
+"""Images or labels, ``train`` or ``test`` -> the folder of a raw data set that holds them."""
+SPLIT_FILE = "splits_final.json"
+"""nnU-Net copies it from the raw to the preprocessed data set when it plans, and every trainer of its own reads it."""
+
+
+def check_target(root: str | Path | None, folder_name: str, overwrite: bool) -> Path:
+    """Return the folder that a data set is to have, after making sure that nothing is in its way.
+
+    Args:
+        root: folder of raw data sets; None: ``$nnUNet_raw``, and the ID must be unused in nnU-Net's other folders too.
+        folder_name: such as ``Dataset801_CREMI``.
+        overwrite: whether an existing data set of this very name may be replaced.
+
+    Raises:
+        RetinaError: if there is no such root, or naming the folder in the way.
+    """
+    folder = raw_root(root)
+    check_free(folder, folder_name, overwrite, elsewhere=root is None)
+    return folder / folder_name
 
 
 def raw_root(root: str | Path | None = None) -> Path:
@@ -51,7 +72,10 @@ def check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -
         RetinaError: naming the folder in the way.
     """
     prefix = folder_name.split("_", 1)[0] + "_"
-    folders = [root, *(Path(value) for name in _OTHERS if elsewhere and (value := os.environ.get(name)))]
+    folders = [
+        root,
+        *(Path(value) for name in (PREPROCESSED, RESULTS) if elsewhere and (value := os.environ.get(name))),
+    ]
     for folder in folders:
         taken = sorted(path.name for path in folder.glob(f"{prefix}*") if path.is_dir() and path.name != folder_name)
         if taken:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.quickstart.synthetic import LABELS, generate_volume
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from dataset_conversion.spec import Case
@@ -58,7 +59,7 @@ def write_generated(
         for index in range(train + test):
             image, mask = generate_volume(shape, seed + index, _Z_STEP)
             split = "train" if index < train else "test"
-            spacing = (_Z_STEP * _NM_PER_PIXEL, _NM_PER_PIXEL, _NM_PER_PIXEL)
+            spacing = Spacing(_Z_STEP * _NM_PER_PIXEL, _NM_PER_PIXEL, _NM_PER_PIXEL, NANOMETRES)
             yield Case(f"{split}_{index:02d}", image, mask, spacing, split, source=f"generated, seed {seed + index}")
 
     spec = DatasetSpec(

@@ -2,17 +2,18 @@
 
 import json
 import zipfile
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 from helpers.benchmark_sources import BACKGROUND, CREMI_RESOLUTION, coordinates, cremi, cremi_sample, patches
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 
-from dataset_conversion.converters.cremi import convert_cremi
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
 
+convert_cremi = partial(convert_one, "cremi")
 SHAPE = (4, 10, 12)
 
 

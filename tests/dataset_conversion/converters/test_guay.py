@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ import SimpleITK
 import tifffile
 from helpers.benchmark_sources import GUAY_VOLUMES, coordinates, guay, guay_members, tiff, zipped
 from helpers.environment import SHARED
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 from PIL import Image
 
-from dataset_conversion.converters.guay import convert_guay
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
 
+convert_guay = partial(convert_one, "guay")
 REAL = SHARED / "data" / "guay"
 ARCHIVE = "platelet_data_1219.zip"
 

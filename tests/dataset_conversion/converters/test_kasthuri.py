@@ -3,18 +3,21 @@
 import io
 import json
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 from helpers.benchmark_sources_2d import SLAB_BORDERS, kasthuri, kasthuri_members, png, rgb, store
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 
 from dataset_conversion import convert
-from dataset_conversion.converters.kasthuri import SLABS, convert_kasthuri
+from dataset_conversion.converters.kasthuri import SLABS
 from dataset_conversion.writer.sheet import SheetCollector
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
+
+convert_kasthuri = partial(convert_one, "kasthuri")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from helpers.benchmark_sources import (
     urocell_volume,
 )
 from helpers.environment import SHARED
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 
-from dataset_conversion.converters.urocell import VOLUMES, convert_urocell, cut_off, read_volume
+from dataset_conversion.converters.urocell import VOLUMES, cut_off, read_volume
 from dataset_conversion.readers.archives import SourceFile
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
+
+convert_urocell = partial(convert_one, "urocell")
 
 REAL = SHARED / "data" / "urocell_labels"
 FOREGROUND = {

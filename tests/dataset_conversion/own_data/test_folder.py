@@ -18,6 +18,7 @@ from dataset_conversion.own_data.folder import convert_folder
 from dataset_conversion.own_data.layout import Hdf5Paths, case_names
 from dataset_conversion.own_data.mask_values import declared_map, found_map, parse_labels
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 DATA = SHARED / "data"
 IMAGE = coordinates((5, 7), np.uint8)
@@ -93,7 +94,7 @@ def test_test_without_masks_folder(source, raw):
 def test_volume_keeps_its_axes(source, raw):
     volume = coordinates((3, 5, 7))
     pair(source, image=volume, mask=(volume % 3).astype(np.uint8), ending=".tif")
-    image, label, spacing = read_back(convert(source, raw, spacing=(40, 8, 4)), "a")
+    image, label, spacing = read_back(convert(source, raw, spacing=Spacing(40, 8, 4, NANOMETRES)), "a")
     assert (image[2, 4, 6], label[2, 4, 6], spacing) == (20406, 20406 % 3, (40, 8, 4))
 
 
