@@ -42,6 +42,8 @@ class BenchmarkDataset:
     licence: str
     unannotated: str | None = None
     """What the ``clean`` protocol ignores and the ``paper`` protocol counts as a class; None: no difference."""
+    counted_as: str = BACKGROUND
+    """The class that the ``paper`` protocol counts it as."""
 
 
 def _binary(name: str) -> dict[str, int]:
@@ -49,7 +51,7 @@ def _binary(name: str) -> dict[str, int]:
 
 
 def _perez(number: int, plural: str, singular: str, mean: float, deviation: float) -> BenchmarkDataset:
-    """One of the four binary tasks of Perez et al.; CEM500K scores predicted objects that touch an annotated one."""
+    """Describe a binary task of Perez et al.; CEM500K scores predicted objects that touch an annotated one."""
     return BenchmarkDataset(
         key=f"perez_{plural}",
         benchmark="perez",
@@ -88,6 +90,7 @@ CREMI = BenchmarkDataset(
     reference="https://cremi.org (MICCAI 2016 challenge)",
     licence="none stated",
     unannotated="invalid voxels (0xfffffffffffffffe)",
+    counted_as="cleft",
 )
 
 GUAY = BenchmarkDataset(
@@ -177,16 +180,16 @@ DATASETS = (
 
 
 def datasets(benchmark: str) -> tuple[BenchmarkDataset, ...]:
-    """The data sets of one benchmark, in the order of their IDs.
+    """Return the data sets of one benchmark, in the order of their IDs.
 
     Raises:
         RetinaError: for an unknown benchmark.
     """
-    found = tuple(dataset for dataset in DATASETS if dataset.benchmark == benchmark)
-    if not found:
+    chosen = tuple(dataset for dataset in DATASETS if dataset.benchmark == benchmark)
+    if not chosen:
         known = ", ".join(dict.fromkeys(dataset.benchmark for dataset in DATASETS))
         raise RetinaError(f"benchmark {benchmark!r} is not known; expected one of {known}")
-    return found
+    return chosen
 
 
 def spec(
@@ -213,7 +216,10 @@ def spec(
     if dataset.unannotated is not None:
         if protocol == "clean":
             labels[IGNORE] = len(labels)
-        remarks.append(f"protocol {protocol}: {dataset.unannotated} {_TREATMENT[protocol, dataset.key]}")
+            treatment = "become the ignore label"
+        else:
+            treatment = f"count as {dataset.counted_as}, as in the published numbers"
+        remarks.append(f"protocol {protocol}: {dataset.unannotated} {treatment}")
     return DatasetSpec(
         id=dataset.id if dataset_id is None else dataset_id,
         name=dataset.name,
@@ -226,11 +232,3 @@ def spec(
         remarks=tuple(remarks),
         benchmark=True,
     )
-
-
-_TREATMENT = {
-    ("clean", "cremi"): "become the ignore label",
-    ("paper", "cremi"): "count as cleft, as in the published numbers",
-    ("clean", "kasthuri"): "become the ignore label",
-    ("paper", "kasthuri"): "count as background, as in the published numbers",
-}

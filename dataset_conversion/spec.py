@@ -92,16 +92,16 @@ class DatasetSpec:
 
     @property
     def folder_name(self) -> str:
-        """``Dataset801_CREMI``"""
+        """Return, for example, ``Dataset801_CREMI``."""
         return dataset_folder_name(self.id, self.name)
 
     @property
     def ignore_value(self) -> int | None:
-        """The value nnU-Net leaves out of loss and scores; None if there is none."""
+        """Return the value that nnU-Net leaves out of loss and scores; None if there is none."""
         return self.labels.get(IGNORE)
 
     def label_name(self, value: int) -> str:
-        """The name of a declared label value."""
+        """Return the name of a declared label value."""
         return next(name for name, declared in self.labels.items() if declared == value)
 
     def _check_protocol(self) -> None:
@@ -117,7 +117,7 @@ class DatasetSpec:
 
 
 def dataset_folder_name(dataset_id: int, name: str) -> str:
-    """``801, "CREMI"`` -> ``Dataset801_CREMI``
+    """Return, for example, ``Dataset801_CREMI``.
 
     Raises:
         RetinaError: for an ID or name nnU-Net does not accept.
@@ -154,5 +154,5 @@ def check_labels(labels: Mapping[str, int]) -> None:
 
 
 def _is_whole_number(value: object) -> bool:
-    """Whether it is an integer, also one of NumPy's."""
+    """Tell whether it is an integer; NumPy's count too."""
     return isinstance(value, Integral) and not isinstance(value, bool)

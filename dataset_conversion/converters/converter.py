@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contents:
-    """What one data set is made from: files that were found and are not read yet."""
+    """The files that one data set is made from, found and not read yet."""
 
     cases: Callable[[DatasetSpec], Iterator[Case]]
     """Read the cases, one in memory at a time; the description says what becomes of unannotated voxels."""
@@ -97,7 +97,7 @@ def convert_benchmark(
 
 
 def _structures(benchmark: str) -> dict[str, BenchmarkDataset]:
-    """``perez`` -> ``lysosomes``, ``mitochondria``, ... and their data sets."""
+    """Return the data sets by structure: ``lysosomes``, ``mitochondria``, ... for ``perez``."""
     return {dataset.key.removeprefix(f"{benchmark}_"): dataset for dataset in datasets(benchmark)}
 
 

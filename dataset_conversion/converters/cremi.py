@@ -51,7 +51,7 @@ def _case(name: str, split: str, source: SourceFile, invalid_as: int) -> Case:
 
 
 def _read(source: SourceFile, path: Path, invalid_as: int) -> tuple[Array, Array, int]:
-    """Image, label and number of invalid voxels."""
+    """Return image, label and number of invalid voxels."""
     names = list_datasets(path)
     missing = [wanted for wanted in (RAW, CLEFTS) if wanted not in names]
     if missing:
@@ -73,7 +73,7 @@ def _read(source: SourceFile, path: Path, invalid_as: int) -> tuple[Array, Array
 
 
 def _check(raw: h5py.Dataset, clefts: h5py.Dataset, source: SourceFile) -> None:
-    """Types, shapes and resolution, before anything large is read."""
+    """Check types, shapes and resolution, before anything large is read."""
     types = str(raw.dtype), str(clefts.dtype)
     if types != ("uint8", "uint64"):
         exchanged = " The two look exchanged." if types == ("uint64", "uint8") else ""
@@ -87,8 +87,8 @@ def _check(raw: h5py.Dataset, clefts: h5py.Dataset, source: SourceFile) -> None:
         )
     for item, name in ((raw, RAW), (clefts, CLEFTS)):
         if "resolution" not in item.attrs:
-            held = ", ".join(item.attrs) or "none"
-            raise RetinaError(f"{source}: {name} has no attribute resolution (it has {held}). {_AGAIN}")
+            attributes = ", ".join(item.attrs) or "none"
+            raise RetinaError(f"{source}: {name} has no attribute resolution (it has {attributes}). {_AGAIN}")
         resolution = tuple(float(step) for step in np.atleast_1d(item.attrs["resolution"]))
         if resolution != tuple(RESOLUTION):
             raise RetinaError(
@@ -97,7 +97,7 @@ def _check(raw: h5py.Dataset, clefts: h5py.Dataset, source: SourceFile) -> None:
 
 
 def binary_clefts(clefts: h5py.Dataset, invalid_as: int) -> tuple[Array, int]:
-    """Background, cleft and invalid voxels of a data set that is eight times too large to read at once.
+    """Return the label of a data set of clefts, which is eight times larger and so is read piece by piece.
 
     Args:
         clefts: (Z, Y, X) uint64.
@@ -120,7 +120,7 @@ def binary_clefts(clefts: h5py.Dataset, invalid_as: int) -> tuple[Array, int]:
 
 
 def _parts(dataset: h5py.Dataset) -> Iterator[tuple[slice, ...]]:
-    """Boxes that cover a data set: its chunks, each of which is then unpacked once, or its planes."""
+    """Yield boxes that cover a data set: its chunks, so that each is unpacked once, or its planes."""
     if dataset.chunks is not None:
         yield from dataset.iter_chunks()
     else:

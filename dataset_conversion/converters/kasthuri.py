@@ -14,8 +14,9 @@ import numpy as np
 
 from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import find_all
+from dataset_conversion.readers.checked import check_shapes
 from dataset_conversion.readers.pixels import Array
-from dataset_conversion.readers.slices import SlicePair, check_shapes, map_values, pair_by_number, read_png
+from dataset_conversion.readers.slices import SlicePair, map_values, pair_by_number, read_png
 from dataset_conversion.spec import Case, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
@@ -55,7 +56,7 @@ def find_contents(source: Path, _: Sequence[str]) -> list[Contents]:
 
 
 def _slabs(pairs: Sequence[SlicePair]) -> dict[str, Sequence[SlicePair]]:
-    """Slab name -> its consecutive slices; the slabs differ by one slice at most."""
+    """Cut the stack: slab name -> its consecutive slices; the slabs differ by one slice at most."""
     borders = np.linspace(0, len(pairs), SLABS + 1).round().astype(int)
     return {f"slab_{i}": pairs[borders[i] : borders[i + 1]] for i in range(SLABS)}
 
@@ -76,7 +77,7 @@ def _cases(
 
 
 def _stack(pairs: Sequence[SlicePair], table: Mapping[int, int]) -> tuple[Array, Array]:
-    """Image and label of some slices, (Z, Y, X) uint8 both, filled slice by slice."""
+    """Return image and label of some slices, (Z, Y, X) uint8 both."""
     shape = (len(pairs), *read_png(pairs[0][0]).shape)
     image, label = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     for z, (image_file, mask_file) in enumerate(pairs):
@@ -92,7 +93,7 @@ def _stack(pairs: Sequence[SlicePair], table: Mapping[int, int]) -> tuple[Array,
 
 
 def _remarks(stacks: Mapping[str, Sequence[SlicePair]]) -> list[str]:
-    """What differs from the released stacks, and how the folds came about."""
+    """Say how the folds came about, and what differs from the released stacks."""
     remarks = [f"the training stack was cut along z into {SLABS} slabs; fold i validates on slab_i"]
     for split, pairs in stacks.items():
         shape = (len(pairs), *read_png(pairs[0][0]).shape)

@@ -10,8 +10,9 @@ import numpy as np
 
 from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import find_all
+from dataset_conversion.readers.checked import check_shapes
 from dataset_conversion.readers.pixels import Array
-from dataset_conversion.readers.slices import SlicePair, check_shapes, map_values, pair_by_number, read_png
+from dataset_conversion.readers.slices import SlicePair, map_values, pair_by_number, read_png
 from dataset_conversion.spec import Case, DatasetSpec
 
 PARTS = {"train": ("training_images", "training_labels"), "test": ("test_images", "ground_truth")}
@@ -40,7 +41,7 @@ def find_contents(source: Path, structures: Sequence[str]) -> list[Contents]:
 
 
 def _cases(pairs: Mapping[str, Mapping[str, SlicePair]], _: DatasetSpec) -> Iterator[Case]:
-    """``train_NNN`` and ``test_NNN``, grey levels as they are, labels 0 and 1."""
+    """Yield ``train_NNN`` and ``test_NNN``, grey levels as they are, labels 0 and 1."""
     for split, files in pairs.items():
         for number, (image_file, mask_file) in files.items():
             image, mask = read_png(image_file), read_png(mask_file)
@@ -57,5 +58,5 @@ def _cases(pairs: Mapping[str, Mapping[str, SlicePair]], _: DatasetSpec) -> Iter
 
 
 def _is_bright(mask: Array) -> bool:
-    """Whether a mask's foreground is 255 where the released ones have 1."""
+    """Tell whether a mask's foreground is 255 where the released ones have 1."""
     return set(np.unique(mask).tolist()) in ({0, 255}, {255})

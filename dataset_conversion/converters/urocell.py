@@ -40,7 +40,7 @@ def find_contents(source: Path, _: Sequence[str]) -> list[Contents]:
             new, old = f"{organelle}/binary/{volume}.nii.gz", f"{organelle}/{volume}.nii.gz"
             names[new] = [new, old]
     files = find(source, names)
-    remark = "voxel size: written as 16 x 16 x 16 nm (about 15 x 16 x 16); the masks' headers hold none of use"
+    remark = "voxel size: written as 16 x 16 x 16 nm (about 15 x 16 x 16); the masks' headers are wrong"
     return [Contents(lambda _: _cases(files), [remark])]
 
 
@@ -58,7 +58,7 @@ def _cases(files: dict[str, SourceFile]) -> Iterator[Case]:
 
 
 def read_volume(volume: str, files: dict[str, SourceFile]) -> tuple[Array, Array]:
-    """Image and label of one volume, whole.
+    """Read image and label of one whole volume.
 
     Args:
         volume: one of ``VOLUMES``.
@@ -84,7 +84,7 @@ def read_volume(volume: str, files: dict[str, SourceFile]) -> tuple[Array, Array
 
 
 def cut_off(volume: str, image: Array, label: Array) -> tuple[Array, Array, tuple[str, ...]]:
-    """Image and label, (Z, Y, X), without the rows where data are missing, and what to report of them.
+    """Return image and label, (Z, Y, X), without the rows where data are missing, and remarks on them.
 
     The published masks go on through these rows, so labelled voxels are lost with them, as in the published scores.
 
@@ -105,7 +105,7 @@ def cut_off(volume: str, image: Array, label: Array) -> tuple[Array, Array, tupl
 
 
 def _mask(file: SourceFile, image: Array, image_file: SourceFile) -> Array:
-    """(Z, Y, X) bool."""
+    """Read a mask as (Z, Y, X) bool."""
     mask = read_source_image(file, mask=True).array
     if image.ndim != 3:
         raise RetinaError(f"{image_file} has shape {image.shape}; expected a volume (z, y, x). {_AGAIN}")
@@ -116,7 +116,7 @@ def _mask(file: SourceFile, image: Array, image_file: SourceFile) -> Array:
 
 
 def _smallest(image: Array) -> Array:
-    """The image as uint8 where that changes no value: the published files hold grey levels 0 to 255 as float."""
+    """Return the image as uint8 if no value changes: the published files hold grey levels 0 to 255 as float."""
     if image.dtype.kind == "f" and np.isfinite(image).all() and image.min() >= 0 and image.max() <= 255:
         small = image.astype(np.uint8)
         return small if np.array_equal(small, image) else image

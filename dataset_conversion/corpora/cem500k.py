@@ -1,4 +1,4 @@
-"""CEM500K and CEM1.5M, the unlabelled images for pre-training: how to get them, and whether a download is whole.
+"""CEM500K and CEM1.5M, the unlabelled images for pre-training: how to get them, and whether a download is complete.
 
 Both are entries of EMPIAR with very many small files, which its own ways of transfer handle better than we could. The
 commands follow EMPIAR's instructions, with Aspera's account as in torch-em and the Globus collection that other users

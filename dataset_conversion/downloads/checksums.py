@@ -1,4 +1,4 @@
-"""Hashes of downloaded files: computing them, and remembering those that nobody published."""
+"""Compute the hashes of downloaded files, and remember those that nobody published."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def compute(stream: IO[bytes], size: int, algorithm: str) -> Checksum:
 
 
 def compute_file(path: Path, algorithm: str) -> Checksum:
-    """The checksum of a file."""
+    """Return the checksum of a file."""
     with path.open("rb") as stream:
         return compute(stream, path.stat().st_size, algorithm)
 
 
 def recorded(folder: Path, name: str) -> Checksum | None:
-    """The sha256 that was recorded for a file when it was first used; None if there is none.
+    """Return the sha256 that was recorded for a file when it was first used; None if there is none.
 
     Raises:
         RetinaError: for a record that cannot be read.

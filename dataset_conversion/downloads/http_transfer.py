@@ -1,4 +1,4 @@
-"""One file from one address into ``NAME.part``: resumed where the server allows it, retried where that may help.
+"""Transfer one file from one address into ``NAME.part``, resuming where the server allows and retrying if it may help.
 
 Libraries such as pooch begin a file again after an interruption, which does not end for gigabytes from slow hosts.
 """
@@ -38,11 +38,11 @@ _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 ByteProgress = Callable[[int, int | None], None]
-"""Called with the bytes there are and the bytes there will be (None if the server does not say)."""
+"""Called with the bytes so far and the bytes in all (None if the server does not say)."""
 
 
 class TransferError(Exception):
-    """This address does not give the file; the text says why. ``certificate``: because of its TLS certificate."""
+    """This address does not give the file, as the text says; ``certificate``: because of its TLS certificate."""
 
     def __init__(self, reason: str, certificate: bool = False) -> None:
         super().__init__(reason)
@@ -97,7 +97,7 @@ def transfer(url: str, target: Path, progress: ByteProgress | None = None) -> bo
 
 
 def part_path(target: Path) -> Path:
-    """Where a file lies until it is complete and verified."""
+    """Return where a file lies until it is complete and verified."""
     return target.with_name(target.name + PART)
 
 
@@ -114,7 +114,7 @@ def put_in_place(target: Path) -> None:
 
 
 def _attempt(url: str, target: Path, progress: ByteProgress | None) -> bool:
-    """One connection. Returns whether it continued an earlier one."""
+    """Open one connection; return whether it continued an earlier one."""
     state, offset = _read_state(target), _size(part_path(target))
     if state is None or state.url != url:
         state = None
@@ -138,12 +138,12 @@ def _attempt(url: str, target: Path, progress: ByteProgress | None) -> bool:
 
 
 def _open(url: str, headers: dict[str, str], target: Path) -> Any:
-    """The response, sorted by what can be done about a failure."""
+    """Return the response; failures are sorted by what can be done about them."""
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # what we have is longer than what there is
+        if error.code == 416:  # our part is longer than the server's file
             discard(target)
             raise _InterruptedError("the server's file is another one now") from error
         text = f"the server answers {error.code} ({error.reason})"
@@ -167,11 +167,11 @@ def _open(url: str, headers: dict[str, str], target: Path) -> Any:
 
 
 def _check_range(response: Any, offset: int, state: _State | None, target: Path) -> int | None:
-    """The size of the whole file, if this piece begins where ours ends and belongs to a file of the same size."""
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    """Return the size of the whole file, if this piece begins where ours ends and is of a file of the same size."""
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     before = None if state is None else state.total
-    total = before if found is None or found[3] == "*" else int(found[3])
-    if found is None or int(found[1]) != offset or before not in (None, total):
+    total = before if match is None or match[3] == "*" else int(match[3])
+    if match is None or int(match[1]) != offset or before not in (None, total):
         discard(target)
         raise _InterruptedError("the server continues at another place than asked")
     return total
@@ -217,7 +217,7 @@ def _disk(part: Path, error: OSError) -> RetinaError:
 
 
 def _validator(response: Any) -> str | None:
-    """What If-Range may carry (RFC 9110, 13.1.5): a strong ETag, else the date."""
+    """Return what If-Range may carry (RFC 9110, 13.1.5): a strong ETag, else the date."""
     etag: str | None = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 

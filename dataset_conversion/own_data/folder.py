@@ -95,8 +95,8 @@ def _fitting(spacing: Spacing, ndim: int) -> Spacing:
 
 def _found_values(pairs: list[CaseFiles]) -> set[int]:
     """Return every value in any mask; the masks are read one by one, and again on writing."""
-    found: set[int] = set()
+    values: set[int] = set()
     for pair in pairs:
         if pair.mask is not None:
-            found |= count_values(integer_label(pair.mask.read(mask=True).array, pair.name)).keys()
-    return found
+            values |= count_values(integer_label(pair.mask.read(mask=True).array, pair.name)).keys()
+    return values

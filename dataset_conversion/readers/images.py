@@ -1,4 +1,4 @@
-"""Reading microscopy files: PNG, BMP, JPEG, TIFF, NIfTI, NRRD, MRC and HDF5 to a grey array with its spacing."""
+"""Read microscopy files: PNG, BMP, JPEG, TIFF, NIfTI, NRRD, MRC and HDF5 to a grey array with its spacing."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class ImageFile:
 
 
 def file_suffix(path: Path) -> str:
-    """The suffix that decides the format, lower case; ``.nii.gz`` is one suffix."""
+    """Return the suffix that decides the format, lower case; ``.nii.gz`` is one suffix."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
 
 def file_stem(path: Path) -> str:
-    """The name without ``file_suffix``."""
+    """Return the name without ``file_suffix``."""
     return path.name[: len(path.name) - len(file_suffix(path))]
 
 
@@ -114,7 +114,7 @@ def _squeeze(array: Array, steps: tuple[float, ...] | None, path: Path) -> tuple
 
 
 def _spacing(steps: tuple[float, ...] | None, unit: str | None) -> Spacing | None:
-    """Return None where the file's numbers cannot be a size, such as zeros for an unknown one."""
+    """Return the spacing, or None where the file's numbers cannot be a size, such as zeros for an unknown one."""
     if steps is None or not all(math.isfinite(step) and step > 0 for step in steps):
         return None
     return Spacing.of(steps, unit)

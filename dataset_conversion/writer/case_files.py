@@ -19,7 +19,7 @@ PNG_PIXEL_LIMIT = 178_956_970
 
 
 def file_ending(image: Array) -> str:
-    """The file ending a case needs.
+    """Return the file ending that a case needs.
 
     3D: NIfTI. 2D: PNG for uint8 and uint16; TIFF for what PNG cannot hold (int16, float32), uncompressed so that
     nnU-Net's ``NaturalImage2DIO`` reads it without further packages.

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
@@ -29,13 +30,15 @@ from dataset_conversion.writer.record import (
     dataset_report,
     ordered,
 )
-from dataset_conversion.writer.sheet import SheetCollector
 from dataset_conversion.writer.target_folder import PARTS, SPLIT_FILE, atomic_folder, check_target
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import write_json
 from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
+
+if TYPE_CHECKING:
+    from dataset_conversion.writer.sheet import SheetCollector
 
 
 def write_raw_dataset(
@@ -73,12 +76,12 @@ def write_raw_dataset(
 
 
 class _Writer:
-    """Writes the cases of one data set into a folder and remembers what its summary files need."""
+    """Write the cases of one data set into a folder, and remember what its summary files need."""
 
     def __init__(self, spec: DatasetSpec, folder: Path) -> None:
         self.spec = spec
         self.folder = folder
-        self.sheet = SheetCollector() if spec.benchmark else None
+        self.sheet = _sheet_collector() if spec.benchmark else None
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
         self.units: set[str | None] = set()
@@ -105,7 +108,7 @@ class _Writer:
         return self.records[-1]
 
     def _write(self, kind: str, split: str, name: str, array: Array, spacing: Spacing) -> None:
-        folder = self.folder / PARTS[kind, split]
+        folder = self.folder / (kind + PARTS[split])
         folder.mkdir(exist_ok=True)
         write_array(folder / name, array, spacing)
 
@@ -177,7 +180,7 @@ class _Writer:
         )
 
     def _checked_label(self, case: Case, label: Array) -> tuple[Array, dict[str, int]]:
-        """The label as uint8 or uint16, and the voxels of each declared value."""
+        """Return the label as uint8 or uint16, and the voxels of each declared value."""
         if label.shape != case.image.shape:
             raise RetinaError(
                 f"case {case.name}: the image has shape {case.image.shape}, the mask {label.shape}; expected the same "
@@ -191,7 +194,7 @@ class _Writer:
         return stored, {str(value): counts.get(value, 0) for value in values}
 
     def _protocol(self, training: list[CaseRecord]) -> Protocol:
-        """The description's protocol with the groups the cases brought along."""
+        """Return the description's protocol, with the cases' groups and the unit of their spacing."""
         protocol = self.spec.protocol
         groups = {**(protocol.groups or {}), **{r.name: r.group for r in training if r.group is not None}}
         folds = [case for fold in protocol.folds or () for part in fold.values() for case in part]
@@ -203,6 +206,12 @@ class _Writer:
             )
         unit = self._unit() if self.ending == NIFTI else None  # 2D files hold no spacing
         return replace(protocol, groups=groups or None, spacing_unit=unit or protocol.spacing_unit)
+
+
+def _sheet_collector() -> SheetCollector:
+    from dataset_conversion.writer.sheet import SheetCollector
+
+    return SheetCollector()
 
 
 def _spacing(case: Case) -> Spacing:

@@ -16,7 +16,7 @@ from nnunetv2_retina import __version__
 from nnunetv2_retina.folds import Split
 from nnunetv2_retina.spacing import Spacing
 
-REPORT = "conversion_report.json"
+REPORT, SHEET = "conversion_report.json", "conversion_sheet.png"
 TOOL = f"retina_convert {__version__}"
 LEAST_PADDING = 1e-3
 """Share of a slice below which a black area at its border is taken for image."""
@@ -51,7 +51,7 @@ CaseProgress = Callable[[CaseRecord], None]
 
 
 def case_record(case: Case, stored: Array, spacing: Spacing, counts: dict[str, int] | None) -> CaseRecord:
-    """The record of one case.
+    """Return the record of one case.
 
     Args:
         case: as handed in.
@@ -82,7 +82,7 @@ def case_record(case: Case, stored: Array, spacing: Spacing, counts: dict[str, i
 
 
 def padding_share(image: Array) -> float:
-    """Share of voxels in a constant black border, 0 to 1.
+    """Return the share of voxels in a constant black border, 0 to 1.
 
     Black is the image's lowest grey level. In each slice the connected black areas that touch its border count, if they
     hold at least ``LEAST_PADDING`` of it: single black pixels of the tissue do not.
@@ -98,7 +98,7 @@ def padding_share(image: Array) -> float:
 
 
 def _padded_pixels(black: Array) -> int:
-    """Pixels of the border-touching areas of a (Y, X) mask."""
+    """Count the pixels of the areas of a (Y, X) mask that touch its border."""
     edges = [black[0], black[-1], black[:, 0], black[:, -1]]
     if not any(edge.any() for edge in edges):
         return 0
@@ -111,7 +111,7 @@ def _padded_pixels(black: Array) -> int:
 def dataset_report(
     spec: DatasetSpec, records: list[CaseRecord], splits: Sequence[Split], ending: str, unit: str | None
 ) -> dict[str, Any]:
-    """The whole report, ready for JSON.
+    """Return the whole report, ready for JSON.
 
     Args:
         spec: the data set's description.
@@ -146,12 +146,12 @@ def dataset_report(
 
 
 def ordered(labels: Mapping[str, int]) -> dict[str, int]:
-    """The label table by value, in plain integers."""
+    """Return the label table by value, in plain integers."""
     return {name: int(value) for name, value in sorted(labels.items(), key=lambda item: item[1])}
 
 
 def _spacing_remarks(case: Case, spacing: Spacing) -> list[str]:
-    """What a volume's spacing means for nnU-Net, which slices along the axis of the largest spacing."""
+    """Say what a volume's spacing means for nnU-Net, which slices along the axis of the largest spacing."""
     if case.image.ndim == 2:
         return []
     if case.spacing is None:
@@ -164,7 +164,7 @@ def _spacing_remarks(case: Case, spacing: Spacing) -> list[str]:
 
 
 def _totals(records: list[CaseRecord], ignore: int | None) -> dict[str, Any]:
-    """Cases, labelled cases, voxels of each label value and ignored voxels over some cases."""
+    """Count cases, labelled cases, voxels of each label value and ignored voxels."""
     counts: dict[str, int] = {}
     labelled = [record.label_counts for record in records if record.label_counts is not None]
     for case in labelled:

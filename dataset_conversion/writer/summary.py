@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.writer.record import REPORT
-from dataset_conversion.writer.sheet import SHEET
+from dataset_conversion.writer.record import REPORT, SHEET
 from dataset_conversion.writer.target_folder import PREPROCESSED, SPLIT_FILE
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.files import read_json
@@ -34,7 +33,7 @@ def summary(path: Path) -> str:
 
 
 def _next_steps(path: Path) -> list[str]:
-    """The command to type, and what has to go before it where a data set of this name was preprocessed earlier."""
+    """Return the command to type; where a data set of this name was preprocessed earlier, what to do before."""
     number = int(path.name[len("Dataset") :].split("_", 1)[0])
     command = f"nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity"
     folder = os.environ.get(PREPROCESSED)
@@ -76,7 +75,7 @@ def _case_table(report: dict[str, Any]) -> list[str]:
 
 
 def _label_table(report: dict[str, Any]) -> list[str]:
-    """One row a label; voxels and share for training and, if there are any, test cases."""
+    """Return one row a label; voxels and share for training and, if there are any, test cases."""
     totals = {split: part for split, part in report["totals"].items() if part["labelled_cases"]}
     rows = [["label", "name", *(text for split in totals for text in (f"{split} voxels", "share"))]]
     for name, value in report["labels"].items():
@@ -91,7 +90,7 @@ def _label_table(report: dict[str, Any]) -> list[str]:
 
 
 def _fold_table(report: dict[str, Any]) -> list[str]:
-    """One line a fold: cases to train on, cases to validate on."""
+    """Return one line a fold: cases to train on, cases to validate on."""
     lines = []
     for number, fold in enumerate(report["folds"]):
         shown = shorten(fold["val"], 3)
@@ -101,7 +100,7 @@ def _fold_table(report: dict[str, Any]) -> list[str]:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """Remarks on the data set, then those on cases: each once, with the number of cases."""
+    """List the remarks on the data set, then those on cases: each once, with the number of cases."""
     by_text: dict[str, list[str]] = {}
     for case in report["cases"]:
         for text in case["remarks"]:

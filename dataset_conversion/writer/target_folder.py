@@ -1,4 +1,4 @@
-"""Where a data set goes: finding $nnUNet_raw, refusing conflicts, and putting a finished folder in place at once."""
+"""Where a data set goes: find $nnUNet_raw, refuse conflicts, and put a finished folder in place at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from pathlib import Path
 from nnunetv2_retina.errors import RetinaError
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
-PARTS = {
-    (kind, split): kind + part for kind in ("images", "labels") for split, part in (("train", "Tr"), ("test", "Ts"))
-}
-"""Images or labels, ``train`` or ``test`` -> the folder of a raw data set that holds them."""
+PARTS = {"train": "Tr", "test": "Ts"}
+"""How the folders of a raw data set end: ``imagesTr``, ``labelsTs``."""
 SPLIT_FILE = "splits_final.json"
 """nnU-Net copies it from the raw to the preprocessed data set when it plans, and every trainer of its own reads it."""
 
@@ -31,17 +29,13 @@ def check_target(root: str | Path | None, folder_name: str, overwrite: bool) -> 
     Raises:
         RetinaError: if there is no such root, or naming the folder in the way.
     """
-    folder = raw_root(root)
-    check_free(folder, folder_name, overwrite, elsewhere=root is None)
+    folder = _raw_root(root)
+    _check_free(folder, folder_name, overwrite, elsewhere=root is None)
     return folder / folder_name
 
 
-def raw_root(root: str | Path | None = None) -> Path:
-    """The folder that holds the raw data sets: ``root``, or ``$nnUNet_raw``.
-
-    Raises:
-        RetinaError: if neither is given, or it is not a folder.
-    """
+def _raw_root(root: str | Path | None) -> Path:
+    """Return the folder that holds the raw data sets: ``root``, or ``$nnUNet_raw``."""
     given = os.environ.get(RAW) if root is None else str(root)
     label = f"${RAW}" if root is None else "the target folder"
     if not given:
@@ -57,19 +51,10 @@ def raw_root(root: str | Path | None = None) -> Path:
     return path
 
 
-def check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -> None:
+def _check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -> None:
     """Refuse a data set that exists, or an ID that another data set uses.
 
     nnU-Net finds a data set by its ID alone, in its three folders together: two names for one ID stop it later.
-
-    Args:
-        root: the folder of raw data sets.
-        folder_name: such as ``Dataset801_CREMI``.
-        overwrite: whether an existing data set of this very name may be replaced.
-        elsewhere: whether to look into ``$nnUNet_preprocessed`` and ``$nnUNet_results`` too.
-
-    Raises:
-        RetinaError: naming the folder in the way.
     """
     prefix = folder_name.split("_", 1)[0] + "_"
     folders = [
@@ -91,7 +76,7 @@ def check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target`` that takes its place when the block ends well, and vanishes when it does not.
+    """Yield a new folder that takes the place of ``target`` when the block ends well, and is removed when not.
 
     Its name begins with a dot, so nnU-Net never takes it for a data set. An existing target is replaced at the end.
 

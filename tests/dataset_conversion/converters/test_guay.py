@@ -142,7 +142,7 @@ def test_exchanged(source, raw):
 
 
 def test_shapes_differ(source, raw):
-    message = r"test-images.tif has shape \(4, 35, 30\), .*test-labels.tif has shape \(4, 30, 35\); expected the same"
+    message = r"test-images.tif has shape \(4, 35, 30\), its mask .*test-labels.tif \(4, 30, 35\); expected the same"
     refused(source, raw, message, test_labels=tiff(np.zeros((4, 30, 35), np.uint16)))
 
 

@@ -203,7 +203,7 @@ def test_exchanged(source, raw):
 
 def test_shapes_differ(source, raw):
     replace(source, "mito/binary/fib1-3-2-1.nii.gz", np.zeros((3, 4, 5), np.float32))
-    message = r"data/fib1-3-2-1.nii.gz has shape \(33, 90, 36\), .*mito/binary/fib1-3-2-1.nii.gz has shape \(3, 4, 5\)"
+    message = r"data/fib1-3-2-1.nii.gz has shape \(33, 90, 36\), its mask .*mito/binary/fib1-3-2-1.nii.gz \(3, 4, 5\)"
     refused(source, raw, message)
 
 

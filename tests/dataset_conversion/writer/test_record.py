@@ -9,8 +9,8 @@ from PIL import Image
 
 from dataset_conversion.spec import Case
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
-from dataset_conversion.writer.record import padding_share
-from dataset_conversion.writer.sheet import SHEET, SheetCollector, pick_slices
+from dataset_conversion.writer.record import SHEET, padding_share
+from dataset_conversion.writer.sheet import SheetCollector, pick_slices
 from dataset_conversion.writer.summary import summary
 from dataset_conversion.writer.target_folder import SPLIT_FILE
 from nnunetv2_retina.protocol import Protocol
