@@ -17,18 +17,6 @@ convert_cremi = partial(convert_one, "cremi")
 SHAPE = (4, 10, 12)
 
 
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path):
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
-
-
 def sample(source, letter="A"):
     return source / f"sample_{letter}_20160501.hdf"
 

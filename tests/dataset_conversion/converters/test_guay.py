@@ -22,18 +22,6 @@ REAL = SHARED / "data" / "guay"
 ARCHIVE = "platelet_data_1219.zip"
 
 
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path):
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
-
-
 def refused(source, raw, message, **changed):
     """``changed``: members of the archive to replace (``train_labels=...``), None to leave out."""
     members, _ = guay_members()

@@ -12,30 +12,11 @@ from helpers.raw_datasets import convert_one, read_back, report_of
 
 from dataset_conversion import convert
 from dataset_conversion.converters.kasthuri import SLABS
-from dataset_conversion.writer.sheet import SheetCollector
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
 
 convert_kasthuri = partial(convert_one, "kasthuri")
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    (tmp_path / "raw").mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    return tmp_path / "raw"
-
-
-@pytest.fixture
-def no_drawing(monkeypatch):
-    monkeypatch.setattr(SheetCollector, "write", lambda *_: None)
 
 
 def refused(source, raw, message, **options):

@@ -12,10 +12,10 @@ from PIL import Image
 
 from dataset_conversion import convert
 from dataset_conversion.converters.converter import convert_benchmark
-from dataset_conversion.writer.sheet import SheetCollector
 from nnunetv2_retina.errors import RetinaError
 
 convert_perez = partial(convert_benchmark, "perez")
+pytestmark = pytest.mark.usefixtures("no_drawing")
 REAL = SHARED / "data" / "perez_lysosome"
 NAMES = [
     "Dataset804_PerezLysosomes",
@@ -23,24 +23,6 @@ NAMES = [
     "Dataset806_PerezNuclei",
     "Dataset807_PerezNucleoli",
 ]
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    (tmp_path / "raw").mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    return tmp_path / "raw"
-
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch):
-    monkeypatch.setattr(SheetCollector, "write", lambda *_: None)
 
 
 def refused(source, raw, message, **options):

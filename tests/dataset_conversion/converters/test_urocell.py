@@ -59,12 +59,6 @@ def source(sources, tmp_path):
     return folder
 
 
-@pytest.fixture
-def raw(tmp_path):
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
-
-
 @pytest.fixture(scope="module")
 def converted(sources, tmp_path_factory):
     """The data set, for tests that only look at it."""

@@ -39,21 +39,6 @@ def pair(folder, name="a", image=IMAGE, mask=MASK, ending=".png", masks="masks")
         save(folder / masks / f"{name}{ending}", mask)
 
 
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    (tmp_path / "raw").mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    monkeypatch.delenv("nnUNet_results", raising=False)
-    return tmp_path / "raw"
-
-
 def convert(source, raw, **options):
     return convert_folder(source, 501, "Mine", root=raw, **options)
 
