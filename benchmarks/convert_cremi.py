@@ -37,7 +37,7 @@ def write_sample(path: Path, seed: int) -> None:
         raw = file.create_dataset(RAW, SHAPE, "uint8", chunks=True, compression="gzip")
         clefts = file.create_dataset(CLEFTS, SHAPE, "uint64", chunks=True, compression="gzip")
         for item in (raw, clefts):
-            item.attrs["resolution"] = RESOLUTION
+            item.attrs["resolution"] = tuple(RESOLUTION)
         depth = raw.chunks[0]
         for z in range(0, SHAPE[0], depth):
             shape = (min(depth, SHAPE[0] - z), *SHAPE[1:])

@@ -1,40 +1,44 @@
-"""``retina_convert --list``: which data sets there are, their size and licence, and what of them is on disk."""
+"""``retina_convert --list``: the data sets that can be converted, their size and licence, and their files on disk."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
 
-from dataset_conversion import benchmarks
-from dataset_conversion.downloads import catalogue, fetch
-from dataset_conversion.writer.summary import format_rows
+from dataset_conversion.benchmarks import datasets
+from dataset_conversion.downloads.catalogue import COLLECTIONS, CORPORA
+from dataset_conversion.downloads.status import describe, status
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.wording import format_rows
 
 
 def availability(folder: Path) -> str:
-    """A table for people.
+    """Return a table for people.
 
     Args:
         folder: searched for the files, at any depth; nothing is hashed.
 
     Raises:
-        RetinaError: if it is no folder.
+        RetinaError: if it is not a folder.
     """
     if not folder.is_dir():
-        raise RetinaError(f"{folder} is no folder; expected the one that holds, or is to hold, the files. Correct it.")
-    rows = [["COMMAND", "data", "becomes", "download", f"in {folder}"]]
-    licences = []
-    for key in (*catalogue.COLLECTIONS, *catalogue.CORPORA):
-        status = fetch.status(key, folder)
-        command = f"cem500k --corpus {key}" if key in catalogue.CORPORA and key != "cem500k" else key
-        rows.append([command, status.title, _becomes(key), status.size, status.describe() or "not looked for"])
-        licences.append(textwrap.fill(f"{key}: {status.licence}. {status.page}", 116, initial_indent="  "))
+        raise RetinaError(
+            f"{folder} is not a folder; expected the one that holds the files, or will hold them. Correct it."
+        )
+    rows, sources = [["COMMAND", "data", "becomes", "download", f"in {folder}"]], []
+    for key, collection in COLLECTIONS.items():
+        rows.append([key, collection.title, _becomes(key), collection.size, describe(status(key, folder))])
+        sources.append(f"{key}: {collection.licence}. {collection.page}")
+    for key, corpus in CORPORA.items():
+        command = key if key == "cem500k" else f"cem500k --corpus {key}"
+        rows.append([command, corpus.title, "images for pre-training", corpus.size, "not looked for"])
+        sources.append(f"{key}: {corpus.licence}. {corpus.page}")
     return "\n".join(
         [
             *format_rows(rows),
             "",
             "Licences and pages",
-            *licences,
+            *(textwrap.fill(source, 116, initial_indent="  ") for source in sources),
             "",
             "Fetch and convert a benchmark (the files of all may share a folder):",
             f"  retina_convert COMMAND {folder} --download",
@@ -42,11 +46,7 @@ def availability(folder: Path) -> str:
     )
 
 
-def _becomes(key: str) -> str:
-    """``801 CREMI``, or what a pre-training corpus is for."""
-    if key in catalogue.CORPORA:
-        return "images for pre-training"
-    written = benchmarks.datasets(key)
-    if len(written) == 1:
-        return f"{written[0].id} {written[0].name}"
-    return f"{written[0].id} to {written[-1].id}"
+def _becomes(benchmark: str) -> str:
+    """Return ``801 CREMI``, or ``804 to 807``."""
+    written = datasets(benchmark)
+    return f"{written[0].id} {written[0].name}" if len(written) == 1 else f"{written[0].id} to {written[-1].id}"

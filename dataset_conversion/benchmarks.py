@@ -8,8 +8,8 @@ Sources, as cited below:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dataset_conversion.spec import BACKGROUND, IGNORE, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
@@ -42,6 +42,8 @@ class BenchmarkDataset:
     licence: str
     unannotated: str | None = None
     """What the ``clean`` protocol ignores and the ``paper`` protocol counts as a class; None: no difference."""
+    counted_as: str = BACKGROUND
+    """The class that the ``paper`` protocol counts it as."""
 
 
 def _binary(name: str) -> dict[str, int]:
@@ -49,7 +51,7 @@ def _binary(name: str) -> dict[str, int]:
 
 
 def _perez(number: int, plural: str, singular: str, mean: float, deviation: float) -> BenchmarkDataset:
-    """One of the four binary tasks of Perez et al.; CEM500K scores predicted objects that touch an annotated one."""
+    """Describe a binary task of Perez et al.; CEM500K scores predicted objects that touch an annotated one."""
     return BenchmarkDataset(
         key=f"perez_{plural}",
         benchmark="perez",
@@ -88,6 +90,7 @@ CREMI = BenchmarkDataset(
     reference="https://cremi.org (MICCAI 2016 challenge)",
     licence="none stated",
     unannotated="invalid voxels (0xfffffffffffffffe)",
+    counted_as="cleft",
 )
 
 GUAY = BenchmarkDataset(
@@ -177,16 +180,16 @@ DATASETS = (
 
 
 def datasets(benchmark: str) -> tuple[BenchmarkDataset, ...]:
-    """The data sets of one benchmark, in the order of their IDs.
+    """Return the data sets of one benchmark, in the order of their IDs.
 
     Raises:
         RetinaError: for an unknown benchmark.
     """
-    found = tuple(dataset for dataset in DATASETS if dataset.benchmark == benchmark)
-    if not found:
+    chosen = tuple(dataset for dataset in DATASETS if dataset.benchmark == benchmark)
+    if not chosen:
         known = ", ".join(dict.fromkeys(dataset.benchmark for dataset in DATASETS))
         raise RetinaError(f"benchmark {benchmark!r} is not known; expected one of {known}")
-    return found
+    return chosen
 
 
 def spec(
@@ -195,46 +198,37 @@ def spec(
     *,
     dataset_id: int | None = None,
     source: str = "",
-    folds: Sequence[Mapping[str, list[str]]] | None = None,
-    remarks: Sequence[str] = (),
 ) -> DatasetSpec:
-    """The description the writer needs.
+    """Return the description that the writer needs.
 
     Args:
         dataset: one of ``DATASETS``.
         protocol: ``clean`` or ``paper``.
         dataset_id: instead of the default ID.
         source: the folder the files were read from.
-        folds: fixed splits where they depend on the cases found.
-        remarks: for the report.
 
     Raises:
         RetinaError: for an unknown protocol, or an ID nnU-Net does not accept.
     """
     if protocol not in PROTOCOLS:
         raise RetinaError(f"protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
-    labels, notes = dict(dataset.labels), list(remarks)
+    labels, remarks = dict(dataset.labels), []
     if dataset.unannotated is not None:
         if protocol == "clean":
             labels[IGNORE] = len(labels)
-        notes.append(f"protocol {protocol}: {dataset.unannotated} {_TREATMENT[protocol, dataset.key]}")
+            treatment = "become the ignore label"
+        else:
+            treatment = f"count as {dataset.counted_as}, as in the published numbers"
+        remarks.append(f"protocol {protocol}: {dataset.unannotated} {treatment}")
     return DatasetSpec(
         id=dataset.id if dataset_id is None else dataset_id,
         name=dataset.name,
         labels=labels,
         source=source,
-        protocol=dataset.protocol if folds is None else replace(dataset.protocol, folds=tuple(folds)),
+        protocol=dataset.protocol,
         description=dataset.description,
         reference=dataset.reference,
         licence=dataset.licence,
-        remarks=tuple(notes),
+        remarks=tuple(remarks),
         benchmark=True,
     )
-
-
-_TREATMENT = {
-    ("clean", "cremi"): "become the ignore label",
-    ("paper", "cremi"): "count as cleft, as in the published numbers",
-    ("clean", "kasthuri"): "become the ignore label",
-    ("paper", "kasthuri"): "count as background, as in the published numbers",
-}

@@ -1,24 +1,24 @@
-"""What a converter hands to the writer: the description of a data set, and its cases one by one."""
+"""What a converter hands to the writer: the description of a data set, and its cases one by one. Without NumPy."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from numbers import Integral
+from typing import TYPE_CHECKING
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.spacing import Spacing
+
+if TYPE_CHECKING:
+    from dataset_conversion.readers.pixels import Array
 
 BACKGROUND = "background"
 IGNORE = "ignore"
 SPLITS = ("train", "test")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Case:
     """(Y, X) or (Z, Y, X), any integer or float type, grey levels as they are."""
     label: Array | None = None
     """Axes of the image; values of ``DatasetSpec.labels`` in any integer type, or whole numbers as float."""
-    spacing: tuple[float, ...] | None = None
-    """Size of a voxel along each axis of the image, in ``DatasetSpec.spacing_unit``; None: 1 along each."""
+    spacing: Spacing | None = None
+    """Size of a voxel along each axis of the image; None: 1 along each."""
     split: str = "train"
     """``train`` or ``test``; only test cases may lack a label."""
     group: str | None = None
@@ -77,7 +77,6 @@ class DatasetSpec:
     channel_name: str = "EM"
     """nnU-Net normalises a channel of any name by z-score, but ``CT``, ``noNorm`` and ``rescale_to_0_1`` otherwise."""
     protocol: Protocol = field(default_factory=Protocol)
-    spacing_unit: str = "nm"
     description: str = ""
     reference: str = ""
     licence: str = ""
@@ -93,16 +92,16 @@ class DatasetSpec:
 
     @property
     def folder_name(self) -> str:
-        """``Dataset801_CREMI``"""
+        """Return, for example, ``Dataset801_CREMI``."""
         return dataset_folder_name(self.id, self.name)
 
     @property
     def ignore_value(self) -> int | None:
-        """The value nnU-Net leaves out of loss and scores; None if there is none."""
+        """Return the value that nnU-Net leaves out of loss and scores; None if there is none."""
         return self.labels.get(IGNORE)
 
     def label_name(self, value: int) -> str:
-        """The name of a declared label value."""
+        """Return the name of a declared label value."""
         return next(name for name, declared in self.labels.items() if declared == value)
 
     def _check_protocol(self) -> None:
@@ -118,7 +117,7 @@ class DatasetSpec:
 
 
 def dataset_folder_name(dataset_id: int, name: str) -> str:
-    """``801, "CREMI"`` -> ``Dataset801_CREMI``
+    """Return, for example, ``Dataset801_CREMI``.
 
     Raises:
         RetinaError: for an ID or name nnU-Net does not accept.
@@ -140,7 +139,7 @@ def check_labels(labels: Mapping[str, int]) -> None:
     """
     shown = ", ".join(f"{name}={value}" for name, value in labels.items()) or "none"
     rule = "Expected background=0, then classes 1, 2, 3, ... without gap, and ignore (if any) as the highest value."
-    if any(not isinstance(value, (int, np.integer)) or isinstance(value, bool) for value in labels.values()):
+    if not all(map(_is_whole_number, labels.values())):
         raise RetinaError(f"labels {shown}: a value is not a whole number. {rule}")
     if any(not isinstance(name, str) or not name.strip() for name in labels):
         raise RetinaError(f"labels {shown}: a class has no name. {rule}")
@@ -152,3 +151,8 @@ def check_labels(labels: Mapping[str, int]) -> None:
         raise RetinaError(f"labels {shown}: ignore is not the highest value. {rule}")
     if not any(name not in (BACKGROUND, IGNORE) for name in labels):
         raise RetinaError(f"labels {shown}: there is no class but background. {rule}")
+
+
+def _is_whole_number(value: object) -> bool:
+    """Tell whether it is an integer; NumPy's count too."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nnunetv2_retina.errors import RetinaError
 
@@ -97,8 +97,13 @@ def make_folder(folder: Path, advice: str) -> Path:
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Return the digest of a file's contents in hexadecimal; ``algorithm`` is a name that ``hashlib`` knows."""
-    digest = hashlib.new(algorithm)
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+        return stream_digest(file, algorithm)
+
+
+def stream_digest(stream: IO[bytes], algorithm: str, prefix: bytes = b"") -> str:
+    """Return the digest of ``prefix`` and what a stream holds; ``algorithm`` as for ``file_digest``."""
+    digest = hashlib.new(algorithm, prefix, usedforsecurity=False)
+    while block := stream.read(_BLOCK):
+        digest.update(block)
     return digest.hexdigest()

@@ -2,68 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from dataset_conversion.benchmarks import CREMI, spec
-from dataset_conversion.converters.converter import add_benchmark_arguments, run_benchmark
+from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import SourceFile, find
 from dataset_conversion.readers.hdf5 import list_datasets, listing
-from dataset_conversion.spec import IGNORE, Array, Case, DatasetSpec
-from dataset_conversion.writer.raw_dataset import CaseRecord, write_raw_dataset
+from dataset_conversion.readers.pixels import Array
+from dataset_conversion.spec import IGNORE, Case, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
-HELP = "synaptic clefts in the Drosophila brain (CREMI challenge)"
-DESCRIPTION = """\
-The CREMI benchmark as Dataset801_CREMI. SOURCE holds the challenge's training data, not the padded version:
-
-  sample_A_20160501.hdf sample_B_20160501.hdf           training; fold 0 validates on B, fold all trains on both
-  sample_C_20160501.hdf                                 test
-
-Every cleft becomes label 1. Invalid voxels become nnU-Net's ignore label; with --protocol paper they count as cleft.
-"""
 SAMPLES = {"A": "train", "B": "train", "C": "test"}
 """Sample -> part of the data set, as in CEM500K's benchmark scripts."""
 RAW, CLEFTS = "volumes/raw", "volumes/labels/clefts"
-RESOLUTION = (40.0, 4.0, 4.0)
-"""nm along z, y, x: what the attribute ``resolution`` of both data sets must say."""
+RESOLUTION = Spacing(40.0, 4.0, 4.0, NANOMETRES)
+"""What the attribute ``resolution`` of both data sets must say."""
 BACKGROUND_ID, INVALID_ID = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFE)
 """Values of ``volumes/labels/clefts`` (cremi.org/data); every other value is the number of a cleft."""
 _AGAIN = "Is it a sample of the CREMI training data, and complete? Download it again."
 
 
-def convert_cremi(
-    source: str | Path,
-    dataset_id: int | None = None,
-    *,
-    protocol: str = "clean",
-    root: str | Path | None = None,
-    overwrite: bool = False,
-    progress: Callable[[CaseRecord], None] | None = None,
-) -> Path:
-    """Convert the three samples, one in memory at a time.
-
-    Args:
-        source: a folder with the files, or a zip archive of them.
-        dataset_id: instead of 801.
-        protocol: ``clean``: invalid voxels are ignored; ``paper``: they count as cleft.
-        root: folder of raw data sets; None: ``$nnUNet_raw``.
-        overwrite: replace an existing data set of the same ID and name.
-        progress: called after each written case.
-
-    Returns:
-        The data set's folder.
+def find_contents(source: Path, _: Sequence[str]) -> list[Contents]:
+    """Find the three samples.
 
     Raises:
-        RetinaError: for missing or damaged files, or contents that are not CREMI's.
+        RetinaError: for missing files.
     """
     files = find(source, [f"sample_{sample}_20160501.hdf" for sample in SAMPLES])
-    settings = spec(CREMI, protocol, dataset_id=dataset_id, source=str(source))
-    return write_raw_dataset(settings, _cases(files, settings), root, overwrite, progress)
+    return [Contents(lambda settings: _cases(files, settings))]
 
 
 def _cases(files: dict[str, SourceFile], settings: DatasetSpec) -> Iterator[Case]:
@@ -81,7 +51,7 @@ def _case(name: str, split: str, source: SourceFile, invalid_as: int) -> Case:
 
 
 def _read(source: SourceFile, path: Path, invalid_as: int) -> tuple[Array, Array, int]:
-    """Image, label and number of invalid voxels."""
+    """Return image, label and number of invalid voxels."""
     names = list_datasets(path)
     missing = [wanted for wanted in (RAW, CLEFTS) if wanted not in names]
     if missing:
@@ -103,7 +73,7 @@ def _read(source: SourceFile, path: Path, invalid_as: int) -> tuple[Array, Array
 
 
 def _check(raw: h5py.Dataset, clefts: h5py.Dataset, source: SourceFile) -> None:
-    """Types, shapes and resolution, before anything large is read."""
+    """Check types, shapes and resolution, before anything large is read."""
     types = str(raw.dtype), str(clefts.dtype)
     if types != ("uint8", "uint64"):
         exchanged = " The two look exchanged." if types == ("uint64", "uint8") else ""
@@ -117,15 +87,17 @@ def _check(raw: h5py.Dataset, clefts: h5py.Dataset, source: SourceFile) -> None:
         )
     for item, name in ((raw, RAW), (clefts, CLEFTS)):
         if "resolution" not in item.attrs:
-            held = ", ".join(item.attrs) or "none"
-            raise RetinaError(f"{source}: {name} has no attribute resolution (it has {held}). {_AGAIN}")
+            attributes = ", ".join(item.attrs) or "none"
+            raise RetinaError(f"{source}: {name} has no attribute resolution (it has {attributes}). {_AGAIN}")
         resolution = tuple(float(step) for step in np.atleast_1d(item.attrs["resolution"]))
-        if resolution != RESOLUTION:
-            raise RetinaError(f"{source}: {name} has resolution {resolution}; expected {RESOLUTION} nm. {_AGAIN}")
+        if resolution != tuple(RESOLUTION):
+            raise RetinaError(
+                f"{source}: {name} has resolution {resolution}; expected {tuple(RESOLUTION)} nm. {_AGAIN}"
+            )
 
 
 def binary_clefts(clefts: h5py.Dataset, invalid_as: int) -> tuple[Array, int]:
-    """Background, cleft and invalid voxels of a data set that is eight times too large to read at once.
+    """Return the label of a data set of clefts, which is eight times larger and so is read piece by piece.
 
     Args:
         clefts: (Z, Y, X) uint64.
@@ -148,18 +120,8 @@ def binary_clefts(clefts: h5py.Dataset, invalid_as: int) -> tuple[Array, int]:
 
 
 def _parts(dataset: h5py.Dataset) -> Iterator[tuple[slice, ...]]:
-    """Boxes that cover a data set: its chunks, each of which is then unpacked once, or its planes."""
+    """Yield boxes that cover a data set: its chunks, so that each is unpacked once, or its planes."""
     if dataset.chunks is not None:
         yield from dataset.iter_chunks()
     else:
         yield from ((slice(z, z + 1), slice(None), slice(None)) for z in range(dataset.shape[0]))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``retina_convert cremi``."""
-    add_benchmark_arguments(parser, "cremi", DESCRIPTION)
-
-
-def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
-    """Convert as the command line says. Returns the data set's folder."""
-    return run_benchmark(args, "cremi", convert_cremi, progress)

@@ -7,33 +7,22 @@ neighbour on both sides of every validation slice.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.benchmarks import KASTHURI, spec
-from dataset_conversion.converters.converter import add_benchmark_arguments, run_benchmark
+from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import find_all
-from dataset_conversion.readers.slices import Pair, check_shapes, map_values, pair_by_number, read_png
-from dataset_conversion.spec import Array
-from dataset_conversion.writer.raw_dataset import Case, CaseRecord, write_raw_dataset
-from dataset_conversion.writer.target_folder import check_free, raw_root
+from dataset_conversion.readers.checked import check_shapes
+from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slices import SlicePair, map_values, pair_by_number, read_png
+from dataset_conversion.spec import Case, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
-HELP = "mitochondria in the mouse neocortex (Kasthuri++)"
-DESCRIPTION = """\
-The Kasthuri++ benchmark as Dataset803_KasthuriPP. SOURCE holds kasthuri_pp.zip, or the folders unpacked from it:
-
-  Train_In Train_Out                                    one PNG a slice: images and masks; cut into five slabs along z,
-                                                        fold i validates on slab i, fold all trains on all five
-  Test_In Test_Out                                      the same, one volume
-
-Pixels outside the annotated area become nnU-Net's ignore label; with --protocol paper they count as background.
-"""
-SPACING = (30.0, 3.0, 3.0)
-"""nm along z, y, x: 3 nm pixels by the authors' reply in eLife, sections of 30 nm."""
+SPACING = Spacing(30.0, 3.0, 3.0, NANOMETRES)
+"""Pixels of 3 nm by the authors' reply in eLife, sections of 30 nm."""
 SLABS = 5
 OUTSIDE = 2
 """Mask value of pixels outside the annotated area."""
@@ -42,62 +31,39 @@ _RELEASED = {"train": (85, 1463, 1613), "test": (75, 1334, 1553)}
 """Slices, height and width of the released stacks; the 75 is not confirmed by its authors."""
 
 
-def convert_kasthuri(
-    source: str | Path,
-    dataset_id: int | None = None,
-    *,
-    protocol: str = "clean",
-    root: str | Path | None = None,
-    overwrite: bool = False,
-    progress: Callable[[CaseRecord], None] | None = None,
-) -> Path:
-    """Convert the released PNG slices: ``slab_0`` to ``slab_4`` for training, ``test``; uint8, spacing (30, 3, 3) nm.
-
-    Args:
-        source: a folder with ``kasthuri_pp.zip`` or what is in it, or the archive.
-        dataset_id: instead of 803.
-        protocol: ``clean``: pixels outside the annotated area are ignored; ``paper``: they are background.
-        root: folder of raw data sets; None: ``$nnUNet_raw``.
-        overwrite: replace an existing data set of the same ID and name.
-        progress: called after each written case.
-
-    Returns:
-        The data set's folder.
+def find_contents(source: Path, _: Sequence[str]) -> list[Contents]:
+    """Find the released PNG slices, which become ``slab_0`` to ``slab_4`` for training, and ``test``.
 
     Raises:
-        RetinaError: for missing, unpaired or damaged files, slices of different shapes and unexpected mask values.
+        RetinaError: for missing or unpaired files.
     """
-    empty = spec(KASTHURI, protocol, dataset_id=dataset_id)
-    check_free(raw_root(root), empty.folder_name, overwrite, elsewhere=root is None)
     # Lucchi++ of the same authors has folders of the same names: the one below Kasthuri++ goes first.
     folders = [folder for pair in _FOLDERS.values() for folder in pair]
-    found = find_all(source, {folder: (f"Kasthuri++/{folder}/*.png", f"{folder}/*.png") for folder in folders})
-    stacks = {split: list(pair_by_number(found[i], found[m]).values()) for split, (i, m) in _FOLDERS.items()}
+    files = find_all(source, {folder: (f"Kasthuri++/{folder}/*.png", f"{folder}/*.png") for folder in folders})
+    stacks = {split: list(pair_by_number(files[i], files[m]).values()) for split, (i, m) in _FOLDERS.items()}
     if len(stacks["train"]) < SLABS:
         raise RetinaError(
             f"{source}: {len(stacks['train'])} training slices; expected {_RELEASED['train'][0]}, at least {SLABS}. "
             "The source is incomplete: unpack or download it again."
         )
     slabs = _slabs(stacks["train"])
-    described = spec(
-        KASTHURI,
-        protocol,
-        dataset_id=dataset_id,
-        source=str(source),
-        folds=[{"train": [name for name in slabs if name != held_out], "val": [held_out]} for held_out in slabs],
-        remarks=_remarks(stacks),
-    )
-    table = {0: 0, 255: 1, OUTSIDE: described.ignore_value or 0}
-    return write_raw_dataset(described, _cases(slabs, stacks["test"], table), root, overwrite, progress)
+    folds = [{"train": [name for name in slabs if name != held_out], "val": [held_out]} for held_out in slabs]
+
+    def cases(settings: DatasetSpec) -> Iterator[Case]:
+        return _cases(slabs, stacks["test"], {0: 0, 255: 1, OUTSIDE: settings.ignore_value or 0})
+
+    return [Contents(cases, _remarks(stacks), folds)]
 
 
-def _slabs(pairs: Sequence[Pair]) -> dict[str, Sequence[Pair]]:
-    """Slab name -> its consecutive slices; the slabs differ by one slice at most."""
+def _slabs(pairs: Sequence[SlicePair]) -> dict[str, Sequence[SlicePair]]:
+    """Cut the stack: slab name -> its consecutive slices; the slabs differ by one slice at most."""
     borders = np.linspace(0, len(pairs), SLABS + 1).round().astype(int)
     return {f"slab_{i}": pairs[borders[i] : borders[i + 1]] for i in range(SLABS)}
 
 
-def _cases(slabs: Mapping[str, Sequence[Pair]], test: Sequence[Pair], table: Mapping[int, int]) -> Iterator[Case]:
+def _cases(
+    slabs: Mapping[str, Sequence[SlicePair]], test: Sequence[SlicePair], table: Mapping[int, int]
+) -> Iterator[Case]:
     for name, pairs in (*slabs.items(), ("test", test)):
         image, label = _stack(pairs, table)
         yield Case(
@@ -110,8 +76,8 @@ def _cases(slabs: Mapping[str, Sequence[Pair]], test: Sequence[Pair], table: Map
         )
 
 
-def _stack(pairs: Sequence[Pair], table: Mapping[int, int]) -> tuple[Array, Array]:
-    """Image and label of some slices, (Z, Y, X) uint8 both, filled slice by slice."""
+def _stack(pairs: Sequence[SlicePair], table: Mapping[int, int]) -> tuple[Array, Array]:
+    """Return image and label of some slices, (Z, Y, X) uint8 both."""
     shape = (len(pairs), *read_png(pairs[0][0]).shape)
     image, label = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     for z, (image_file, mask_file) in enumerate(pairs):
@@ -126,21 +92,11 @@ def _stack(pairs: Sequence[Pair], table: Mapping[int, int]) -> tuple[Array, Arra
     return image, label
 
 
-def _remarks(stacks: Mapping[str, Sequence[Pair]]) -> list[str]:
-    """What differs from the released stacks, and how the folds came about."""
+def _remarks(stacks: Mapping[str, Sequence[SlicePair]]) -> list[str]:
+    """Say how the folds came about, and what differs from the released stacks."""
     remarks = [f"the training stack was cut along z into {SLABS} slabs; fold i validates on slab_i"]
     for split, pairs in stacks.items():
         shape = (len(pairs), *read_png(pairs[0][0]).shape)
         if shape != _RELEASED[split]:
             remarks.append(f"the {split} stack has shape {shape}; the released one has {_RELEASED[split]} (z, y, x)")
     return remarks
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``retina_convert kasthuri``."""
-    add_benchmark_arguments(parser, "kasthuri", DESCRIPTION)
-
-
-def run(args: argparse.Namespace, progress: Callable[[CaseRecord], None] | None = None) -> Path:
-    """Convert as the command line says. Returns the data set's folder."""
-    return run_benchmark(args, "kasthuri", convert_kasthuri, progress)

@@ -1,4 +1,4 @@
-"""CEM500K and CEM1.5M, the unlabelled images for pre-training: how to get them, and whether a download is whole.
+"""CEM500K and CEM1.5M, the unlabelled images for pre-training: how to get them, and whether a download is complete.
 
 Both are entries of EMPIAR with very many small files, which its own ways of transfer handle better than we could. The
 commands follow EMPIAR's instructions, with Aspera's account as in torch-em and the Globus collection that other users
@@ -10,16 +10,18 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from dataset_conversion.corpora.check import check, describe, problems
+from dataset_conversion.command import Command
 from dataset_conversion.downloads.catalogue import CORPORA, Corpus
 from nnunetv2_retina.errors import RetinaError
 
-HELP = "how to download CEM500K or CEM1.5M for pre-training, and a check of the download"
-DESCRIPTION = """\
+if TYPE_CHECKING:
+    from dataset_conversion.writer.record import CaseProgress
+
+_HELP = "how to download CEM500K or CEM1.5M for pre-training, and a check of the download"
+_DESCRIPTION = """\
 Prints the commands that download CEM500K (or CEM1.5M) from EMPIAR, by https, Aspera or Globus. All three can be started
 again after an interruption. Check what came with --check FOLDER: every image is opened and read to its end.
 """
@@ -30,7 +32,7 @@ GLOBUS = "47772002-3e5b-4fd3-b97c-18cee38d6df2:/empiar/world_availability"
 
 
 def instructions(corpus: Corpus, folder: str | Path) -> str:
-    """The commands to type, for a POSIX shell.
+    """Return the commands to type, for a POSIX shell.
 
     Args:
         corpus: one of ``catalogue.CORPORA``.
@@ -62,36 +64,35 @@ Then check it (minutes), and pre-train
   retina_pretrain {target} -o runs/{corpus.key}"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``retina_convert cem500k``."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = DESCRIPTION
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", choices=tuple(CORPORA), default="cem500k", help="default: cem500k")
     parser.add_argument("--to", metavar="FOLDER", help="folder to name in the commands (default: the corpus's name)")
     parser.add_argument("--check", metavar="FOLDER", type=Path, help="check a finished download instead")
 
 
-def run(args: argparse.Namespace, progress: Callable[..., Any] | None = None) -> str:
-    """What to print: the commands, or the result of a check.
+def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
+    """Return the commands, or the result of a check.
 
     Args:
         args: as parsed.
         progress: if not None, a check shows on stderr how far it is.
 
     Raises:
-        RetinaError: for a download that is not whole.
+        RetinaError: for a download that is not complete.
     """
+    from dataset_conversion.corpora.check import check, describe, problems
+
     corpus = CORPORA[args.corpus]
     if args.check is None:
         return instructions(corpus, args.to or corpus.key)
     result = check(args.check, None if progress is None else _show)
     if progress is not None:
         sys.stderr.write("\n")
-    text, found = describe(result, corpus, args.check), problems(result, corpus)
-    if found:
+    text, reasons = describe(result, corpus, args.check), problems(result, corpus)
+    if reasons:
         raise RetinaError(
-            f"{'; '.join(found)}.\nDelete unreadable and unfinished files and start the download again: it brings what "
-            f"is missing.\n{text}"
+            f"{'; '.join(reasons)}.\nDelete unreadable and unfinished files and start the download again: it fetches "
+            f"what is missing.\n{text}"
         )
     return f"{text}\n  complete\n\nNext\n  retina_pretrain {shlex.quote(str(args.check))} -o runs/{corpus.key}"
 
@@ -99,3 +100,6 @@ def run(args: argparse.Namespace, progress: Callable[..., Any] | None = None) ->
 def _show(images: int) -> None:
     sys.stderr.write(f"\r  {images:,} images read ")
     sys.stderr.flush()
+
+
+COMMAND = Command(_HELP, _DESCRIPTION, _add_arguments, _run)

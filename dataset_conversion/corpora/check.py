@@ -1,4 +1,4 @@
-"""Whether a folder holds a whole pre-training corpus: every image is read, and what else lies there is counted."""
+"""Check that a folder holds a complete pre-training corpus: read every image, and count all other files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_conversion.downloads.catalogue import Corpus
-from dataset_conversion.downloads.http_transfer import format_bytes
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.wording import format_bytes
 
 IMAGES = (".tif", ".tiff", ".png")
 UNFINISHED = (".part", ".partial", ".aspx", ".aspera-ckpt", ".tmp")
@@ -77,7 +77,7 @@ def check(folder: str | Path, progress: Callable[[int], None] | None = None) -> 
 
 
 def _images(folder: Path, result: Check) -> Iterator[str]:
-    """Paths of images; everything else goes into ``result``."""
+    """Yield the paths of images; note all other files in ``result``."""
     for where, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(names):
@@ -93,7 +93,7 @@ def _images(folder: Path, result: Check) -> Iterator[str]:
 
 
 def _read(path: str) -> tuple[int, tuple[int, int] | None, str | None]:
-    """Bytes, (height, width) if it can be read, and what is wrong or unusual with it."""
+    """Return an image's bytes, its (height, width) if it can be read, and what is wrong or unusual with it."""
     size = 0
     try:
         size = os.path.getsize(path)
@@ -106,20 +106,20 @@ def _read(path: str) -> tuple[int, tuple[int, int] | None, str | None]:
 
 
 def problems(result: Check, corpus: Corpus) -> list[str]:
-    """What speaks against using a download as it is."""
-    found = []
+    """Return the reasons not to use a download as it is."""
+    reasons = []
     if result.unreadable:
-        found.append(f"{len(result.unreadable)} images cannot be read: {shorten(result.unreadable, SHOWN)}")
+        reasons.append(f"{len(result.unreadable)} images cannot be read: {shorten(result.unreadable, SHOWN)}")
     if result.unfinished:
-        found.append(f"{len(result.unfinished)} files are unfinished: {shorten(result.unfinished, SHOWN)}")
+        reasons.append(f"{len(result.unfinished)} files are unfinished: {shorten(result.unfinished, SHOWN)}")
     if result.images < LEAST_SHARE * corpus.images:
         packed = f"; unpack {shorten(result.packed)}" if result.packed else ""
-        found.append(f"{result.images:,} images; {corpus.title} has about {corpus.images:,}{packed}")
-    return found
+        reasons.append(f"{result.images:,} images; {corpus.title} has about {corpus.images:,}{packed}")
+    return reasons
 
 
 def describe(result: Check, corpus: Corpus, folder: str | Path) -> str:
-    """A finished check in words."""
+    """Put a finished check into words."""
     usual = (corpus.image_size, corpus.image_size)
     smaller = tiny = larger = 0
     for (height, width), count in result.shapes.items():

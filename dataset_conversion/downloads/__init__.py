@@ -1,1 +1,1 @@
-"""What can be downloaded, and downloading it."""
+"""Download the benchmarks, and say where the data come from."""

@@ -66,7 +66,7 @@ class Corpus:
 
     @property
     def page(self) -> str:
-        """The entry's page, where the archive's own download buttons are."""
+        """Return the entry's page, where the archive's own download buttons are."""
         return f"https://www.ebi.ac.uk/empiar/EMPIAR-{self.entry}/"
 
 
@@ -193,7 +193,7 @@ _UROCELL_HASHES = {
 
 
 def _urocell_files() -> tuple[RemoteFile, ...]:
-    """Three files a volume. The earlier commit holds the same content; its labels lie one folder higher."""
+    """List three files a volume. The earlier commit holds the same content; its labels lie one folder higher."""
     files = []
     for volume, (image, *labels) in _UROCELL_HASHES.items():
         checksums = (Checksum("git_blob", image), *map(_sha256, labels))
@@ -238,7 +238,7 @@ CORPORA = {corpus.key: corpus for corpus in (CEM500K, CEM15M)}
 
 
 def collection(key: str) -> Collection:
-    """The files of one benchmark.
+    """Return the files of one benchmark.
 
     Raises:
         RetinaError: for an unknown key.

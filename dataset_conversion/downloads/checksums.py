@@ -1,20 +1,21 @@
-"""Hashes of downloaded files: computing them, and remembering those that nobody published."""
+"""Compute the hashes of downloaded files, and remember those that nobody published."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import read_json, stream_digest, write_text
 
 RECORD = "checksums.json"
+_ADVICE = (
+    "It is the record of earlier downloads. Correct it, or delete it: the files as they are now then count as right."
+)
 _DIGITS = {"sha256": 64, "md5": 32, "git_blob": 40}
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,25 +42,20 @@ class Checksum:
 
 
 def compute(stream: IO[bytes], size: int, algorithm: str) -> Checksum:
-    """The checksum of a stream of ``size`` bytes."""
+    """Return the checksum of a stream of ``size`` bytes."""
     if algorithm == "git_blob":
-        state = hashlib.sha1(usedforsecurity=False)
-        state.update(f"blob {size}\0".encode())
-    else:
-        state = hashlib.new(algorithm, usedforsecurity=False)
-    while chunk := stream.read(_CHUNK):
-        state.update(chunk)
-    return Checksum(algorithm, state.hexdigest())
+        return Checksum(algorithm, stream_digest(stream, "sha1", f"blob {size}\0".encode()))
+    return Checksum(algorithm, stream_digest(stream, algorithm))
 
 
 def compute_file(path: Path, algorithm: str) -> Checksum:
-    """The checksum of a file."""
+    """Return the checksum of a file."""
     with path.open("rb") as stream:
         return compute(stream, path.stat().st_size, algorithm)
 
 
 def recorded(folder: Path, name: str) -> Checksum | None:
-    """The sha256 that was recorded for a file when it was first used; None if there is none.
+    """Return the sha256 that was recorded for a file when it was first used; None if there is none.
 
     Raises:
         RetinaError: for a record that cannot be read.
@@ -68,7 +64,7 @@ def recorded(folder: Path, name: str) -> Checksum | None:
     if entry is None:
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-        raise _unreadable(folder / RECORD, f"the entry of {name} has no sha256")
+        raise RetinaError(f"{folder / RECORD}: the entry of {name} has no sha256. {_ADVICE}")
     return Checksum("sha256", entry["sha256"])
 
 
@@ -88,30 +84,8 @@ def record(folder: Path, name: str, checksum: Checksum, origin: str) -> None:
     entries = _read(path)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     entries[name] = {"sha256": checksum.digest, "origin": origin, "recorded": date}
-    temporary = path.with_name(f".{RECORD}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RetinaError(f"cannot write {path}: {error.strerror}. Is the folder read-only?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(entries, indent=2) + "\n", "Is the folder read-only?")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(entries, dict):
-        raise _unreadable(path, "it holds no object")
-    return entries
-
-
-def _unreadable(path: Path, reason: str) -> RetinaError:
-    return RetinaError(
-        f"{path}, the record of earlier downloads, cannot be read ({reason}). Correct it, or delete it: then the files "
-        "as they are now are taken as right."
-    )
+    return read_json(path, _ADVICE) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""Fetching a benchmark's files into SOURCE, each verified before it gets its name; and what of them is there."""
+"""Fetch a benchmark's files into SOURCE; each is verified before it gets its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
@@ -17,23 +16,24 @@ from dataset_conversion.downloads.checksums import Checksum
 from dataset_conversion.downloads.http_transfer import (
     TransferError,
     discard,
-    format_bytes,
     part_path,
     put_in_place,
     transfer,
 )
 from dataset_conversion.readers.archives import ZIP, ZIP_ERRORS, SourceFile, find, find_all
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import make_folder
+from nnunetv2_retina.wording import format_bytes
 
-Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes there are and the bytes there will be (None if the server does not say)."""
+FileProgress = Callable[[str, int, int | None], None]
+"""Called with a file's name, the bytes so far and the bytes in all (None if the server does not say)."""
 
 
-def fetch(key: str, folder: str | Path, progress: Progress | None = None) -> list[Path]:
+def fetch(key: str, folder: str | Path, progress: FileProgress | None = None) -> list[Path]:
     """Fetch what is missing of a benchmark's files.
 
-    What is there (also unpacked, deeper in the folder or inside an archive) is verified and not fetched again. A file
-    without a published checksum gets its sha256 recorded in ``checksums.json`` and is compared with that from then on.
+    Files already present (also unpacked, deeper in the folder or inside an archive) are verified and not fetched again.
+    The sha256 of a file without a published checksum is recorded in ``checksums.json``, and compared from then on.
 
     Args:
         key: ``cremi``, ``guay``, ``kasthuri``, ``perez`` or ``urocell``.
@@ -44,16 +44,14 @@ def fetch(key: str, folder: str | Path, progress: Progress | None = None) -> lis
         The files fetched now.
 
     Raises:
-        RetinaError: for a file there that is not the right one, naming it with the hash got and expected; if no
+        RetinaError: for a present file that is not the right one, naming it with the hash got and expected; if no
             address gives a file, or what it gives is wrong; for a full disk. An interrupted file is continued the next
             time.
     """
     collection, folder = catalogue.collection(key), Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RetinaError(f"cannot make the folder {folder}: {error.strerror}. Choose another one.") from error
-    present = _present(collection.files, folder)
+    if not folder.is_dir():  # one that is read-only may hold all files already
+        make_folder(folder, "Choose another folder.")
+    present = find_present(collection.files, folder)
     wrong = [problem for file in collection.files for problem in _problems(file, folder, present[file.name])]
     if wrong:
         raise RetinaError(
@@ -63,15 +61,15 @@ def fetch(key: str, folder: str | Path, progress: Progress | None = None) -> lis
     return [_fetch_file(collection, file, folder, progress) for file in collection.files if not present[file.name]]
 
 
-def _present(files: Sequence[RemoteFile], folder: Path) -> dict[str, dict[str, SourceFile]]:
-    """Name of each file -> the file itself, or all members of the archive it is; empty if any of it is missing."""
-    found = find(folder, [file.name for file in files], lenient=True)
-    absent = [pattern for file in files if file.name not in found for pattern in file.contents]
+def find_present(files: Sequence[RemoteFile], folder: Path) -> dict[str, dict[str, SourceFile]]:
+    """Find each file itself, or all members of the archive it is; the entry is empty if any is missing."""
+    by_name = find(folder, [file.name for file in files], lenient=True)
+    absent = [pattern for file in files if file.name not in by_name for pattern in file.contents]
     members = find_all(folder, absent, lenient=True) if absent else {}
     present: dict[str, dict[str, SourceFile]] = {}
     for file in files:
-        if file.name in found:
-            present[file.name] = {file.name: found[file.name]}
+        if file.name in by_name:
+            present[file.name] = {file.name: by_name[file.name]}
         else:
             whole = bool(file.contents) and all(name in members for name in file.contents)
             present[file.name] = {name: members[name][0] for name in file.contents} if whole else {}
@@ -79,19 +77,19 @@ def _present(files: Sequence[RemoteFile], folder: Path) -> dict[str, dict[str, S
 
 
 def _problems(file: RemoteFile, folder: Path, present: dict[str, SourceFile]) -> list[str]:
-    """What is wrong with files that are there; records a first sha256 where nothing else is known."""
+    """Return what is wrong with the files present; record a first sha256 where nothing else is known."""
     problems = []
-    for name, found in present.items():
+    for name, source in present.items():
         if name != file.name:
             expected = file.contents[name]
         else:
             expected = file.checksum or checksums.recorded(folder, name)
             if expected is None:
-                problems += _record(found, file.name, folder, "found in the folder")
+                problems += _record(source, file.name, folder, "found in the folder")
         if expected is not None:
-            got = _compute(found, expected.algorithm)
+            got = _compute(source, expected.algorithm)
             if got != expected:
-                problems.append(f"{found}: got {got}, expected {expected.digest}")
+                problems.append(f"{source}: got {got}, expected {expected.digest}")
     return problems
 
 
@@ -104,7 +102,7 @@ def _compute(file: SourceFile, algorithm: str) -> Checksum:
 
 
 def _record(file: SourceFile, name: str, folder: Path, origin: str) -> list[str]:
-    """Remember the sha256 of a file nobody published one of; what is wrong with it if it cannot be whole."""
+    """Remember the sha256 of a file without a published one; return what is wrong with it if it is damaged."""
     if file.member is None and name.endswith(ZIP) and (reason := _zip_damage(file.path)):
         return [f"{file}: {reason}"]
     checksums.record(folder, name, _compute(file, "sha256"), origin)
@@ -120,8 +118,8 @@ def _zip_damage(path: Path) -> str | None:
     return None if broken is None else f"a damaged zip archive (member {broken})"
 
 
-def _fetch_file(collection: Collection, file: RemoteFile, folder: Path, progress: Progress | None) -> Path:
-    """One file, from the first address that gives it right."""
+def _fetch_file(collection: Collection, file: RemoteFile, folder: Path, progress: FileProgress | None) -> Path:
+    """Fetch one file, from the first address that gives the right one."""
     target = folder / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
     expected = file.checksum or checksums.recorded(folder, file.name)
@@ -143,9 +141,9 @@ def _fetch_file(collection: Collection, file: RemoteFile, folder: Path, progress
 
 
 def _transfer_verified(
-    url: str, target: Path, file: RemoteFile, expected: Checksum | None, progress: Progress | None
+    url: str, target: Path, file: RemoteFile, expected: Checksum | None, progress: FileProgress | None
 ) -> str | None:
-    """Transfer a file; what is wrong with it. One pieced together wrongly is fetched once more, whole."""
+    """Transfer a file and return what is wrong with it. One that was pieced together wrongly is fetched again."""
     report = None if progress is None else lambda done, total: progress(file.name, done, total)
     continued = transfer(url, target, report)
     problem = _mismatch(target, file, expected)
@@ -168,7 +166,7 @@ def _mismatch(target: Path, file: RemoteFile, expected: Checksum | None) -> str 
 def _unreachable(
     collection: Collection, target: Path, failures: list[tuple[str, str, bool]], verified: bool, by_record: bool
 ) -> RetinaError:
-    """The error when no address gave a file, with what can be done by hand."""
+    """Return the error for a file that no address gave, with what can be done by hand."""
     reasons = "; ".join(f"{url}: {reason}" for url, reason, _ in failures)
     url = failures[0][0]
     hint = ""
@@ -186,77 +184,8 @@ def _unreachable(
     )
 
 
-@dataclass(frozen=True)
-class FileStatus:
-    """One file of a benchmark on disk."""
-
-    name: str
-    state: str
-    """``there``, ``partial`` (interrupted) or ``missing``."""
-    size: int
-    """Bytes on disk; 0 for members of an archive that was unpacked by hand."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """What exists of a data set, and what of it is on disk."""
-
-    key: str
-    title: str
-    page: str
-    licence: str
-    size: str
-    """Of the download, for people."""
-    files: tuple[FileStatus, ...]
-    """Empty for a pre-training corpus, and where no folder was given."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every file is there."""
-        return bool(self.files) and all(file.state == "there" for file in self.files)
-
-    def describe(self) -> str:
-        """What is there, in a few words."""
-        if not self.files:
-            return ""
-        there = sum(file.state == "there" for file in self.files)
-        partial = [f"{format_bytes(file.size)} of {file.name}" for file in self.files if file.state == "partial"]
-        if self.complete:
-            return "complete"
-        parts = [f"{there} of {len(self.files)} files"] if there else []
-        return ", ".join([*parts, *partial]) or "nothing"
-
-
-def status(key: str, folder: str | Path | None = None) -> Status:
-    """What a benchmark or a pre-training corpus consists of, and which of its files are in a folder.
-
-    Files are looked for by name, nothing is hashed: that is what ``fetch`` does.
-
-    Raises:
-        RetinaError: for an unknown key.
-    """
-    if key in catalogue.CORPORA:
-        corpus = catalogue.CORPORA[key]
-        return Status(key, corpus.title, corpus.page, corpus.licence, corpus.size, ())
-    collection = catalogue.collection(key)
-    files: tuple[FileStatus, ...] = ()
-    if folder is not None and Path(folder).is_dir():
-        present = _present(collection.files, Path(folder))
-        files = tuple(_file_status(file, Path(folder), present[file.name]) for file in collection.files)
-    return Status(key, collection.title, collection.page, collection.licence, collection.size, files)
-
-
-def _file_status(file: RemoteFile, folder: Path, present: dict[str, SourceFile]) -> FileStatus:
-    if present:
-        return FileStatus(file.name, "there", present[file.name].size if file.name in present else 0)
-    part = part_path(folder / file.name)
-    if part.is_file():
-        return FileStatus(file.name, "partial", part.stat().st_size)
-    return FileStatus(file.name, "missing", 0)
-
-
 class ProgressLine:
-    """A ``Progress`` that keeps one line of a terminal up to date."""
+    """A ``FileProgress`` that keeps one line of a terminal up to date."""
 
     def __init__(self, stream: TextIO, every: float = 0.2) -> None:
         """Args: ``stream``: where to write, such as stderr; ``every``: seconds between two updates."""

@@ -1,10 +1,12 @@
-"""One file from one address into ``NAME.part``: resumed where the server allows it, retried where that may help."""
+"""Transfer one file from one address into ``NAME.part``, resuming where the server allows and retrying if it may help.
+
+Libraries such as pooch begin a file again after an interruption, which does not end for gigabytes from slow hosts.
+"""
 
 from __future__ import annotations
 
 import errno
 import http.client
-import json
 import re
 import shutil
 import socket
@@ -19,6 +21,8 @@ from typing import Any
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import read_json, write_json
+from nnunetv2_retina.wording import format_bytes
 
 PART, STATE = ".part", ".part.json"
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -33,12 +37,12 @@ _CHUNK = 1 << 18
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes there are and the bytes there will be (None if the server does not say)."""
+ByteProgress = Callable[[int, int | None], None]
+"""Called with the bytes so far and the bytes in all (None if the server does not say)."""
 
 
 class TransferError(Exception):
-    """This address does not give the file; the text says why. ``certificate``: because of its TLS certificate."""
+    """This address does not give the file, as the text says; ``certificate``: because of its TLS certificate."""
 
     def __init__(self, reason: str, certificate: bool = False) -> None:
         super().__init__(reason)
@@ -63,7 +67,7 @@ class _State:
     total: int | None
 
 
-def transfer(url: str, target: Path, progress: Progress | None = None) -> bool:
+def transfer(url: str, target: Path, progress: ByteProgress | None = None) -> bool:
     """Bring a whole file to ``target`` + ``.part``. An interrupted one is left there, to be continued the next time.
 
     Args:
@@ -93,7 +97,7 @@ def transfer(url: str, target: Path, progress: Progress | None = None) -> bool:
 
 
 def part_path(target: Path) -> Path:
-    """Where a file lies until it is complete and verified."""
+    """Return where a file lies until it is complete and verified."""
     return target.with_name(target.name + PART)
 
 
@@ -109,8 +113,8 @@ def put_in_place(target: Path) -> None:
     _state_path(target).unlink(missing_ok=True)
 
 
-def _attempt(url: str, target: Path, progress: Progress | None) -> bool:
-    """One connection. Returns whether it continued an earlier one."""
+def _attempt(url: str, target: Path, progress: ByteProgress | None) -> bool:
+    """Open one connection; return whether it continued an earlier one."""
     state, offset = _read_state(target), _size(part_path(target))
     if state is None or state.url != url:
         state = None
@@ -134,12 +138,12 @@ def _attempt(url: str, target: Path, progress: Progress | None) -> bool:
 
 
 def _open(url: str, headers: dict[str, str], target: Path) -> Any:
-    """The response, sorted by what can be done about a failure."""
+    """Return the response; failures are sorted by what can be done about them."""
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # what we have is longer than what there is
+        if error.code == 416:  # our part is longer than the server's file
             discard(target)
             raise _InterruptedError("the server's file is another one now") from error
         text = f"the server answers {error.code} ({error.reason})"
@@ -163,11 +167,11 @@ def _open(url: str, headers: dict[str, str], target: Path) -> Any:
 
 
 def _check_range(response: Any, offset: int, state: _State | None, target: Path) -> int | None:
-    """The size of the whole file, if this piece begins where ours ends and belongs to a file of the same size."""
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    """Return the size of the whole file, if this piece begins where ours ends and is of a file of the same size."""
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     before = None if state is None else state.total
-    total = before if found is None or found[3] == "*" else int(found[3])
-    if found is None or int(found[1]) != offset or before not in (None, total):
+    total = before if match is None or match[3] == "*" else int(match[3])
+    if match is None or int(match[1]) != offset or before not in (None, total):
         discard(target)
         raise _InterruptedError("the server continues at another place than asked")
     return total
@@ -182,7 +186,7 @@ def _check_space(target: Path, needed: int | None) -> None:
         )
 
 
-def _receive(response: Any, part: Path, size: int, total: int | None, progress: Progress | None) -> None:
+def _receive(response: Any, part: Path, size: int, total: int | None, progress: ByteProgress | None) -> None:
     """Append the body to a partial file of ``size`` bytes."""
     try:
         file = part.open("ab" if size else "wb")
@@ -213,8 +217,8 @@ def _disk(part: Path, error: OSError) -> RetinaError:
 
 
 def _validator(response: Any) -> str | None:
-    """What If-Range may carry (RFC 9110, 13.1.5): a strong ETag, else the date."""
-    etag = response.headers.get("ETag")
+    """Return what If-Range may carry (RFC 9110, 13.1.5): a strong ETag, else the date."""
+    etag: str | None = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
@@ -224,28 +228,18 @@ def _state_path(target: Path) -> Path:
 
 def _read_state(target: Path) -> _State | None:
     try:
-        return _State(**json.loads(_state_path(target).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _State(**read_json(_state_path(target), "The download starts again."))
+    except (RetinaError, TypeError):
         return None  # without it the partial file cannot be continued
 
 
 def _write_state(target: Path, state: _State) -> None:
     try:
         part_path(target).unlink(missing_ok=True)  # it belongs to another state
-        _state_path(target).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        write_json(_state_path(target), asdict(state))
     except OSError as error:
         raise _disk(_state_path(target), error) from error
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def format_bytes(number: int) -> str:
-    """``12.3 MB``: decimal units, as browsers and disks give them."""
-    size = float(number)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

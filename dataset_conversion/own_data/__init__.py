@@ -1,1 +1,1 @@
-"""Images and masks of one's own."""
+"""A user's own images and masks."""

@@ -1,4 +1,4 @@
-"""Finding the images and masks of a user's own data, and names for its cases."""
+"""Find the images and masks of a user's own data, and names for its cases."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Location:
         return str(self.path) if self.dataset is None else f"{self.path}{SEPARATOR}{self.dataset}"
 
     def read(self, mask: bool = False) -> ImageFile:
-        """See ``image_files.read_image``."""
+        """Read the file: see ``images.read_image``."""
         return read_image(self.path, self.dataset, mask)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One case as found on disk."""
+class CaseFiles:
+    """The files of one case."""
 
     name: str
     """The files' common stem."""
@@ -53,8 +53,10 @@ class Hdf5Paths:
     mask: str | None = None
 
 
-def find_pairs(source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None) -> tuple[list[Pair], list[str]]:
-    """The cases of a folder, or of one image file (``FILE.h5::path`` for HDF5) and its mask file.
+def find_pairs(
+    source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None
+) -> tuple[list[CaseFiles], list[str]]:
+    """Find the cases of a folder, or of one image file (``FILE.h5::path`` for HDF5) and its mask file.
 
     Returns:
         Training cases, then test cases, each by name; and remarks.
@@ -81,7 +83,7 @@ def find_pairs(source: str, mask: str | None = None, hdf5: Hdf5Paths | None = No
     return pairs, remarks
 
 
-def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[Pair]:
+def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[CaseFiles]:
     if mask is not None:
         mask_path, inside = split_location(mask)
         mask_location = Location(mask_path, inside or hdf5.mask)
@@ -97,7 +99,7 @@ def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[Pair]:
     return _match(images, masks, "train", str(image), str(mask_location))
 
 
-def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[Pair]:
+def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[CaseFiles]:
     if not (folder / "images").is_dir():
         raise RetinaError(f"{folder} holds {_contents(folder)}; there is no images/. {EXPECTED}")
     images = _locations(folder / "images", hdf5.image, remarks)
@@ -115,8 +117,8 @@ def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> lis
 
 def _match(
     images: dict[str, Location], masks: dict[str, Location], split: str, image_place: str, mask_place: str
-) -> list[Pair]:
-    """Pair by name; only test images may be without a mask."""
+) -> list[CaseFiles]:
+    """Match by name; only test images may be without a mask."""
     lone_images = [name for name in images if name not in masks]
     lone_masks = [name for name in masks if name not in images]
     if lone_masks:
@@ -130,12 +132,12 @@ def _match(
             f"no mask for training image {lone_images[0]} ({images[lone_images[0]]}){_more(lone_images)}; expected "
             f"a file of the same name in {mask_place}. Add the mask, remove the image, or put it into test/images."
         )
-    return [Pair(name, split, images[name], masks.get(name)) for name in sorted(images)]
+    return [CaseFiles(name, split, images[name], masks.get(name)) for name in sorted(images)]
 
 
 def _locations(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
-    """Name -> location of every readable file of a folder."""
-    found: dict[str, Location] = {}
+    """Return name -> location of every readable file of a folder."""
+    locations: dict[str, Location] = {}
     ignored = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -145,22 +147,22 @@ def _locations(folder: Path, dataset: str | None, remarks: list[str]) -> dict[st
             continue
         inside = dataset if file_suffix(path) in HDF5_SUFFIXES else None
         for name, location in _expand(Location(path, inside), file_stem(path)).items():
-            if name in found:
+            if name in locations:
                 raise RetinaError(
-                    f"two files for one case: {found[name]} and {location} are both {name}; expected one. "
+                    f"two files for one case: {locations[name]} and {location} are both {name}; expected one. "
                     "Rename or remove one."
                 )
-            found[name] = location
-    if not found:
-        held = f"only {shorten(ignored)}" if ignored else "nothing"
-        raise RetinaError(f"{folder} holds {held}; expected files ending in {', '.join(SUPPORTED)}")
+            locations[name] = location
+    if not locations:
+        contents = f"only {shorten(ignored)}" if ignored else "nothing"
+        raise RetinaError(f"{folder} holds {contents}; expected files ending in {', '.join(SUPPORTED)}")
     if ignored:
         remarks.append(f"not read in {folder}: {shorten(ignored)}")
-    return found
+    return locations
 
 
 def _expand(location: Location, stem: str) -> dict[str, Location]:
-    """One entry, or one per data set that fits a ``*``: ``STEM_WHAT-THE-STAR-STOOD-FOR``."""
+    """Return one entry, or one per data set that fits a ``*``, named ``STEM_`` and what the star stood for."""
     if location.dataset is None or "*" not in location.dataset:
         return {stem: location}
     if not location.path.is_file():
@@ -169,7 +171,7 @@ def _expand(location: Location, stem: str) -> dict[str, Location]:
     return {f"{stem}_{part}": Location(location.path, name) for part, name in fitting.items()}
 
 
-def _check_both_splits(pairs: list[Pair]) -> None:
+def _check_both_splits(pairs: list[CaseFiles]) -> None:
     names = {pair.name: pair for pair in pairs if pair.split == "train"}
     for pair in pairs:
         if pair.split == "test" and pair.name in names:
@@ -194,7 +196,7 @@ def _similar(name: str, others: list[str]) -> str:
 
 
 def case_names(originals: Iterable[str]) -> dict[str, str]:
-    """Names nnU-Net and every file system accept: letters, digits, ``_`` and ``-``; never two alike.
+    """Choose names that nnU-Net and every file system accept: letters, digits, ``_`` and ``-``; never two alike.
 
     A name that needs no change keeps it; one that would meet another (also by capitals alone) gets ``_2``, ``_3``, ...
 

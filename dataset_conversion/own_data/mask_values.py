@@ -1,4 +1,4 @@
-"""From the values a user's masks hold to the consecutive label values nnU-Net wants."""
+"""Map the values in a user's masks to the consecutive label values that nnU-Net wants."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_conversion.readers.pixels import check_values, integer_label
-from dataset_conversion.spec import BACKGROUND, IGNORE, Array
+from dataset_conversion.readers.pixels import Array, check_values, integer_label
+from dataset_conversion.spec import BACKGROUND, IGNORE
 from nnunetv2_retina.errors import RetinaError, shorten
 
 ANY = "any"
@@ -30,11 +30,11 @@ class MaskMap:
 
     @property
     def changes(self) -> bool:
-        """Whether any declared value is stored as another."""
+        """Tell whether any declared value is stored as another."""
         return self.rest is not None or any(value != label for value, label in self.values.items())
 
     def apply(self, mask: Array, case: str) -> Array:
-        """The mask with nnU-Net's label values.
+        """Return the mask with nnU-Net's label values.
 
         Args:
             mask: any shape and number type.
@@ -56,7 +56,7 @@ class MaskMap:
         return result
 
     def describe(self) -> str:
-        """``50 -> 1 (mitochondria), 255 -> 2 (ignore)``"""
+        """Return, for example, ``50 -> 1 (mitochondria), 255 -> 2 (ignore)``."""
         names = {label: name for name, label in self.labels.items()}
         pairs = [f"{value} -> {label} ({names[label]})" for value, label in self.values.items()]
         if self.rest is not None:
@@ -65,7 +65,7 @@ class MaskMap:
 
 
 def parse_labels(items: Sequence[str]) -> dict[int | str, str]:
-    """``["1=mitochondria", "any=cell"]`` -> ``{1: "mitochondria", "any": "cell"}``
+    """Parse ``["1=mitochondria", "any=cell"]`` into ``{1: "mitochondria", "any": "cell"}``
 
     Raises:
         RetinaError: for an item that is not ``VALUE=NAME``, or a value given twice.
@@ -84,7 +84,7 @@ def parse_labels(items: Sequence[str]) -> dict[int | str, str]:
 
 
 def declared_map(names: LabelNames, ignore: int | None = None) -> MaskMap:
-    """The map for labels a user has named; values of one name become one class.
+    """Return the map for labels that a user has named; values of one name become one class.
 
     Args:
         names: mask value -> class name; a value named ``background`` takes the place of 0.
@@ -117,11 +117,11 @@ def declared_map(names: LabelNames, ignore: int | None = None) -> MaskMap:
     return MaskMap(labels, values, rest)
 
 
-def found_map(found: Collection[int], ignore: int | None = None) -> tuple[MaskMap, tuple[str, ...]]:
-    """The map for masks whose labels were not named: ``label_1``, ``label_2``, ... and 0/255 as 0/1.
+def found_map(present: Collection[int], ignore: int | None = None) -> tuple[MaskMap, tuple[str, ...]]:
+    """Return the map for masks whose labels were not named: ``label_1``, ``label_2``, ... and 0/255 as 0/1.
 
     Args:
-        found: every value in any mask.
+        present: every value in any mask.
         ignore: mask value of unannotated voxels.
 
     Returns:
@@ -130,10 +130,10 @@ def found_map(found: Collection[int], ignore: int | None = None) -> tuple[MaskMa
     Raises:
         RetinaError: if the values do not speak for themselves; the text gives the option to type.
     """
-    classes = sorted(set(found) - {0, ignore})
+    classes = sorted(set(present) - {0, ignore})
     if not classes:
         raise RetinaError(
-            f"the masks hold no class: only {shorten(sorted(found))}. Expected 1, 2, ... (or 255) for the objects. "
+            f"the masks hold no class: only {shorten(sorted(present))}. Expected 1, 2, ... (or 255) for the objects. "
             "Are these the right files?"
         )
     if classes == [255]:
@@ -149,7 +149,7 @@ def found_map(found: Collection[int], ignore: int | None = None) -> tuple[MaskMa
         hint = " 255 often marks unannotated voxels: then add --ignore 255." if 255 in classes else ""
         example = " ".join(f"{value}=NAME" for value in classes if value != 255 or not hint)
         raise RetinaError(
-            f"the masks hold the values {shorten(sorted(found), MAX_FOUND_CLASSES)}; expected 0, 1, 2, ... without "
+            f"the masks hold the values {shorten(sorted(present), MAX_FOUND_CLASSES)}; expected 0, 1, 2, ... without "
             f"gap, or their names: --labels {example}.{hint}"
         )
     names: dict[int | str, str] = {value: f"label_{value}" for value in classes}
@@ -157,7 +157,7 @@ def found_map(found: Collection[int], ignore: int | None = None) -> tuple[MaskMa
 
 
 def _advice(mask_map: MaskMap, binary: bool) -> str:
-    """What to type for an undeclared value; ``binary``: the mask's highest value is 255."""
+    """Say what to type for an undeclared value; ``binary``: the mask's highest value is 255."""
     only = [name for name in mask_map.labels if name not in (BACKGROUND, IGNORE)]
     hint = f" For a 0/255 mask write --labels 255={only[0]}." if binary and len(only) == 1 else ""
     return f"Name it (--labels VALUE=NAME), declare it unannotated (--ignore VALUE) or correct the mask.{hint}"

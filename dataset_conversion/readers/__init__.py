@@ -1,1 +1,1 @@
-"""Files and archives of others, read into arrays."""
+"""Read files and archives into arrays."""

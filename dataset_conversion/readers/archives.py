@@ -1,4 +1,4 @@
-"""Finding a data set's files in what a user downloaded: unpacked at any depth, or still inside zip archives.
+"""Find a data set's files in what a user downloaded: unpacked at any depth, or still inside zip archives.
 
     files = find(source, ["train-images.tif", "train-labels.tif"])
     files["train-images.tif"].read()
@@ -43,16 +43,16 @@ class SourceFile:
     """Path inside the archive; None for a plain file."""
 
     def __str__(self) -> str:
-        """``folder/a.tif``, or ``folder/all.zip: data/a.tif``"""
+        """Return ``folder/a.tif``, or ``folder/all.zip: data/a.tif``."""
         return str(self.path) if self.member is None else f"{self.path}: {self.member}"
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """Return the last part of the path."""
         return PurePosixPath((self.member or self.path.name).replace("\\", "/")).name
 
     def open(self) -> IO[bytes]:
-        """The content as a stream. Reading a damaged archive member to its end raises ``zipfile.BadZipFile``.
+        """Return the content as a stream. Reading a damaged archive member to its end raises ``zipfile.BadZipFile``.
 
         Raises:
             RetinaError: if it cannot be opened.
@@ -69,7 +69,7 @@ class SourceFile:
             raise _damaged(self.path, error, self.member) from error
 
     def read(self) -> bytes:
-        """The whole content; of an archive member with its checksum verified.
+        """Return the whole content; the checksum of an archive member is verified.
 
         Raises:
             RetinaError: if the file cannot be read, or the archive is damaged.
@@ -84,7 +84,7 @@ class SourceFile:
 
     @property
     def size(self) -> int:
-        """Bytes of the content.
+        """Return the size of the content in bytes.
 
         Raises:
             RetinaError: if the archive is damaged.
@@ -99,7 +99,7 @@ class SourceFile:
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """A path for readers that need one: the file itself, or an unpacked copy that goes when the block ends.
+        """Yield a path for readers that need one: the file itself, or a copy that is removed when the block ends.
 
         Raises:
             RetinaError: if the archive is damaged.
@@ -133,16 +133,16 @@ def find(
         Each given name -> the file.
 
     Raises:
-        RetinaError: naming all missing files and what was found instead; for two files equally near to the top; for a
+        RetinaError: naming all missing files and those found instead; for two files equally near to the top; for a
             source that is neither folder nor zip archive.
     """
     inventory = _Inventory(Path(source))
     wanted = names if isinstance(names, Mapping) else {name: (name,) for name in names}
-    found = {name: inventory.one(paths, lenient) for name, paths in wanted.items()}
-    missing = [name for name, file in found.items() if file is None]
+    files = {name: inventory.one(paths, lenient) for name, paths in wanted.items()}
+    missing = [name for name, file in files.items() if file is None]
     if missing and not lenient:
         raise inventory.missing(missing)
-    return {name: file for name, file in found.items() if file is not None}
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def find_all(
@@ -165,15 +165,15 @@ def find_all(
     """
     inventory = _Inventory(Path(source))
     wanted = patterns if isinstance(patterns, Mapping) else {pattern: (pattern,) for pattern in patterns}
-    found = {name: inventory.folder(alternatives, lenient) for name, alternatives in wanted.items()}
-    missing = [name for name, files in found.items() if not files]
+    chosen = {name: inventory.folder(alternatives, lenient) for name, alternatives in wanted.items()}
+    missing = [name for name, files in chosen.items() if not files]
     if missing and not lenient:
         raise inventory.missing(missing)
-    return {name: files for name, files in found.items() if files}
+    return {name: files for name, files in chosen.items() if files}
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key that orders numbers by value: ``z9`` before ``z10``."""
+    """Return a sort key that orders numbers by value: ``z9`` before ``z10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -214,7 +214,7 @@ class _Inventory:
                 self.entries.append((parts, SourceFile(path, member)))
 
     def one(self, paths: Sequence[str], lenient: bool) -> SourceFile | None:
-        """The file at the first of these paths that there is."""
+        """Return the file at the first of these paths that exists."""
         for path in paths:
             wanted = tuple(path.split("/"))
             fitting = [entry for entry in self.entries if entry[0][-len(wanted) :] == wanted]
@@ -224,7 +224,7 @@ class _Inventory:
         return None
 
     def folder(self, patterns: Sequence[str], lenient: bool) -> list[SourceFile]:
-        """The files that fit the first of these patterns that any fits, of one folder, in natural order."""
+        """Return the files of one folder that fit the first pattern with any, in natural order."""
         for pattern in patterns:
             *above, last = pattern.split("/")
             groups: _Groups = {}
@@ -236,7 +236,7 @@ class _Inventory:
         return []
 
     def _nearest(self, groups: _Groups, lenient: bool) -> list[SourceFile]:
-        """Plain before archived, then the fewest folders above; two alike are the user's to sort out."""
+        """Prefer plain files to archived ones, then the fewest folders above; two alike are an error."""
         ranks = {key: (key[0] is not None, len(key[1])) for key in groups}
         nearest = [files for key, files in groups.items() if ranks[key] == min(ranks.values())]
         if len(nearest) > 1 and not lenient:
@@ -247,12 +247,12 @@ class _Inventory:
         return nearest[0]
 
     def missing(self, names: Sequence[str]) -> RetinaError:
-        """The error for files that are not there."""
+        """Return the error for missing files."""
         if self.damaged:  # they are probably in there
             return RetinaError(f"{self.damaged[0]} Missing without it: {shorten(names)}.")
         folder = "folder" if self.source.is_dir() else "archive"
-        held = self._similar(names)
-        found = f"found {shorten(held, _SHOWN_FILES)}" if held else f"the {folder} is empty"
+        paths = self._similar(names)
+        found = f"found {shorten(paths, _SHOWN_FILES)}" if paths else f"the {folder} is empty"
         packed = [parts[-1] for parts, _ in self.entries if parts[-1].lower().endswith(_OTHER_ARCHIVES)]
         advice = f" Unpack {packed[0]} first: of archives only .zip is read." if packed else ""
         return RetinaError(
@@ -261,14 +261,14 @@ class _Inventory:
         )
 
     def _similar(self, names: Sequence[str]) -> list[str]:
-        """Paths of files there, those most like the missing ones first."""
+        """Return the paths of all files, those most like the missing ones first."""
         paths = ["/".join(parts) for parts, _ in self.entries]
         close = difflib.get_close_matches(names[0], paths[:2000], n=2, cutoff=0.5)
         return close + [path for path in sorted(paths, key=natural_key) if path not in close]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, links followed, hidden files and folders left out."""
+    """Yield every file below a folder; follow links, leave out hidden files and folders."""
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)

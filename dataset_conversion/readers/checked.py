@@ -1,4 +1,4 @@
-"""Reading the images and masks of a benchmark from its files as downloaded, and checking that they fit together."""
+"""Read the images and masks of a benchmark from its files as downloaded, and check that they fit together."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 
 from dataset_conversion.readers.archives import SourceFile
 from dataset_conversion.readers.images import ImageFile, read_image
-from dataset_conversion.readers.pixels import AXES
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.pixels import AXES, Array
 from nnunetv2_retina.errors import RetinaError
 
 _CHUNK = 1 << 22
 
 
 def read_source_image(file: SourceFile, mask: bool = False) -> ImageFile:
-    """``image_files.read_image`` for a file that may lie in a zip archive; gzip files are checked to their end.
+    """Read an image from a file that may lie in a zip archive; gzip files are checked to their end.
 
     Raises:
         RetinaError: as ``read_image``, and for a damaged archive or gzip file.
@@ -31,7 +30,7 @@ def read_source_image(file: SourceFile, mask: bool = False) -> ImageFile:
 
 
 def _check_gzip(path: Path) -> None:
-    """NIfTI libraries fill what a cut-off file lacks with zeros, so its checksum is read first.
+    """Check a file to its end: NIfTI libraries fill what a cut-off one lacks with zeros.
 
     Raises:
         RetinaError: for a file that is not gzip, damaged or incomplete.
@@ -47,6 +46,20 @@ def _check_gzip(path: Path) -> None:
         ) from error
 
 
+def check_shapes(image: Array, mask: Array, image_name: object, mask_name: object) -> None:
+    """Check that an image and its mask have one shape.
+
+    Raises:
+        RetinaError: naming both files.
+    """
+    if image.shape != mask.shape:
+        axes = ", ".join(AXES.get(image.ndim, ("?",)))
+        raise RetinaError(
+            f"{image_name} has shape {image.shape}, its mask {mask_name} {mask.shape}; expected the same ({axes}). Do "
+            "they belong together, and are both complete? Take the files as released."
+        )
+
+
 def check_pair(image: Array, label: Array, image_name: str, label_name: str, highest: int) -> None:
     """Check that an image and its mask have one shape and are not exchanged.
 
@@ -60,12 +73,7 @@ def check_pair(image: Array, label: Array, image_name: str, label_name: str, hig
     Raises:
         RetinaError: naming both files.
     """
-    if image.shape != label.shape:
-        raise RetinaError(
-            f"{image_name} has shape {image.shape}, {label_name} has shape {label.shape}; expected the same "
-            f"({', '.join(AXES.get(image.ndim, ('?',)))}). Are both of the same volume, and complete? Download them "
-            "again."
-        )
+    check_shapes(image, label, image_name, label_name)
     if label.max() > highest and image.min() >= 0 and image.max() <= highest:
         raise RetinaError(
             f"{image_name} holds nothing but {image.min():g} to {image.max():g}, {label_name} {label.min():g} to "

@@ -8,41 +8,42 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.decoded import Decoded
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SEPARATOR = "::"
 
 
 def split_location(location: str) -> tuple[Path, str | None]:
-    """``FILE.h5::raw`` -> the file and ``raw``; a plain path -> the path and None."""
+    """Split ``FILE.h5::raw`` into the file and ``raw``; a plain path into the path and None."""
     file, separator, dataset = location.partition(SEPARATOR)
     return Path(file), dataset.strip("/") if separator else None
 
 
 def list_datasets(path: Path) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every array with two or more axes.
+    """Return path -> shape of every array with two or more axes.
 
     Raises:
         RetinaError: if the file cannot be opened.
     """
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim >= 2:
-            found[name] = tuple(item.shape)
+            shapes[name] = tuple(item.shape)
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(note)
     except OSError as error:
         raise RetinaError(f"{path}: cannot be read as HDF5 ({error}). Is the file complete?") from error
-    return found
+    return shapes
 
 
 def match_datasets(path: Path, pattern: str) -> dict[str, str]:
-    """Data sets whose path fits a pattern with one ``*``.
+    """Find the data sets whose path fits a pattern with one ``*``.
 
     Args:
         path: the file.
@@ -52,7 +53,7 @@ def match_datasets(path: Path, pattern: str) -> dict[str, str]:
         What ``*`` stood for -> the data set's path.
 
     Raises:
-        RetinaError: if none fits, listing those there are.
+        RetinaError: if none fits, listing all.
     """
     before, _, after = pattern.strip("/").partition("*")
     expression = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}")
@@ -63,7 +64,7 @@ def match_datasets(path: Path, pattern: str) -> dict[str, str]:
     return fitting
 
 
-def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...] | None, tuple[str, ...]]:
+def read_hdf5(path: Path, dataset: str | None) -> Decoded:
     """Read one data set.
 
     Args:
@@ -71,11 +72,11 @@ def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...]
         dataset: its path inside; None for the only one.
 
     Returns:
-        The array as stored; its spacing in nm from the attribute ``resolution`` (CREMI) or ``element_size_um``
-        (ilastik, Fiji), else None; remarks.
+        The array as stored, with its voxel size from the attribute ``resolution`` (CREMI) or ``element_size_um``
+        (ilastik, Fiji).
 
     Raises:
-        RetinaError: for a path that is not there or not given though there are several; the text lists them.
+        RetinaError: for a path that does not exist, or none where there are several; the text lists them.
     """
     names = list_datasets(path)
     remarks: tuple[str, ...] = ()
@@ -89,18 +90,18 @@ def read_hdf5(path: Path, dataset: str | None) -> tuple[Array, tuple[float, ...]
         raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {listing(names)}")
     with h5py.File(path, "r") as file:
         item = file[dataset]
-        return item[()], _spacing(item), remarks
+        return Decoded(item[()], _steps(item), NANOMETRES, remarks)
 
 
 def listing(names: dict[str, tuple[int, ...]]) -> str:
-    """For error texts: what ``list_datasets`` found."""
+    """Put what ``list_datasets`` returned into words, for error texts."""
     if not names:
         return "The file holds no array with two or more axes."
     shown = ", ".join(f"{name} {shape}" for name, shape in list(names.items())[:20])
     return f"The file holds: {shown}" + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _spacing(item: h5py.Dataset) -> tuple[float, ...] | None:
+def _steps(item: h5py.Dataset) -> tuple[float, ...] | None:
     for attribute, factor in (("resolution", 1.0), ("element_size_um", 1000.0)):
         if attribute in item.attrs:
             values = np.atleast_1d(item.attrs[attribute])

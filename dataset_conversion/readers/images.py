@@ -1,9 +1,10 @@
-"""Reading microscopy files: PNG, BMP, JPEG, TIFF, NIfTI, NRRD, MRC and HDF5 to a grey array with its spacing."""
+"""Read microscopy files: PNG, BMP, JPEG, TIFF, NIfTI, NRRD, MRC and HDF5 to a grey array with its spacing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
@@ -12,10 +13,12 @@ import numpy as np
 import SimpleITK
 from PIL import Image
 
+from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, read_hdf5
+from dataset_conversion.readers.pixels import Array
 from dataset_conversion.readers.tiff import read_tiff
-from dataset_conversion.spec import Array
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 LOSSY = (".jpg", ".jpeg")
 GREY_TOOLS = 'for example in ImageJ: Image > Type > 8-bit, or with ImageMagick: magick "IN" -colorspace Gray "OUT"'
@@ -28,20 +31,20 @@ class ImageFile:
 
     array: Array
     """(Y, X) or (Z, Y, X), in the file's own type."""
-    spacing: tuple[float, ...] | None = None
-    """Per axis of ``array``: nm where the file states a unit, else the file's numbers; None if it has none."""
+    spacing: Spacing | None = None
+    """None if the file has none."""
     remarks: tuple[str, ...] = ()
     """What a user should know of how it was read."""
 
 
 def file_suffix(path: Path) -> str:
-    """The suffix that decides the format, lower case; ``.nii.gz`` is one suffix."""
+    """Return the suffix that decides the format, lower case; ``.nii.gz`` is one suffix."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
 
 def file_stem(path: Path) -> str:
-    """The name without ``file_suffix``."""
+    """Return the name without ``file_suffix``."""
     return path.name[: len(path.name) - len(file_suffix(path))]
 
 
@@ -61,8 +64,7 @@ def read_image(path: str | Path, dataset: str | None = None, mask: bool = False)
     """
     path = Path(path)
     suffix = file_suffix(path)
-    reader = _READERS.get(suffix)
-    if reader is None and suffix not in HDF5_SUFFIXES:
+    if suffix not in SUPPORTED:
         raise RetinaError(
             f"{path}: files ending in {suffix or 'nothing'} are not read; expected {', '.join(SUPPORTED)}"
         )
@@ -73,8 +75,20 @@ def read_image(path: str | Path, dataset: str | None = None, mask: bool = False)
             f"{path}: JPEG changes pixel values, so it cannot hold a mask. Export the mask as PNG or TIFF from the "
             "program it was made in; converting the JPEG does not bring the values back."
         )
+    decoded = _decode(path, suffix, dataset, mask)
+    array, remarks = decoded.array, [*decoded.remarks]
+    if decoded.coloured:
+        array, remark = grey(array, path, mask)
+        remarks.append(remark)
+    if suffix in LOSSY:
+        remarks.append("JPEG: compressed with loss, which is fine for an image")
+    array, steps = _squeeze(array, decoded.steps, path)
+    return ImageFile(array, None if mask else _spacing(steps, decoded.unit), tuple(remarks))
+
+
+def _decode(path: Path, suffix: str, dataset: str | None, mask: bool) -> Decoded:
     try:
-        image = ImageFile(*(reader(path, mask) if reader is not None else read_hdf5(path, dataset)))
+        return read_hdf5(path, dataset) if suffix in HDF5_SUFFIXES else _READERS[suffix](path, mask)
     except RetinaError:
         raise
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do
@@ -82,31 +96,32 @@ def read_image(path: str | Path, dataset: str | None = None, mask: bool = False)
         raise RetinaError(
             f"{path}: cannot be read as {suffix[1:]} ({reason}). Is the file complete and of the format its name says?"
         ) from error
-    if suffix in LOSSY:
-        image = replace(image, remarks=(*image.remarks, "JPEG: compressed with loss, which is fine for an image"))
-    return _volume(image, path, mask)
 
 
-def _volume(image: ImageFile, path: Path, mask: bool) -> ImageFile:
-    """Two or three axes, spacing to match, none for a mask."""
-    array, spacing = image.array, image.spacing
+def _squeeze(array: Array, steps: tuple[float, ...] | None, path: Path) -> tuple[Array, tuple[float, ...] | None]:
+    """Bring an image to two or three axes, and its voxel size along."""
     while array.ndim > 3 and 1 in array.shape:
         axis = array.shape.index(1)
         array = array.squeeze(axis)
-        if spacing is not None and len(spacing) > array.ndim:
-            spacing = spacing[:axis] + spacing[axis + 1 :]
+        if steps is not None and len(steps) > array.ndim:
+            steps = steps[:axis] + steps[axis + 1 :]
     if array.ndim not in (2, 3) or array.size == 0:
         raise RetinaError(
             f"{path}: the image has shape {array.shape}; expected (Y, X) or (Z, Y, X). "
             "Save one channel and one time point to a file."
         )
-    if mask or spacing is None or not all(np.isfinite(step) and step > 0 for step in spacing):
-        spacing = None
-    return replace(image, array=array, spacing=None if spacing is None else spacing[-array.ndim :])
+    return array, None if steps is None else steps[-array.ndim :]
 
 
-def grey(array: Array, path: Path, mask: bool) -> tuple[Array, tuple[str, ...]]:
-    """One channel of an image whose colour channels are equal.
+def _spacing(steps: tuple[float, ...] | None, unit: str | None) -> Spacing | None:
+    """Return the spacing, or None where the file's numbers cannot be a size, such as zeros for an unknown one."""
+    if steps is None or not all(math.isfinite(step) and step > 0 for step in steps):
+        return None
+    return Spacing.of(steps, unit)
+
+
+def grey(array: Array, path: Path, mask: bool) -> tuple[Array, str]:
+    """Return one channel of an image whose colour channels are equal.
 
     Args:
         array: (..., C), C in 1 to 4: grey, grey + alpha, RGB, RGBA.
@@ -133,15 +148,16 @@ def grey(array: Array, path: Path, mask: bool) -> tuple[Array, tuple[str, ...]]:
             f"expected grey. {advice}"
         )
     name = {1: "one channel", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}[channels]
-    return np.ascontiguousarray(colours[..., 0]), (f"grey saved as {name}: the one grey channel was taken",)
+    return np.ascontiguousarray(colours[..., 0]), f"grey saved as {name}: the one grey channel was taken"
 
 
-def _read_natural(path: Path, mask: bool) -> tuple[Array, None, tuple[str, ...]]:
-    """PNG, BMP and JPEG. (Y, X)."""
+def _read_natural(path: Path, mask: bool) -> Decoded:
+    """Read PNG, BMP or JPEG."""
     with Image.open(path) as image:
         mode = image.mode
         if mode == "P" and mask:
-            return np.asarray(image), None, ("palette image: the palette's indices are the label values",)
+            remark = "palette image: the palette's indices are the label values"
+            return Decoded(np.asarray(image), remarks=(remark,))
         if mode in ("RGB", "RGBA", "LA") and file_suffix(path) == ".png":
             array = imagecodecs.png_decode(path.read_bytes())  # Pillow cuts 16-bit colour to 8 bits
         elif mode in ("P", "CMYK", "YCbCr"):
@@ -150,49 +166,37 @@ def _read_natural(path: Path, mask: bool) -> tuple[Array, None, tuple[str, ...]]
             array = np.asarray(image)
     if array.dtype == bool:
         array = array.astype(np.uint8)
-    if array.ndim == 2:
-        return array, None, ()
-    plain, remarks = grey(array, path, mask)
-    return plain, None, remarks
+    return Decoded(array, coloured=array.ndim == 3)
 
 
-def _read_tiff(path: Path, mask: bool) -> tuple[Array, tuple[float, ...] | None, tuple[str, ...]]:
-    """(Y, X), or (Z, Y, X) for several pages."""
-    array, spacing, remarks, coloured = read_tiff(path)
-    if coloured:
-        array, more = grey(array, path, mask)
-        remarks = (*remarks, *more)
-    return array, spacing, remarks
+def _read_tiff(path: Path, _: bool) -> Decoded:
+    return read_tiff(path)
 
 
-def _read_itk(path: Path, mask: bool) -> tuple[Array, tuple[float, ...], tuple[str, ...]]:
-    """NIfTI and NRRD. (Z, Y, X) or (Y, X); the header's numbers as they stand, since EM files write nm for mm."""
+def _read_itk(path: Path, _: bool) -> Decoded:
+    """Read NIfTI or NRRD; the header's numbers as they stand and without their unit, since EM files write nm for mm."""
     volume = SimpleITK.ReadImage(str(path))
-    array = SimpleITK.GetArrayFromImage(volume)
-    remarks: tuple[str, ...] = ()
-    if volume.GetNumberOfComponentsPerPixel() in (3, 4):
-        array, remarks = grey(array, path, mask)
-    return array, tuple(reversed(volume.GetSpacing())), remarks
+    coloured = volume.GetNumberOfComponentsPerPixel() in (3, 4)
+    return Decoded(SimpleITK.GetArrayFromImage(volume), tuple(reversed(volume.GetSpacing())), coloured=coloured)
 
 
-def _read_mrc(path: Path, mask: bool) -> tuple[Array, tuple[float, ...] | None, tuple[str, ...]]:
-    """(Z, Y, X) or (Y, X); spacing in nm (the header has angstrom)."""
+def _read_mrc(path: Path, _: bool) -> Decoded:
+    """Read MRC, whose header has angstrom."""
     with mrcfile.open(path, permissive=True) as file:
         if file.data is None:
             raise ValueError("no MRC header or truncated data")
         array = np.array(file.data)
-        spacing = tuple(float(file.voxel_size[axis]) / 10 for axis in ("z", "y", "x"))
+        steps = tuple(float(file.voxel_size[axis]) / 10 for axis in ("z", "y", "x"))
         extra = bytes(file.header.extra2)
     remarks: tuple[str, ...] = ()
     # IMOD keeps unsigned bytes in the mode the standard calls signed, and says so in its own header words 39 and 40.
     stamp, flags = np.frombuffer(extra[40:48], dtype="<i4")
     if array.dtype == np.int8 and stamp == _IMOD_STAMP and not flags & _IMOD_SIGNED:
         array, remarks = array.view(np.uint8), ("IMOD file: bytes read as unsigned, 0 to 255",)
-    return array, spacing[-array.ndim :], remarks
+    return Decoded(array, steps[-array.ndim :], NANOMETRES, remarks)
 
 
-_Reader = Callable[[Path, bool], tuple[Array, tuple[float, ...] | None, tuple[str, ...]]]
-_READERS: dict[str, _Reader] = {
+_READERS: dict[str, Callable[[Path, bool], Decoded]] = {
     **dict.fromkeys((".png", ".bmp", *LOSSY), _read_natural),
     **dict.fromkeys((".tif", ".tiff"), _read_tiff),
     **dict.fromkeys((".nii", ".nii.gz", ".nrrd"), _read_itk),

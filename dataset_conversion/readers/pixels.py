@@ -1,20 +1,22 @@
-"""Checks of image and label arrays, and the types they are stored in."""
+"""Check image and label arrays, and choose the types they are stored in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from dataset_conversion.spec import Array
 from nnunetv2_retina.errors import RetinaError, shorten
 
+Array = npt.NDArray[Any]
 _TABLE_SIZE = 1 << 16
 AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
 
 
 def integer_label(label: Array, case: str) -> Array:
-    """A label array as integers.
+    """Return a label array as integers.
 
     Args:
         label: any shape; bool, integer, or float holding whole numbers only.
@@ -41,7 +43,7 @@ def integer_label(label: Array, case: str) -> Array:
 
 
 def count_values(label: Array) -> dict[int, int]:
-    """Voxels of each value in an integer array, values ascending.
+    """Count the voxels of each value in an integer array, values ascending.
 
     Plane by plane with a table where the values are small: sorting a whole volume takes minutes.
     """
@@ -52,24 +54,24 @@ def count_values(label: Array) -> dict[int, int]:
         return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     table = np.zeros(_TABLE_SIZE, dtype=np.int64)
     for plane in label if label.ndim == 3 else [label]:
-        found = np.bincount(plane.ravel().astype(np.intp, copy=False))
-        table[: len(found)] += found
+        counts = np.bincount(plane.ravel().astype(np.intp, copy=False))
+        table[: len(counts)] += counts
     return {int(value): int(table[value]) for value in np.flatnonzero(table)}
 
 
 def first_position(mask: Array) -> dict[str, int]:
-    """Axis name -> index of the first true element of a (Y, X) or (Z, Y, X) array."""
+    """Return axis name -> index of the first true element of a (Y, X) or (Z, Y, X) array."""
     index = np.unravel_index(int(np.argmax(mask)), mask.shape)
     return dict(zip(AXES[mask.ndim], map(int, index), strict=True))
 
 
 def format_position(position: dict[str, int]) -> str:
-    """``z=0, y=3, x=7``"""
+    """Return, for example, ``z=0, y=3, x=7``."""
     return ", ".join(f"{axis}={index}" for axis, index in position.items())
 
 
 def check_values(label: Array, declared: Iterable[int], case: str, advice: str = "") -> dict[int, int]:
-    """Voxels of each value, all of them declared.
+    """Count the voxels of each value, after checking that all are declared.
 
     Args:
         label: (Y, X) or (Z, Y, X), any integer type.
@@ -114,7 +116,7 @@ def check_image(image: Array, case: str) -> None:
 
 
 def storable_image(image: Array) -> Array:
-    """The image in a type that PNG, TIFF or NIfTI and nnU-Net's readers hold, without loss wherever float32 has none.
+    """Return the image in a type that PNG, TIFF or NIfTI and nnU-Net's readers hold; only float32 may lose digits.
 
     uint8, uint16, int16 and float32 stay as they are. Other integers become uint16 or int16 if all values fit, else
     float32 (what nnU-Net computes in); bool becomes uint8; other floats become float32.

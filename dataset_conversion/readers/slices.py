@@ -1,4 +1,4 @@
-"""Images and masks that come as one PNG file each: pairing them by number, reading them, checking the masks' values."""
+"""Pair images and masks that are one PNG file each by number, read them, and check the masks' values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from PIL import Image
 
 from dataset_conversion.readers.archives import SourceFile
-from dataset_conversion.readers.pixels import count_values, first_position, format_position
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.pixels import Array, count_values, first_position, format_position
 from nnunetv2_retina.errors import RetinaError, shorten
 
-Pair = tuple[SourceFile, SourceFile]
+SlicePair = tuple[SourceFile, SourceFile]
+"""An image and its mask."""
 _NUMBER = re.compile(r"(\d+)\D*$")
 
 
-def pair_by_number(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> dict[str, Pair]:
-    """Images and their masks, matched on the last number in their names: ``a_orig.007.png``, ``b.007.png``.
+def pair_by_number(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> dict[str, SlicePair]:
+    """Match images and masks on the last number in their names: ``a_orig.007.png``, ``b.007.png``.
 
     Returns:
         The number as the image's name has it (``007``) -> image and mask, by number.
@@ -43,23 +43,23 @@ def pair_by_number(images: Sequence[SourceFile], masks: Sequence[SourceFile]) ->
 
 
 def _numbered(files: Sequence[SourceFile]) -> dict[int, tuple[str, SourceFile]]:
-    """Number -> how it is written, and the file."""
+    """Return number -> how it is written, and the file."""
     result: dict[int, tuple[str, SourceFile]] = {}
     for file in files:
-        found = _NUMBER.search(Path(file.name).stem)
-        if found is None:
+        match = _NUMBER.search(Path(file.name).stem)
+        if match is None:
             raise RetinaError(f"{file}: there is no number in its name; expected a slice number. Remove or rename it.")
-        number = int(found[1])
+        number = int(match[1])
         if number in result:
             raise RetinaError(
                 f"two files of one number: {result[number][1]} and {file}; expected one a slice. Remove one."
             )
-        result[number] = (found[1], file)
+        result[number] = (match[1], file)
     return result
 
 
 def read_png(file: SourceFile) -> Array:
-    """The grey values of a PNG file, (Y, X), in its own type; of RGB whose channels are equal, one channel.
+    """Read the grey values of a PNG file, (Y, X), in its own type; RGB must have equal channels.
 
     Raises:
         RetinaError: for a file that is damaged or no PNG, or holds colours (naming the first).
@@ -88,7 +88,7 @@ def read_png(file: SourceFile) -> Array:
 
 
 def map_values(mask: Array, table: Mapping[int, int], file: SourceFile, image: Array | None = None) -> Array:
-    """A mask's values as label values.
+    """Return a mask's values as label values.
 
     Args:
         mask: (Y, X), any integer type.
@@ -118,16 +118,3 @@ def map_values(mask: Array, table: Mapping[int, int], file: SourceFile, image: A
         if label:
             result[mask == value] = label
     return result
-
-
-def check_shapes(image: Array, mask: Array, image_file: SourceFile, mask_file: SourceFile) -> None:
-    """Refuse an image and a mask of different shapes.
-
-    Raises:
-        RetinaError: naming both files.
-    """
-    if image.shape != mask.shape:
-        raise RetinaError(
-            f"{image_file} has shape {image.shape}, its mask {mask_file} {mask.shape}; expected the same (y, x). "
-            "Take the files as released."
-        )

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.decoded import Decoded
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES
 
 _NANOMETRES = {
     "nm": 1.0, "nanometer": 1.0,
@@ -18,13 +19,12 @@ _NANOMETRES = {
 }  # fmt: skip
 
 
-def read_tiff(path: Path) -> tuple[Array, tuple[float, ...] | None, tuple[str, ...], bool]:
+def read_tiff(path: Path) -> Decoded:
     """Read the first image series of a TIFF file.
 
     Returns:
-        The array, (Y, X) or (Z, Y, X), with a last axis of samples or channels if the fourth value is true; its spacing
-        in nm (from ImageJ's or OME's fields; a plain resolution tag is ignored, since it is usually the screen's) or
-        None; remarks; whether the last axis is colour.
+        The image; its voxel size comes from ImageJ's or OME's fields. A plain resolution tag is ignored, since it is
+        usually the screen's.
 
     Raises:
         RetinaError: for axes that are not a single grey image or stack.
@@ -45,7 +45,7 @@ def read_tiff(path: Path) -> tuple[Array, tuple[float, ...] | None, tuple[str, .
             )
         if plane.startswith("T"):
             remarks = (*remarks, "the file calls its first axis time; it was taken as z")
-        return array, _spacing(file, len(plane)), remarks, coloured
+        return Decoded(array, _steps(file, len(plane)), NANOMETRES, remarks, coloured)
 
 
 def _remarks(file: tifffile.TiffFile) -> tuple[str, ...]:
@@ -60,18 +60,18 @@ def _remarks(file: tifffile.TiffFile) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _spacing(file: tifffile.TiffFile, ndim: int) -> tuple[float, ...] | None:
-    """Spacing in nm, z first for a stack; None if the file states none in a known unit."""
-    found = _ome_spacing(file) if file.is_ome else _imagej_spacing(file) if file.is_imagej else None
-    if found is None:
+def _steps(file: tifffile.TiffFile, ndim: int) -> tuple[float, ...] | None:
+    """Return the voxel size in nm, z first for a stack; None if the file states none in a known unit."""
+    stated = _ome_steps(file) if file.is_ome else _imagej_steps(file) if file.is_imagej else None
+    if stated is None:
         return None
-    depth, height, width = found
+    depth, height, width = stated
     if ndim == 2:
         return height, width
     return None if depth is None else (depth, height, width)
 
 
-def _imagej_spacing(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
+def _imagej_steps(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
     metadata = file.imagej_metadata or {}
     factor = _NANOMETRES.get(str(metadata.get("unit", "")).lower())
     tags = file.pages[0].tags
@@ -87,7 +87,7 @@ def _imagej_spacing(file: tifffile.TiffFile) -> tuple[float | None, float, float
     return (None if depth is None else abs(float(depth)) * factor), steps[0], steps[1]
 
 
-def _ome_spacing(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
+def _ome_steps(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
     image: Any = tifffile.xml2dict(file.ome_metadata or "").get("OME", {}).get("Image", {})
     pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
     steps: list[float | None] = []

@@ -1,1 +1,1 @@
-"""nnU-Net raw data sets, written whole or not at all."""
+"""Write nnU-Net raw data sets, completely or not at all."""

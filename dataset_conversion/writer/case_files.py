@@ -9,8 +9,9 @@ import numpy as np
 import SimpleITK
 import tifffile
 
-from dataset_conversion.spec import Array
+from dataset_conversion.readers.pixels import Array
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import Spacing
 
 PNG, TIFF, NIFTI = ".png", ".tif", ".nii.gz"
 PNG_PIXEL_LIMIT = 178_956_970
@@ -18,7 +19,7 @@ PNG_PIXEL_LIMIT = 178_956_970
 
 
 def file_ending(image: Array) -> str:
-    """The file ending a case needs.
+    """Return the file ending that a case needs.
 
     3D: NIfTI. 2D: PNG for uint8 and uint16; TIFF for what PNG cannot hold (int16, float32), uncompressed so that
     nnU-Net's ``NaturalImage2DIO`` reads it without further packages.
@@ -31,13 +32,13 @@ def file_ending(image: Array) -> str:
     return PNG if image.dtype in (np.uint8, np.uint16) else TIFF
 
 
-def write_array(path: Path, array: Array, spacing: tuple[float, ...]) -> None:
+def write_array(path: Path, array: Array, spacing: Spacing) -> None:
     """Write one image or label file in the format of its ending.
 
     Args:
         path: ends in ``.png``, ``.tif`` or ``.nii.gz``.
         array: (Y, X) for the first two, (Z, Y, X) for NIfTI.
-        spacing: per axis of the array; only NIfTI stores it, as the number it is (the header has no nm).
+        spacing: only NIfTI stores it, as the numbers they are (the header has no nm).
 
     Raises:
         RetinaError: if the file cannot be written, or nnU-Net could not read it again.
@@ -45,7 +46,7 @@ def write_array(path: Path, array: Array, spacing: tuple[float, ...]) -> None:
     try:
         if path.name.endswith(NIFTI):
             volume = SimpleITK.GetImageFromArray(array)
-            volume.SetSpacing([float(step) for step in reversed(spacing)])
+            volume.SetSpacing([float(step) for step in reversed(tuple(spacing))])
             SimpleITK.WriteImage(volume, str(path), useCompression=True)
         elif path.suffix == TIFF:
             tifffile.imwrite(path, array, photometric="minisblack", metadata=None)

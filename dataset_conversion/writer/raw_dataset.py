@@ -10,27 +10,35 @@ It checks each case, writes nnU-Net's folder layout, ``dataset.json`` with the `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-from dataset_conversion.readers.pixels import AXES, check_image, check_values, integer_label, storable_image
-from dataset_conversion.spec import Array, Case, DatasetSpec
+from dataset_conversion.readers.pixels import AXES, Array, check_image, check_values, integer_label, storable_image
+from dataset_conversion.spec import Case, DatasetSpec
 from dataset_conversion.writer.case_files import NIFTI, file_ending, write_array
-from dataset_conversion.writer.record import REPORT, TOOL, CaseRecord, case_record, dataset_report, ordered
-from dataset_conversion.writer.sheet import SheetCollector
-from dataset_conversion.writer.target_folder import atomic_folder, check_free, raw_root
+from dataset_conversion.writer.record import (
+    REPORT,
+    TOOL,
+    CaseProgress,
+    CaseRecord,
+    case_record,
+    dataset_report,
+    ordered,
+)
+from dataset_conversion.writer.target_folder import PARTS, SPLIT_FILE, atomic_folder, check_target
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import write_json
 from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
 from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
-__all__ = ["REPORT", "SPLIT_FILE", "Case", "CaseRecord", "DatasetSpec", "write_raw_dataset"]
-
-SPLIT_FILE = "splits_final.json"
-"""nnU-Net copies it from the raw to the preprocessed data set when it plans, and every trainer of its own reads it."""
+if TYPE_CHECKING:
+    from dataset_conversion.writer.sheet import SheetCollector
 
 
 def write_raw_dataset(
@@ -38,7 +46,7 @@ def write_raw_dataset(
     cases: Iterable[Case],
     root: str | Path | None = None,
     overwrite: bool = False,
-    progress: Callable[[CaseRecord], None] | None = None,
+    progress: CaseProgress | None = None,
 ) -> Path:
     """Write ``root/Dataset123_Name``; on any failure nothing is left and an existing data set stays as it was.
 
@@ -55,9 +63,7 @@ def write_raw_dataset(
     Raises:
         RetinaError: for a target that cannot be used, or a case that does not fit the description or the other cases.
     """
-    folder = raw_root(root)
-    check_free(folder, spec.folder_name, overwrite, elsewhere=root is None)
-    target = folder / spec.folder_name
+    target = check_target(root, spec.folder_name, overwrite)
     with atomic_folder(target) as partial:
         writer = _Writer(spec, partial)
         for case in cases:
@@ -70,16 +76,15 @@ def write_raw_dataset(
 
 
 class _Writer:
-    """Writes the cases of one data set into a folder and remembers what its summary files need."""
+    """Write the cases of one data set into a folder, and remember what its summary files need."""
 
     def __init__(self, spec: DatasetSpec, folder: Path) -> None:
         self.spec = spec
         self.folder = folder
-        self.sheet = SheetCollector() if spec.benchmark else None
+        self.sheet = _sheet_collector() if spec.benchmark else None
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
-        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            (folder / name).mkdir()
+        self.units: set[str | None] = set()
 
     def add(self, case: Case) -> CaseRecord:
         """Check and write one case.
@@ -93,14 +98,19 @@ class _Writer:
         ending = self._check_ending(case.name, image)
         spacing = _spacing(case)
         label, counts = (None, None) if case.label is None else self._checked_label(case, case.label)
-        part = "Tr" if case.split == "train" else "Ts"
-        write_array(self.folder / f"images{part}" / f"{case.name}_0000{ending}", image, spacing)
+        self._write("images", case.split, f"{case.name}_0000{ending}", image, spacing)
         if label is not None:
-            write_array(self.folder / f"labels{part}" / f"{case.name}{ending}", label, spacing)
+            self._write("labels", case.split, f"{case.name}{ending}", label, spacing)
         if self.sheet is not None:
             self.sheet.add(case, image, label)
+        self.units.add(spacing.unit)
         self.records.append(case_record(case, image, spacing, counts))
         return self.records[-1]
+
+    def _write(self, kind: str, split: str, name: str, array: Array, spacing: Spacing) -> None:
+        folder = self.folder / (kind + PARTS[split])
+        folder.mkdir(exist_ok=True)
+        write_array(folder / name, array, spacing)
 
     def finish(self) -> None:
         """Write ``dataset.json``, ``conversion_report.json`` and, where volumes are kept together, the split file.
@@ -112,9 +122,6 @@ class _Writer:
         if not training:
             raise RetinaError(f"{self.spec.folder_name}: no training case; expected at least one image with its mask")
         protocol = self._protocol(training)
-        for name in ("imagesTs", "labelsTs"):
-            if not any((self.folder / name).iterdir()):
-                (self.folder / name).rmdir()
         generate_dataset_json(
             str(self.folder),
             channel_names={"0": self.spec.channel_name},
@@ -129,13 +136,17 @@ class _Writer:
             **{BLOCK: protocol.to_json(complete=self.spec.benchmark)},
         )
         splits = self._splits(training, protocol)
-        report = dataset_report(self.spec, self.records, splits, str(self.ending))
-        (self.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        report = dataset_report(self.spec, self.records, splits, str(self.ending), self._unit())
+        write_json(self.folder / REPORT, report)
         if self.sheet is not None:
             self.sheet.write(self.folder, self.spec)
 
+    def _unit(self) -> str | None:
+        """Return the unit of all cases' spacings; None if any is unknown."""
+        return NANOMETRES if self.units == {NANOMETRES} else None
+
     def _splits(self, training: list[CaseRecord], protocol: Protocol) -> list[Split]:
-        """The folds; written down where nnU-Net's own would part the cases of one volume, or need more cases."""
+        """Return the folds, and write them where nnU-Net's own would part cases of one volume or need more cases."""
         splits = make_splits([record.name for record in training], protocol)
         if splits and (protocol.folds or protocol.groups or len(training) < MAX_FOLDS):
             parts = [{part: list(split[part]) for part in ("train", "val")} for split in splits]
@@ -169,7 +180,7 @@ class _Writer:
         )
 
     def _checked_label(self, case: Case, label: Array) -> tuple[Array, dict[str, int]]:
-        """The label as uint8 or uint16, and the voxels of each declared value."""
+        """Return the label as uint8 or uint16, and the voxels of each declared value."""
         if label.shape != case.image.shape:
             raise RetinaError(
                 f"case {case.name}: the image has shape {case.image.shape}, the mask {label.shape}; expected the same "
@@ -183,7 +194,7 @@ class _Writer:
         return stored, {str(value): counts.get(value, 0) for value in values}
 
     def _protocol(self, training: list[CaseRecord]) -> Protocol:
-        """The description's protocol with the groups the cases brought along."""
+        """Return the description's protocol, with the cases' groups and the unit of their spacing."""
         protocol = self.spec.protocol
         groups = {**(protocol.groups or {}), **{r.name: r.group for r in training if r.group is not None}}
         folds = [case for fold in protocol.folds or () for part in fold.values() for case in part]
@@ -193,17 +204,25 @@ class _Writer:
                 f"protocol: groups or folds name {shorten(unknown)}; expected names of training cases: "
                 f"{shorten(record.name for record in training)}"
             )
-        return replace(protocol, groups=groups or None)
+        unit = self._unit() if self.ending == NIFTI else None  # 2D files hold no spacing
+        return replace(protocol, groups=groups or None, spacing_unit=unit or protocol.spacing_unit)
 
 
-def _spacing(case: Case) -> tuple[float, ...]:
-    """Spacing along each axis of the image; 1 where the case has none."""
+def _sheet_collector() -> SheetCollector:
+    from dataset_conversion.writer.sheet import SheetCollector
+
+    return SheetCollector()
+
+
+def _spacing(case: Case) -> Spacing:
+    """Return the spacing along each axis of the image; 1 where the case has none."""
+    ndim = case.image.ndim
     if case.spacing is None:
-        return (1.0,) * case.image.ndim
-    spacing = tuple(float(step) for step in case.spacing)
-    if len(spacing) != case.image.ndim or not all(np.isfinite(step) and step > 0 for step in spacing):
+        return Spacing.of((1.0,) * ndim)
+    if not isinstance(case.spacing, Spacing) or len(case.spacing) != ndim:
+        axes = ", ".join(AXES[ndim])
         raise RetinaError(
-            f"case {case.name}: spacing {spacing} for an image of shape {case.image.shape}; expected "
-            f"{case.image.ndim} numbers above 0, in the order {', '.join(AXES[case.image.ndim])}"
+            f"case {case.name}: spacing {tuple(case.spacing)} for an image of shape {case.image.shape}; expected a "
+            f'Spacing of {ndim} numbers, in the order {axes}: Spacing.of(({axes}), "nm")'
         )
-    return spacing
+    return case.spacing

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from dataset_conversion.readers.pixels import AXES
-from dataset_conversion.spec import Array, Case, DatasetSpec
+from dataset_conversion.readers.pixels import AXES, Array
+from dataset_conversion.spec import Case, DatasetSpec
 from nnunetv2_retina import __version__
 from nnunetv2_retina.folds import Split
+from nnunetv2_retina.spacing import Spacing
 
-REPORT = "conversion_report.json"
+REPORT, SHEET = "conversion_report.json", "conversion_sheet.png"
 TOOL = f"retina_convert {__version__}"
 LEAST_PADDING = 1e-3
 """Share of a slice below which a black area at its border is taken for image."""
@@ -42,16 +43,20 @@ class CaseRecord:
     label_counts: Mapping[str, int] | None
     """Voxels of every declared value (as text), zeros included; None without a label."""
     group: str | None = None
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
 
 
-def case_record(case: Case, stored: Array, spacing: tuple[float, ...], counts: dict[str, int] | None) -> CaseRecord:
-    """The record of one case.
+CaseProgress = Callable[[CaseRecord], None]
+"""Called after each written case."""
+
+
+def case_record(case: Case, stored: Array, spacing: Spacing, counts: dict[str, int] | None) -> CaseRecord:
+    """Return the record of one case.
 
     Args:
         case: as handed in.
         stored: the image as written, (Y, X) or (Z, Y, X).
-        spacing: as written, per axis.
+        spacing: as written.
         counts: voxels of each label value; None without a label.
     """
     low, high = float(stored.min()), float(stored.max())
@@ -64,7 +69,7 @@ def case_record(case: Case, stored: Array, spacing: tuple[float, ...], counts: d
         split=case.split,
         axes="".join(AXES[stored.ndim]),
         shape=tuple(map(int, stored.shape)),
-        spacing=spacing,
+        spacing=tuple(spacing),
         dtype=str(case.image.dtype),
         stored_dtype=str(stored.dtype),
         intensity_min=low,
@@ -77,7 +82,7 @@ def case_record(case: Case, stored: Array, spacing: tuple[float, ...], counts: d
 
 
 def padding_share(image: Array) -> float:
-    """Share of voxels in a constant black border, 0 to 1.
+    """Return the share of voxels in a constant black border, 0 to 1.
 
     Black is the image's lowest grey level. In each slice the connected black areas that touch its border count, if they
     hold at least ``LEAST_PADDING`` of it: single black pixels of the tissue do not.
@@ -93,7 +98,7 @@ def padding_share(image: Array) -> float:
 
 
 def _padded_pixels(black: Array) -> int:
-    """Pixels of the border-touching areas of a (Y, X) mask."""
+    """Count the pixels of the areas of a (Y, X) mask that touch its border."""
     edges = [black[0], black[-1], black[:, 0], black[:, -1]]
     if not any(edge.any() for edge in edges):
         return 0
@@ -104,15 +109,16 @@ def _padded_pixels(black: Array) -> int:
 
 
 def dataset_report(
-    spec: DatasetSpec, records: list[CaseRecord], splits: Sequence[Split], ending: str
+    spec: DatasetSpec, records: list[CaseRecord], splits: Sequence[Split], ending: str, unit: str | None
 ) -> dict[str, Any]:
-    """The whole report, ready for JSON.
+    """Return the whole report, ready for JSON.
 
     Args:
         spec: the data set's description.
         records: its cases, as written.
         splits: its folds; empty where the training cases are one volume.
         ending: of the image files.
+        unit: of the spacings; None if it is not known.
     """
     totals = {
         split: _totals([record for record in records if record.split == split], spec.ignore_value)
@@ -130,7 +136,7 @@ def dataset_report(
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "labels": ordered(spec.labels),
         "ignore_value": spec.ignore_value,
-        "spacing_unit": spec.spacing_unit,
+        "spacing_unit": unit,
         "file_ending": ending,
         "remarks": [*spec.remarks, *unseen],
         "totals": totals,
@@ -140,24 +146,25 @@ def dataset_report(
 
 
 def ordered(labels: Mapping[str, int]) -> dict[str, int]:
-    """The label table by value, in plain integers."""
+    """Return the label table by value, in plain integers."""
     return {name: int(value) for name, value in sorted(labels.items(), key=lambda item: item[1])}
 
 
-def _spacing_remarks(case: Case, spacing: tuple[float, ...]) -> list[str]:
-    """What a volume's spacing means for nnU-Net, which slices along the axis of the largest spacing."""
+def _spacing_remarks(case: Case, spacing: Spacing) -> list[str]:
+    """Say what a volume's spacing means for nnU-Net, which slices along the axis of the largest spacing."""
     if case.image.ndim == 2:
         return []
     if case.spacing is None:
         return ["no voxel size known: 1 x 1 x 1 was written"]
-    if spacing[0] < max(spacing):
-        axis = AXES[3][int(np.argmax(spacing))]
+    steps = tuple(spacing)
+    if steps[0] < max(steps):
+        axis = AXES[3][int(np.argmax(steps))]
         return [f"the largest spacing is along {axis}: nnU-Net's 2d configuration slices along {axis}, not along z"]
     return []
 
 
 def _totals(records: list[CaseRecord], ignore: int | None) -> dict[str, Any]:
-    """Cases, labelled cases, voxels of each label value and ignored voxels over some cases."""
+    """Count cases, labelled cases, voxels of each label value and ignored voxels."""
     counts: dict[str, int] = {}
     labelled = [record.label_counts for record in records if record.label_counts is not None]
     for case in labelled:

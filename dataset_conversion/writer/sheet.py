@@ -1,4 +1,4 @@
-"""The slices of ``conversion_sheet.png``, picked while the cases go by."""
+"""The slices of ``conversion_sheet.png``, picked while the cases go by. Imports matplotlib, which takes a second."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.spec import BACKGROUND, IGNORE, Array, Case, DatasetSpec
+from dataset_conversion.readers.pixels import Array
+from dataset_conversion.spec import BACKGROUND, IGNORE, Case, DatasetSpec
+from dataset_conversion.writer.record import SHEET
+from nnunetv2_retina.display.sheets import LabelledSlice, label_sheet
 
-SHEET = "conversion_sheet.png"
 CASES_SHOWN = {"train": 6, "test": 3}
 LONGEST_SIDE = 640
 """Slices are shown thinned out to at most this many pixels a side."""
-
-
-@dataclass(frozen=True)
-class PickedSlice:
-    """One slice, thinned out."""
-
-    title: str
-    image: Array
-    """(Y, X), grey levels as stored."""
-    label: Array
-    """(Y, X), label values as stored."""
 
 
 @dataclass
@@ -33,7 +24,7 @@ class _Thinning:
     limit: int
     every: int = 1
     seen: int = 0
-    kept: list[list[PickedSlice]] = field(default_factory=list)
+    kept: list[list[LabelledSlice]] = field(default_factory=list)
 
     def add(self, name: str, image: Array, label: Array) -> None:
         if self.seen % self.every == 0:
@@ -43,13 +34,13 @@ class _Thinning:
                 self.kept.append(pick_slices(name, image, label))
         self.seen += 1
 
-    def chosen(self) -> list[PickedSlice]:
+    def chosen(self) -> list[LabelledSlice]:
         wanted = np.linspace(0, len(self.kept) - 1, min(self.limit, len(self.kept))).round().astype(int)
         return [picked for index in wanted for picked in self.kept[index]]
 
 
 class SheetCollector:
-    """Remembers a few slices of the cases of one data set."""
+    """Remember a few slices of the cases of one data set."""
 
     def __init__(self) -> None:
         self._splits = {split: _Thinning(limit) for split, limit in CASES_SHOWN.items()}
@@ -61,33 +52,30 @@ class SheetCollector:
 
     def write(self, folder: Path, spec: DatasetSpec) -> Path:
         """Draw the sheet into the data set's folder."""
-        from nnunetv2_retina.display.sheets import LabelledSlice, label_sheet  # matplotlib takes a second to import
-
         chosen = [picked for split in self._splits.values() for picked in split.chosen()]
         names = {value: name for name, value in spec.labels.items() if name not in (BACKGROUND, IGNORE)}
-        slices = [LabelledSlice(picked.title, picked.image, picked.label) for picked in chosen]
-        label_sheet(folder / SHEET, slices, names, spec.ignore_value)
+        label_sheet(folder / SHEET, chosen, names, spec.ignore_value)
         return folder / SHEET
 
 
-def pick_slices(name: str, image: Array, label: Array) -> list[PickedSlice]:
-    """A 2D image, or from each half of a volume the slice along its first axis that holds the most labels.
+def pick_slices(name: str, image: Array, label: Array) -> list[LabelledSlice]:
+    """Pick a 2D image, or from each half of a volume the slice along its first axis with the most labels.
 
     Most labels: the most different values first, then the most voxels that are not background.
     """
     step = max(1, -(-max(image.shape[-2:]) // LONGEST_SIDE))
     if image.ndim == 2:
-        return [PickedSlice(name, image[::step, ::step].copy(), label[::step, ::step].copy())]
+        return [LabelledSlice(name, image[::step, ::step].copy(), label[::step, ::step].copy())]
     ranks = [_richness(plane[::step, ::step]) for plane in label]
     half = -(-len(ranks) // 2)
     parts = [range(half), range(half, len(ranks))]
     chosen = [max(part, key=lambda index: ranks[index]) for part in parts if part]
     return [
-        PickedSlice(f"{name}, slice {z}", image[z, ::step, ::step].copy(), label[z, ::step, ::step].copy())
+        LabelledSlice(f"{name}, slice {z}", image[z, ::step, ::step].copy(), label[z, ::step, ::step].copy())
         for z in chosen
     ]
 
 
 def _richness(plane: Array) -> tuple[int, int]:
-    found = np.bincount(plane.ravel())
-    return int(np.count_nonzero(found)), int(found[1:].sum())
+    counts = np.bincount(plane.ravel())
+    return int(np.count_nonzero(counts)), int(counts[1:].sum())

@@ -7,21 +7,22 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.writer.raw_dataset import SPLIT_FILE
-from dataset_conversion.writer.record import REPORT
-from dataset_conversion.writer.sheet import SHEET
+from dataset_conversion.writer.record import REPORT, SHEET
+from dataset_conversion.writer.target_folder import PREPROCESSED, SPLIT_FILE
 from nnunetv2_retina.errors import shorten
+from nnunetv2_retina.files import read_json
+from nnunetv2_retina.wording import format_rows
 
 SHOWN_CASES, SHOWN_REMARKS = 12, 10
 
 
 def summary(path: Path) -> str:
-    """What a written data set holds, and the command to type next.
+    """Return what a written data set holds, and the command to type next.
 
     Args:
         path: the data set's folder, with its ``conversion_report.json``.
     """
-    report: dict[str, Any] = json.loads((path / REPORT).read_text(encoding="utf-8"))
+    report = read_json(path / REPORT, "Convert the data set again.")
     lines = [f"Wrote {path}", "", *_case_table(report), "", *_label_table(report), *_fold_table(report)]
     remarks = _remarks(report)
     if (path / SHEET).is_file():
@@ -32,10 +33,10 @@ def summary(path: Path) -> str:
 
 
 def _next_steps(path: Path) -> list[str]:
-    """The command to type, and what has to go before it where a data set of this name was preprocessed earlier."""
+    """Return the command to type; where a data set of this name was preprocessed earlier, what to do before."""
     number = int(path.name[len("Dataset") :].split("_", 1)[0])
     command = f"nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity"
-    folder = os.environ.get("nnUNet_preprocessed")
+    folder = os.environ.get(PREPROCESSED)
     earlier = Path(folder) / path.name if folder else None
     if earlier is None or not earlier.exists():
         return [f"  {command}"]
@@ -52,7 +53,8 @@ def _same_json(one: Path, other: Path) -> bool:
 
 def _case_table(report: dict[str, Any]) -> list[str]:
     unit, cases = report["spacing_unit"], report["cases"]
-    rows = [["split", "case", "shape", f"spacing ({unit})", "type", "grey levels", "padding", "mask"]]
+    spacing = f"spacing ({unit})" if unit else "spacing"
+    rows = [["split", "case", "shape", spacing, "type", "grey levels", "padding", "mask"]]
     for case in cases[:SHOWN_CASES]:
         rows.append(
             [
@@ -73,7 +75,7 @@ def _case_table(report: dict[str, Any]) -> list[str]:
 
 
 def _label_table(report: dict[str, Any]) -> list[str]:
-    """One row a label; voxels and share for training and, if there are any, test cases."""
+    """Return one row a label; voxels and share for training and, if there are any, test cases."""
     totals = {split: part for split, part in report["totals"].items() if part["labelled_cases"]}
     rows = [["label", "name", *(text for split in totals for text in (f"{split} voxels", "share"))]]
     for name, value in report["labels"].items():
@@ -88,7 +90,7 @@ def _label_table(report: dict[str, Any]) -> list[str]:
 
 
 def _fold_table(report: dict[str, Any]) -> list[str]:
-    """One line a fold: cases to train on, cases to validate on."""
+    """Return one line a fold: cases to train on, cases to validate on."""
     lines = []
     for number, fold in enumerate(report["folds"]):
         shown = shorten(fold["val"], 3)
@@ -97,16 +99,8 @@ def _fold_table(report: dict[str, Any]) -> list[str]:
     return ["", *lines, f"  fold all: trains on {every}"]
 
 
-def format_rows(rows: list[list[str]]) -> list[str]:
-    """Lines of a table whose columns line up."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """Remarks on the data set, then those on cases: each once, with the number of cases."""
+    """List the remarks on the data set, then those on cases: each once, with the number of cases."""
     by_text: dict[str, list[str]] = {}
     for case in report["cases"]:
         for text in case["remarks"]:

@@ -1,4 +1,4 @@
-"""Where a data set goes: finding $nnUNet_raw, refusing conflicts, and putting a finished folder in place at once."""
+"""Where a data set goes: find $nnUNet_raw, refuse conflicts, and put a finished folder in place at once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,31 @@ from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
 
-RAW = "nnUNet_raw"
-_OTHERS = ("nnUNet_preprocessed", "nnUNet_results")
+RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+PARTS = {"train": "Tr", "test": "Ts"}
+"""How the folders of a raw data set end: ``imagesTr``, ``labelsTs``."""
+SPLIT_FILE = "splits_final.json"
+"""nnU-Net copies it from the raw to the preprocessed data set when it plans, and every trainer of its own reads it."""
 
 
-def raw_root(root: str | Path | None = None) -> Path:
-    """The folder that holds the raw data sets: ``root``, or ``$nnUNet_raw``.
+def check_target(root: str | Path | None, folder_name: str, overwrite: bool) -> Path:
+    """Return the folder that a data set is to have, after making sure that nothing is in its way.
+
+    Args:
+        root: folder of raw data sets; None: ``$nnUNet_raw``, and the ID must be unused in nnU-Net's other folders too.
+        folder_name: such as ``Dataset801_CREMI``.
+        overwrite: whether an existing data set of this very name may be replaced.
 
     Raises:
-        RetinaError: if neither is given, or it is not a folder.
+        RetinaError: if there is no such root, or naming the folder in the way.
     """
+    folder = _raw_root(root)
+    _check_free(folder, folder_name, overwrite, elsewhere=root is None)
+    return folder / folder_name
+
+
+def _raw_root(root: str | Path | None) -> Path:
+    """Return the folder that holds the raw data sets: ``root``, or ``$nnUNet_raw``."""
     given = os.environ.get(RAW) if root is None else str(root)
     label = f"${RAW}" if root is None else "the target folder"
     if not given:
@@ -36,22 +51,16 @@ def raw_root(root: str | Path | None = None) -> Path:
     return path
 
 
-def check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -> None:
+def _check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -> None:
     """Refuse a data set that exists, or an ID that another data set uses.
 
     nnU-Net finds a data set by its ID alone, in its three folders together: two names for one ID stop it later.
-
-    Args:
-        root: the folder of raw data sets.
-        folder_name: such as ``Dataset801_CREMI``.
-        overwrite: whether an existing data set of this very name may be replaced.
-        elsewhere: whether to look into ``$nnUNet_preprocessed`` and ``$nnUNet_results`` too.
-
-    Raises:
-        RetinaError: naming the folder in the way.
     """
     prefix = folder_name.split("_", 1)[0] + "_"
-    folders = [root, *(Path(value) for name in _OTHERS if elsewhere and (value := os.environ.get(name)))]
+    folders = [
+        root,
+        *(Path(value) for name in (PREPROCESSED, RESULTS) if elsewhere and (value := os.environ.get(name))),
+    ]
     for folder in folders:
         taken = sorted(path.name for path in folder.glob(f"{prefix}*") if path.is_dir() and path.name != folder_name)
         if taken:
@@ -67,7 +76,7 @@ def check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) -
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target`` that takes its place when the block ends well, and vanishes when it does not.
+    """Yield a new folder that takes the place of ``target`` when the block ends well, and is removed when not.
 
     Its name begins with a dot, so nnU-Net never takes it for a data set. An existing target is replaced at the end.
 

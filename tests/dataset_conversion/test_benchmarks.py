@@ -1,6 +1,8 @@
 """The benchmarks' values against the published ones, the options they share, ``--list`` and ``--download``."""
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from helpers import benchmark_sources
 from dataset_conversion import convert
 from dataset_conversion.available import availability
 from dataset_conversion.benchmarks import CREMI, DATASETS, KASTHURI, datasets, spec
-from dataset_conversion.converters.converter import add_benchmark_arguments, source_folder
+from dataset_conversion.command import Command
+from dataset_conversion.converters.converter import convert_benchmark
 from dataset_conversion.downloads import fetch as download
 from nnunetv2_retina.errors import RetinaError
 
@@ -29,7 +32,7 @@ PUBLISHED = {
 
 def parsed(benchmark, *argv):
     parser = argparse.ArgumentParser()
-    add_benchmark_arguments(parser, benchmark, "text")
+    convert.COMMANDS[benchmark].add_arguments(parser)
     return parser.parse_args(list(argv))
 
 
@@ -70,7 +73,14 @@ def test_ids_of_the_command_line():
 def test_missing_source(tmp_path):
     message = r"nowhere does not exist; expected a folder .* add --download to fetch them there"
     with pytest.raises(RetinaError, match=message):
-        source_folder(parsed("cremi", str(tmp_path / "nowhere")), "cremi")
+        convert_benchmark("cremi", tmp_path / "nowhere", root=tmp_path)
+
+
+def test_a_target_in_the_way_is_found_before_the_download(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("fetched"))
+    (tmp_path / "Dataset802_Guay").mkdir()
+    with pytest.raises(RetinaError, match=r"Dataset802_Guay exists already"):
+        convert_benchmark("guay", tmp_path / "new", download=True, root=tmp_path)
 
 
 def test_download_comes_before_the_conversion(tmp_path, monkeypatch):
@@ -100,7 +110,7 @@ def test_list(tmp_path, capsys):
 
 
 def test_list_of_no_folder(tmp_path):
-    with pytest.raises(RetinaError, match=r"nowhere is no folder; expected the one that holds"):
+    with pytest.raises(RetinaError, match=r"nowhere is not a folder; expected the one that holds"):
         availability(tmp_path / "nowhere")
 
 
@@ -124,3 +134,24 @@ def test_error_goes_to_stderr(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     assert convert.main(["cremi", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(convert.COMMANDS, "guay", Command("", "", convert.COMMANDS["guay"].add_arguments, interrupt))
+    assert convert.main(["guay", "source"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["folder", "--help"], ["perez", "--help"]])
+def test_answers_that_need_nothing_import_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom dataset_conversion.convert import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    heavy = {"numpy", "torch", "nnunetv2", "scipy", "matplotlib", "SimpleITK", "h5py", "PIL"}
+    assert done.stdout
+    assert not heavy & set(done.stderr.split())

@@ -7,7 +7,9 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import check_cases, v
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from dataset_conversion.writer.raw_dataset import REPORT, Case, DatasetSpec
+from dataset_conversion.converters.converter import convert_benchmark
+from dataset_conversion.spec import Case, DatasetSpec
+from dataset_conversion.writer.record import REPORT
 
 LABELS = {"background": 0, "mito": 1, "er": 2}
 
@@ -29,6 +31,12 @@ def case(name="a", shape=(5, 7), dtype=np.uint16, **options):
 
 def spec(**options):
     return DatasetSpec(**{"id": 501, "name": "Test", "labels": LABELS, **options})
+
+
+def convert_one(benchmark, source, *arguments, **options):
+    """Convert a benchmark of one data set."""
+    (folder,) = convert_benchmark(benchmark, source, *arguments, **options)
+    return folder
 
 
 def read_back(folder, name, part="Tr"):

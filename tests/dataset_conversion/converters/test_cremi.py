@@ -2,30 +2,19 @@
 
 import json
 import zipfile
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 from helpers.benchmark_sources import BACKGROUND, CREMI_RESOLUTION, coordinates, cremi, cremi_sample, patches
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 
-from dataset_conversion.converters.cremi import convert_cremi
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
 
+convert_cremi = partial(convert_one, "cremi")
 SHAPE = (4, 10, 12)
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path):
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
 
 
 def sample(source, letter="A"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +11,15 @@ import SimpleITK
 import tifffile
 from helpers.benchmark_sources import GUAY_VOLUMES, coordinates, guay, guay_members, tiff, zipped
 from helpers.environment import SHARED
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 from PIL import Image
 
-from dataset_conversion.converters.guay import convert_guay
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
 
+convert_guay = partial(convert_one, "guay")
 REAL = SHARED / "data" / "guay"
 ARCHIVE = "platelet_data_1219.zip"
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path):
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
 
 
 def refused(source, raw, message, **changed):
@@ -141,7 +130,7 @@ def test_exchanged(source, raw):
 
 
 def test_shapes_differ(source, raw):
-    message = r"test-images.tif has shape \(4, 35, 30\), .*test-labels.tif has shape \(4, 30, 35\); expected the same"
+    message = r"test-images.tif has shape \(4, 35, 30\), its mask .*test-labels.tif \(4, 30, 35\); expected the same"
     refused(source, raw, message, test_labels=tiff(np.zeros((4, 30, 35), np.uint16)))
 
 

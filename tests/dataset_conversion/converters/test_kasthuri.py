@@ -3,36 +3,20 @@
 import io
 import json
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 from helpers.benchmark_sources_2d import SLAB_BORDERS, kasthuri, kasthuri_members, png, rgb, store
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 
 from dataset_conversion import convert
-from dataset_conversion.converters.kasthuri import SLABS, convert_kasthuri
-from dataset_conversion.writer.sheet import SheetCollector
+from dataset_conversion.converters.kasthuri import SLABS
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
 
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    (tmp_path / "raw").mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    return tmp_path / "raw"
-
-
-@pytest.fixture
-def no_drawing(monkeypatch):
-    monkeypatch.setattr(SheetCollector, "write", lambda *_: None)
+convert_kasthuri = partial(convert_one, "kasthuri")
 
 
 def refused(source, raw, message, **options):

@@ -1,6 +1,7 @@
 """Perez: four data sets matched on NNN, every pixel where it was; the real image; and what is refused."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from helpers.raw_datasets import read_back, report_of
 from PIL import Image
 
 from dataset_conversion import convert
-from dataset_conversion.converters.perez import convert_perez
-from dataset_conversion.writer.sheet import SheetCollector
+from dataset_conversion.converters.converter import convert_benchmark
 from nnunetv2_retina.errors import RetinaError
 
+convert_perez = partial(convert_benchmark, "perez")
+pytestmark = pytest.mark.usefixtures("no_drawing")
 REAL = SHARED / "data" / "perez_lysosome"
 NAMES = [
     "Dataset804_PerezLysosomes",
@@ -21,24 +23,6 @@ NAMES = [
     "Dataset806_PerezNuclei",
     "Dataset807_PerezNucleoli",
 ]
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    (tmp_path / "raw").mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    return tmp_path / "raw"
-
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch):
-    monkeypatch.setattr(SheetCollector, "write", lambda *_: None)
 
 
 def refused(source, raw, message, **options):
@@ -50,7 +34,7 @@ def refused(source, raw, message, **options):
 @pytest.mark.parametrize(("packed", "structures"), [(True, PEREZ_STRUCTURES), (False, PEREZ_STRUCTURES[2:3])])
 def test_every_pixel_is_where_it_was(source, raw, packed, structures):
     expected = perez(source, packed)
-    folders = convert_perez(source, structures, root=raw)
+    folders = convert_perez(source, structures=structures, root=raw)
     assert [folder.name for folder in folders] == (NAMES if packed else NAMES[2:3])
     for structure, folder in zip(structures, folders, strict=True):
         assert {case["name"] for case in report_of(folder)["cases"]} == expected[structure].keys()
@@ -64,7 +48,7 @@ def test_every_pixel_is_where_it_was(source, raw, packed, structures):
 def test_settings(source, raw):
     """Test images are only partly labelled, which the scores must know."""
     perez(source)
-    block = json.loads((convert_perez(source, ["nuclei"], root=raw)[0] / "dataset.json").read_text())
+    block = json.loads((convert_perez(source, structures=["nuclei"], root=raw)[0] / "dataset.json").read_text())
     assert block["retina"]["mask_rule"] == "instance_match"
     assert block["labels"] == {"background": 0, "nucleus": 1}
 
@@ -83,7 +67,7 @@ def test_masks_of_0_and_255(source, raw):
     name = "supplemental_data/training_labels/nuclei/gt-2.009.png"
     members[name] = png(expected["nuclei"]["train_009"].label * np.uint8(255))
     store(source, members, None)
-    folder = convert_perez(source, ["nuclei"], root=raw)[0]
+    folder = convert_perez(source, structures=["nuclei"], root=raw)[0]
     np.testing.assert_array_equal(read_back(folder, "train_009")[1][0], expected["nuclei"]["train_009"].label)
     remarks = {case["name"]: case["remarks"] for case in report_of(folder)["cases"]}
     assert remarks["train_009"] == ["the mask holds 0 and 255: 255 was taken as 1"]
@@ -98,7 +82,7 @@ def test_real_image(source, raw):
         target = source / part / "lysosomes" / f"prefix{i}.{i // 2 + 3:03d}.png"
         target.parent.mkdir(parents=True)
         target.write_bytes(path.read_bytes())
-    folder = convert_perez(source, ["lysosomes"], root=raw)[0]
+    folder = convert_perez(source, structures=["lysosomes"], root=raw)[0]
     pixels, label, _ = read_back(folder, "train_003")
     np.testing.assert_array_equal(pixels[0], np.asarray(Image.open(image)))
     np.testing.assert_array_equal(label[0], np.asarray(Image.open(mask)))
@@ -161,7 +145,7 @@ def test_missing_structure(source, raw):
     refused(
         source, raw, r"missing training_images/nucleoli/\*.png, training_labels/nucleoli/\*.png, test_images/nucleo"
     )
-    assert len(convert_perez(source, ["lysosomes", "nuclei"], root=raw)) == 2
+    assert len(convert_perez(source, structures=["lysosomes", "nuclei"], root=raw)) == 2
 
 
 def test_shapes_that_differ(source, raw):

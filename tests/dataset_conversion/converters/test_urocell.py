@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from helpers.benchmark_sources import (
     urocell_volume,
 )
 from helpers.environment import SHARED
-from helpers.raw_datasets import read_back, report_of
+from helpers.raw_datasets import convert_one, read_back, report_of
 
-from dataset_conversion.converters.urocell import VOLUMES, convert_urocell, cut_off, read_volume
+from dataset_conversion.converters.urocell import VOLUMES, cut_off, read_volume
 from dataset_conversion.readers.archives import SourceFile
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
+
+convert_urocell = partial(convert_one, "urocell")
 
 REAL = SHARED / "data" / "urocell_labels"
 FOREGROUND = {
@@ -54,12 +57,6 @@ def source(sources, tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(path)
     return folder
-
-
-@pytest.fixture
-def raw(tmp_path):
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +197,7 @@ def test_exchanged(source, raw):
 
 def test_shapes_differ(source, raw):
     replace(source, "mito/binary/fib1-3-2-1.nii.gz", np.zeros((3, 4, 5), np.float32))
-    message = r"data/fib1-3-2-1.nii.gz has shape \(33, 90, 36\), .*mito/binary/fib1-3-2-1.nii.gz has shape \(3, 4, 5\)"
+    message = r"data/fib1-3-2-1.nii.gz has shape \(33, 90, 36\), its mask .*mito/binary/fib1-3-2-1.nii.gz \(3, 4, 5\)"
     refused(source, raw, message)
 
 

@@ -36,7 +36,7 @@ def arguments(monkeypatch):
 
     monkeypatch.setitem(CORPORA, "cem500k", SMALL)
     parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
+    module.COMMAND.add_arguments(parser)
     return parser.parse_args
 
 
@@ -66,7 +66,7 @@ def test_other_corpus():
 
 
 def test_no_secrets_or_local_paths(arguments):
-    text = module.run(arguments([]))
+    text = module.COMMAND.run(arguments([]), None)
     assert "25 GB; CC0" in text
     assert "/home" not in text
 
@@ -75,7 +75,7 @@ def test_no_secrets_or_local_paths(arguments):
 
 
 def test_whole_download(download, arguments):
-    text = module.run(arguments(["--check", str(download)]), lambda *_: None)
+    text = module.COMMAND.run(arguments(["--check", str(download)]), lambda *_: None)
     assert "5 images, " in text
     assert "4 of 224 x 224 pixels, 1 smaller remainders (both sides at least 112), 0 smaller still, 0 larger" in text
     assert "0 unreadable" in text
@@ -112,7 +112,7 @@ def test_unreadable(download, arguments):
         r"3 images cannot be read: .*0.tiff \(empty\), .*2.tiff \(.*truncated.*4.tiff \(cannot identify .*\nDelete"
     )
     with pytest.raises(RetinaError, match=message):
-        module.run(arguments(["--check", str(download)]))
+        module.COMMAND.run(arguments(["--check", str(download)]), None)
 
 
 def test_too_few(download, monkeypatch):

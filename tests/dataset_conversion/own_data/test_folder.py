@@ -18,6 +18,7 @@ from dataset_conversion.own_data.folder import convert_folder
 from dataset_conversion.own_data.layout import Hdf5Paths, case_names
 from dataset_conversion.own_data.mask_values import declared_map, found_map, parse_labels
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 DATA = SHARED / "data"
 IMAGE = coordinates((5, 7), np.uint8)
@@ -36,21 +37,6 @@ def pair(folder, name="a", image=IMAGE, mask=MASK, ending=".png", masks="masks")
     save(folder / "images" / f"{name}{ending}", image)
     if mask is not None:
         save(folder / masks / f"{name}{ending}", mask)
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    (tmp_path / "raw").mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    monkeypatch.delenv("nnUNet_results", raising=False)
-    return tmp_path / "raw"
 
 
 def convert(source, raw, **options):
@@ -93,7 +79,7 @@ def test_test_without_masks_folder(source, raw):
 def test_volume_keeps_its_axes(source, raw):
     volume = coordinates((3, 5, 7))
     pair(source, image=volume, mask=(volume % 3).astype(np.uint8), ending=".tif")
-    image, label, spacing = read_back(convert(source, raw, spacing=(40, 8, 4)), "a")
+    image, label, spacing = read_back(convert(source, raw, spacing=Spacing(40, 8, 4, NANOMETRES)), "a")
     assert (image[2, 4, 6], label[2, 4, 6], spacing) == (20406, 20406 % 3, (40, 8, 4))
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from dataset_conversion.readers.hdf5 import match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, file_stem, file_suffix, read_image
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 PLANE = (np.arange(2)[:, None] * 100 + np.arange(3)).astype(np.uint16)
 """(y=1, x=2) -> 102"""
@@ -47,7 +48,7 @@ def test_itk(tmp_path, ending):
     write_itk(path, VOLUME, (40.0, 8.0, 4.0))
     image = read_image(path)
     np.testing.assert_array_equal(image.array, VOLUME)
-    assert (image.array.dtype, image.spacing) == (np.uint16, pytest.approx((40, 8, 4)))
+    assert (image.array.dtype, image.spacing) == (np.uint16, Spacing(40, 8, 4))  # EM files write nm for mm: no unit
     assert read_image(path, mask=True).spacing is None
     assert (file_stem(path), file_suffix(path)) == ("a.b", ending)
 
@@ -64,7 +65,9 @@ def test_tiff_of_imagej_knows_its_spacing(tmp_path):
     for unit, factor in (("nm", 1), ("micron", 1000), ("\\u00B5m", 1000)):
         metadata = {"spacing": 40, "unit": unit, "axes": "ZYX"}
         tifffile.imwrite(tmp_path / "a.tif", VOLUME, imagej=True, resolution=(1 / 4, 1 / 8), metadata=metadata)
-        assert read_image(tmp_path / "a.tif").spacing == pytest.approx((40 * factor, 8 * factor, 4 * factor))
+        spacing = read_image(tmp_path / "a.tif").spacing
+        assert tuple(spacing) == pytest.approx((40 * factor, 8 * factor, 4 * factor))
+        assert spacing.unit == NANOMETRES
 
 
 def test_tiff_of_ome_knows_its_spacing(tmp_path):
@@ -76,7 +79,7 @@ def test_tiff_of_ome_knows_its_spacing(tmp_path):
         "PhysicalSizeZ": 0.04,
     }
     tifffile.imwrite(tmp_path / "a.ome.tif", VOLUME, ome=True, metadata=metadata, photometric="minisblack")
-    assert read_image(tmp_path / "a.ome.tif").spacing == pytest.approx((40, 8, 4))
+    assert tuple(read_image(tmp_path / "a.ome.tif").spacing) == pytest.approx((40, 8, 4))
 
 
 def test_tiff_time_taken_as_depth(tmp_path):
@@ -97,7 +100,7 @@ def test_mrc(tmp_path):
     write_mrc(tmp_path / "a.mrc", VOLUME.astype(np.int16), (40, 80, 400))  # x, y, z in angstrom
     image = read_image(tmp_path / "a.mrc")
     np.testing.assert_array_equal(image.array, VOLUME.astype(np.int16))
-    assert image.spacing == pytest.approx((40, 8, 4))
+    assert (tuple(image.spacing), image.spacing.unit) == (pytest.approx((40, 8, 4)), NANOMETRES)
     write_mrc(tmp_path / "b.rec", VOLUME.astype(np.float32))
     assert read_image(tmp_path / "b.rec").spacing is None
 
@@ -122,8 +125,8 @@ def test_hdf5(tmp_path):
         file["volumes/mask"].attrs["element_size_um"] = (0.04, 0.008, 0.004)
     image = read_image(path, "/raw")
     np.testing.assert_array_equal(image.array, VOLUME)
-    assert image.spacing == (40, 8, 4)
-    assert read_image(path, "volumes/mask").spacing == pytest.approx((40, 8, 4))
+    assert image.spacing == Spacing(40, 8, 4, NANOMETRES)
+    assert tuple(read_image(path, "volumes/mask").spacing) == pytest.approx((40, 8, 4))
     assert read_image(path, "volumes/mask", mask=True).spacing is None
 
 

@@ -9,17 +9,18 @@ from helpers.raw_datasets import LABELS, case, coordinates, label_of, read_back,
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from dataset_conversion.readers.pixels import count_values, storable_image
-from dataset_conversion.spec import check_labels
+from dataset_conversion.spec import Case, check_labels
 from dataset_conversion.writer import case_files, target_folder
-from dataset_conversion.writer.raw_dataset import Case, write_raw_dataset
+from dataset_conversion.writer.raw_dataset import write_raw_dataset
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 # ---------------------------------------------------------------------------------------------------- what is written
 
 
 def test_volume_round_trips_at_the_right_axes(tmp_path):
-    original = case(shape=(3, 5, 7), spacing=(40, 8, 4))
+    original = case(shape=(3, 5, 7), spacing=Spacing(40, 8, 4, NANOMETRES))
     folder = write_raw_dataset(spec(), [original], tmp_path)
     image, label, spacing = read_back(folder, "a")
     assert image.shape == (3, 5, 7)
@@ -64,9 +65,9 @@ def test_nnunet_accepts_the_whole_data_set(tmp_path):
     labels = {**LABELS, "ignore": 3}
     volume = coordinates((3, 5, 7))
     cases = [
-        Case("a", volume, (volume % 4).astype(np.int64), (30, 4, 4)),
-        Case("b-1", volume, (volume % 4).astype(float), (30, 4, 4)),
-        Case("t", volume, None, (30, 4, 4), split="test"),
+        Case("a", volume, (volume % 4).astype(np.int64), Spacing(30, 4, 4)),
+        Case("b-1", volume, (volume % 4).astype(float), Spacing(30, 4, 4)),
+        Case("t", volume, None, Spacing(30, 4, 4), split="test"),
     ]
     folder = write_raw_dataset(spec(labels=labels), cases, tmp_path)
     verify_dataset_integrity(str(folder), num_processes=1)
@@ -100,7 +101,7 @@ def test_report(tmp_path):
     label = np.array([[0, 0, 1], [3, 3, 3]])
     image = np.array([[7, 1, 2], [3, 4, 250]], np.uint8)
     settings = spec(labels={**LABELS, "ignore": 3}, source="somewhere", remarks=("said",))
-    folder = write_raw_dataset(settings, [Case("a", image, label, (4, 5), source="A b.png")], tmp_path)
+    folder = write_raw_dataset(settings, [Case("a", image, label, Spacing(None, 4, 5), source="A b.png")], tmp_path)
     report = report_of(folder)
     assert (report["source"], report["dataset"], report["ignore_value"]) == ("somewhere", "Dataset501_Test", 3)
     assert report["tool"].startswith("retina_convert ")
@@ -119,14 +120,31 @@ def test_report(tmp_path):
     ("spacing", "remark"),
     [
         (None, "no voxel size known: 1 x 1 x 1 was written"),
-        ((15, 16, 16), "the largest spacing is along y: nnU-Net's 2d configuration slices along y, not along z"),
-        ((16, 16, 16), None),
-        ((40, 4, 4), None),
+        (Spacing(15, 16, 16), "the largest spacing is along y: nnU-Net's 2d configuration slices along y, not along z"),
+        (Spacing(16, 16, 16), None),
+        (Spacing(40, 4, 4), None),
     ],
 )
 def test_spacing_remarks(tmp_path, spacing, remark):
     report = report_of(write_raw_dataset(spec(), [case(shape=(3, 5, 7), spacing=spacing)], tmp_path))
     assert report["cases"][0]["remarks"] == ([] if remark is None else [remark])
+
+
+@pytest.mark.parametrize(
+    ("shape", "units", "stated"),
+    [
+        ((3, 5, 7), (NANOMETRES, NANOMETRES), NANOMETRES),
+        ((3, 5, 7), (NANOMETRES, None), None),
+        ((5, 7), (NANOMETRES, NANOMETRES), None),
+    ],
+)
+def test_unit_of_the_spacing(tmp_path, shape, units, stated):
+    """``dataset.json`` states the unit of what the files hold: none in 2D, none where one case leaves it open."""
+    cases = [case(f"c{i}", shape, spacing=Spacing.of((4.0,) * len(shape), unit)) for i, unit in enumerate(units)]
+    folder = write_raw_dataset(spec(), cases, tmp_path)
+    block = json.loads((folder / "dataset.json").read_text())
+    assert Protocol.from_dataset_json(block).spacing_unit == stated
+    assert report_of(folder)["spacing_unit"] == (NANOMETRES if set(units) == {NANOMETRES} else None)
 
 
 def test_one_grey_level(tmp_path):
@@ -175,10 +193,10 @@ def test_count_values_beyond_the_table():
         ([case("t", split="test")], "no training case; expected at least one image with its mask"),
         ([], "no training case"),
         (
-            [case(spacing=(1, 2, 3))],
-            r"case a: spacing \(1.0, 2.0, 3.0\) .* expected 2 numbers above 0, in the order y, x",
+            [case(spacing=Spacing(1, 2, 3))],
+            r"case a: spacing \(1, 2, 3\) .* expected a Spacing of 2 numbers, in the order y, x",
         ),
-        ([case(spacing=(1, 0))], r"expected 2 numbers above 0"),
+        ([case(spacing=(1, 2))], r"expected a Spacing of 2 numbers"),
         ([case(shape=(2, 3, 4, 5))], r"the image has shape \(2, 3, 4, 5\); expected \(Y, X\) or \(Z, Y, X\)"),
         ([Case("a", np.zeros((2, 2), complex), np.zeros((2, 2), int))], "the image has type complex128"),
         ([Case("a", np.zeros((2, 2)), np.zeros((2, 2), "U1"))], "the mask has type <U1; expected whole numbers"),

@@ -8,10 +8,11 @@ from helpers.raw_datasets import case, coordinates, report_of, spec
 from PIL import Image
 
 from dataset_conversion.spec import Case
-from dataset_conversion.writer.raw_dataset import SPLIT_FILE, write_raw_dataset
-from dataset_conversion.writer.record import padding_share
-from dataset_conversion.writer.sheet import SHEET, SheetCollector, pick_slices
+from dataset_conversion.writer.raw_dataset import write_raw_dataset
+from dataset_conversion.writer.record import SHEET, padding_share
+from dataset_conversion.writer.sheet import SheetCollector, pick_slices
 from dataset_conversion.writer.summary import summary
+from dataset_conversion.writer.target_folder import SPLIT_FILE
 from nnunetv2_retina.protocol import Protocol
 
 # ------------------------------------------------------------------------------------------------------------ padding
@@ -70,7 +71,7 @@ def test_table(tmp_path):
     label = np.zeros((5, 40), np.uint8)
     label[:, 30:] = 2
     text = summary(write_raw_dataset(spec(), [Case(name, image, label) for name in "abc"], tmp_path))
-    assert "a     5 x 40  1 x 1         uint8  0 to 9       25.0 %   yes" in text
+    assert "a     5 x 40  1 x 1    uint8  0 to 9       25.0 %   yes" in text
     assert "2      er          150           25.00 %" in text
     assert "fold 0: trains on 2, validates on 1" in text
     assert "fold all: trains on 3" in text

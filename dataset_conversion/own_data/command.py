@@ -1,0 +1,99 @@
+"""The subcommand ``retina_convert folder``. Imports nothing heavy before it runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataset_conversion.command import Command
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
+
+if TYPE_CHECKING:
+    from dataset_conversion.writer.record import CaseProgress
+
+_HELP = "your own images and masks: PNG, TIFF, NIfTI, NRRD, MRC, HDF5"
+_DESCRIPTION = """\
+Your own images and masks as an nnU-Net data set. SOURCE is one of
+
+  FOLDER            with images/ and masks/ (or labels/), files of equal names: images/a.png, masks/a.tif
+  FOLDER            with train/ and test/, each such a pair; test/ may have images/ only
+  IMAGE MASK        one image file and its mask file
+
+Read are .png .bmp .tif .tiff .nii .nii.gz .nrrd .mrc .rec .map .h5 .hdf5 .hdf, and .jpg for images only.
+All cases are 2D (Y, X), or all are 3D (Z, Y, X).
+
+HDF5. For files in images/ and masks/ give the paths inside once: --hdf5 raw --hdf5-mask labels.
+Without masks/ the masks are read from the files in images/. For one file:
+  retina_convert folder FILE.h5::raw FILE.h5::labels -d 801 --name Mine
+One * stands for the volume's name where a file holds several ('FILE.h5::*/raw' 'FILE.h5::*/labels').
+"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a folder, or an image file")
+    parser.add_argument("mask", metavar="MASK", nargs="?", help="the mask file, if SOURCE is an image file")
+    parser.add_argument("-d", "--id", type=int, required=True, metavar="ID", help="data set ID, 1 to 999")
+    parser.add_argument("--name", help="data set name (default: the name of SOURCE)")
+    parser.add_argument(
+        "--labels", nargs="+", metavar="VALUE=NAME",
+        help="names of mask values: 1=mitochondria 2=lysosome; any=NAME takes all others (default: values as found)",
+    )  # fmt: skip
+    parser.add_argument("--ignore", type=int, metavar="VALUE", help="mask value of voxels nobody annotated")
+    parser.add_argument(
+        "--spacing", nargs="+", type=float, metavar="NM",
+        help="voxel size in nm: z y x, for 2D images y x (default: from the files, else 1)",
+    )  # fmt: skip
+    parser.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
+    parser.add_argument("--hdf5-mask", metavar="PATH", help="path of the mask inside HDF5 files")
+    default = Protocol()
+    parser.add_argument("--iterations", type=int, help=f"training steps (default {default.iterations})")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help=f"at the first step (default {default.learning_rate:g}, for pre-trained weights; a short training from "
+        "random initialisation gets further with 0.03)",
+    )
+    parser.add_argument("--batch-size", type=int, help=f"patches a step (default {default.batch_size})")
+    parser.add_argument("--iterations-per-epoch", type=int, help=f"default {default.iterations_per_epoch}")
+    parser.add_argument("--patch-size", type=int, help=f"side of a patch in pixels (default {default.patch_size})")
+    parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
+
+
+def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
+    from dataset_conversion.own_data.folder import convert_folder
+    from dataset_conversion.own_data.layout import Hdf5Paths
+    from dataset_conversion.own_data.mask_values import parse_labels
+    from dataset_conversion.writer.summary import summary
+
+    names = ("iterations", "iterations_per_epoch", "learning_rate", "batch_size", "patch_size")
+    given = {name: getattr(args, name) for name in names}
+    folder = convert_folder(
+        args.source,
+        args.id,
+        args.name or _default_name(args.source),
+        mask=args.mask,
+        labels=parse_labels(args.labels) if args.labels else None,
+        ignore=args.ignore,
+        spacing=Spacing.of(args.spacing, NANOMETRES) if args.spacing else None,
+        hdf5=Hdf5Paths(args.hdf5, args.hdf5_mask),
+        protocol=Protocol(**{key: value for key, value in given.items() if value is not None}),
+        overwrite=args.overwrite,
+        progress=progress,
+    )
+    return summary(folder)
+
+
+def _default_name(source: str) -> str:
+    from dataset_conversion.own_data.layout import case_names
+
+    stem = Path(source.partition("::")[0]).resolve().name.split(".")[0]
+    name = next(iter(case_names([stem]).values()))
+    if not name or name == "case":
+        raise RetinaError(f"no data set name can be made from {source}. Give one: --name NAME")
+    return name
+
+
+COMMAND = Command(_HELP, _DESCRIPTION, _add_arguments, _run)
