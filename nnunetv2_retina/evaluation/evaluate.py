@@ -23,18 +23,13 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import Mask, check_labels, count_masks, matched_objects
 from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
-from nnunetv2_retina.evaluation.pairs import (
-    Pair,
-    check_dataset_json,
-    choose_reader,
-    find_dataset_json,
-    pair_files,
-    read_dataset_json,
-    read_pair,
-)
+from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores, Unit, case_mean, class_scores, combine
 from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.nnunet.datasets import check_dataset_json, find_dataset_json, read_dataset_json
+from nnunetv2_retina.nnunet.labels import choose_reader
+from nnunetv2_retina.spacing import Spacing
 
 
 def evaluate(
@@ -82,7 +77,7 @@ def default_processes() -> int:
 
 
 def score_case(
-    name: str, prediction: NDArray[Any], truth: NDArray[Any], rule: Rule, spacing: Sequence[float] | None = None
+    name: str, prediction: NDArray[Any], truth: NDArray[Any], rule: Rule, spacing: Spacing | None = None
 ) -> CaseScores:
     """Score one prediction.
 
@@ -91,7 +86,7 @@ def score_case(
         prediction: label values, whole numbers, (Z, Y, X) or (Y, X).
         truth: label values of the same shape.
         rule: what is counted.
-        spacing: nm along each axis, for CREMI's scores; None: 1 along each.
+        spacing: of the ground truth, in nm, for CREMI's scores; None: 1 along each axis.
 
     Raises:
         RetinaError: if the shapes differ, or an array does not hold whole numbers.
@@ -153,19 +148,20 @@ def _score_files(job: _Job) -> CaseScores:
 
 
 def _as_volumes(
-    name: str, prediction: NDArray[Any], truth: NDArray[Any], spacing: Sequence[float] | None
-) -> tuple[NDArray[Any], NDArray[Any], tuple[float, ...]]:
-    """Both as (Z, Y, X), and the spacing along z, y, x."""
+    name: str, prediction: NDArray[Any], truth: NDArray[Any], spacing: Spacing | None
+) -> tuple[NDArray[Any], NDArray[Any], Spacing]:
+    """Return both as (Z, Y, X), and the spacing along z, y, x."""
     check_labels(prediction, truth)
-    steps = (1.0,) * truth.ndim if spacing is None else tuple(float(step) for step in spacing)
-    if truth.ndim == 2 and len(steps) == 2:
-        return prediction[None], truth[None], (1.0, *steps)
-    if truth.ndim != 3 or len(steps) != 3:
+    if truth.ndim not in (2, 3) or (spacing is not None and len(spacing) != truth.ndim):
+        steps = "" if spacing is None else f" with spacing {tuple(spacing)}"
         raise RetinaError(
-            f"case {name}: labels of shape {truth.shape} with spacing {steps}; expected (Z, Y, X) or (Y, X), and a "
-            "number for each axis"
+            f"case {name}: labels of shape {truth.shape}{steps}; expected (Z, Y, X) or (Y, X), and a number for each "
+            "axis"
         )
-    return prediction, truth, steps
+    spacing = spacing or Spacing.of((1.0,) * truth.ndim)
+    if truth.ndim == 2:
+        return prediction[None], truth[None], replace(spacing, z=1.0)
+    return prediction, truth, spacing
 
 
 def _units(valid: Mask, rule: Rule) -> list[tuple[int | None, slice]]:
@@ -194,7 +190,7 @@ def _where(labels: NDArray[Any], values: Sequence[int]) -> Mask:
     return found
 
 
-def _score(index: int | None, masks: tuple[Mask, Mask], rule: Rule, spacing: tuple[float, ...]) -> Unit:
+def _score(index: int | None, masks: tuple[Mask, Mask], rule: Rule, spacing: Spacing) -> Unit:
     """Every metric of one class on one unit."""
     predicted, actual = masks
     counts = count_masks(predicted, actual)

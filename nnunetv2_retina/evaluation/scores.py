@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation.counts import Counts, mean_score
 from nnunetv2_retina.evaluation.rule import Rule
+from nnunetv2_retina.spacing import Spacing
 
 ALL_IGNORED = "every voxel is ignored"
 Values = Mapping[str, float]
@@ -54,7 +55,7 @@ class CaseScores:
     mean: Values
     """Metric -> mean over the evaluated classes."""
     shape: tuple[int, ...]
-    spacing: tuple[float, ...]
+    spacing: Spacing
     ignored: int
     """Voxels left out for their ground truth."""
     ignored_images: tuple[int, ...] = ()

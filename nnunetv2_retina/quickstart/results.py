@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_retina.display.pages import heading, html_page, paragraph, picture, preformatted, table
-from nnunetv2_retina.display.sheets import OverlayRow, overlay_sheet
+from nnunetv2_retina.display.sheets import PIXELS, OverlayRow, overlay_sheet
 from nnunetv2_retina.evaluation.counts import Counts, count_classes
-from nnunetv2_retina.evaluation.pairs import choose_reader, read_dataset_json, read_labels
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.labels import choose_reader, read_labels
 from nnunetv2_retina.quickstart.data import Example, read_class_names, read_examples
 from nnunetv2_retina.quickstart.threshold import Threshold, best_threshold_iou
-from nnunetv2_retina.report.cases import pixel_size
+from nnunetv2_retina.report.cases import with_unit
 
 REPORT, SCORES, OVERLAY = "report.html", "scores.json", "overlay.png"
 _MAX_ROWS = 4
@@ -82,13 +83,14 @@ def score(dataset: Path, predictions: Path) -> Results:
 def write_overlay(path: Path, dataset: Path, predictions: Path) -> None:
     """Draw up to four slices of the held-out cases, spread over them, each the one with most foreground around it."""
     truth, predicted = read_examples(dataset, "Ts"), read_examples(dataset, "Ts", predictions)
-    class_names, dataset_json = read_class_names(dataset), read_dataset_json(dataset / "dataset.json")
+    class_names, dataset_json = read_class_names(dataset), read_dataset_json(dataset)
     ending = str(dataset_json["file_ending"])
     each = max(1, _MAX_ROWS // max(1, len(truth)))
     rows = []
     for actual, found in list(zip(truth, predicted, strict=True))[:_MAX_ROWS]:
         label_file = dataset / "labelsTs" / f"{actual.name}{ending}"
-        scale = pixel_size(read_labels(label_file, choose_reader(dataset_json, label_file)), dataset_json)
+        spacing = with_unit(read_labels(label_file, choose_reader(dataset_json, label_file)).spacing, dataset_json)
+        scale = (spacing.y, spacing.x), spacing.unit or PIXELS
         area = np.count_nonzero(np.isin(actual.mask, list(class_names)), axis=(1, 2))
         for part in np.array_split(np.arange(len(area)), min(each, len(area))):
             z = part[np.argmax(area[part])]

@@ -5,27 +5,30 @@ Without folders of predictions and ground truths, those of nnU-Net's own validat
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.display.sheets import FALSE_NEGATIVE, FALSE_POSITIVE, NANOMETRES, PIXELS, OverlayRow, compare
+from nnunetv2_retina.display.sheets import FALSE_NEGATIVE, FALSE_POSITIVE, PIXELS, OverlayRow, compare
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation.evaluate import score_case
-from nnunetv2_retina.evaluation.pairs import Labels, Pair, choose_reader, list_labels, pair_files, read_pair
+from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
+from nnunetv2_retina.nnunet.datasets import IMAGES_TR, PREPROCESSED, RAW, TRUTHS, nnunet_folder
+from nnunetv2_retina.nnunet.inputs import first_channel, read_channel
+from nnunetv2_retina.nnunet.labels import choose_reader, list_labels
+from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 VALIDATION = "validation"
 MOST_SHOWN = 3
 """Worst cases in a report; and as many of the best."""
-_TRUTHS = "gt_segmentations"
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,16 @@ def validation_cases(
     Returns:
         The cases; none, with the reason among the notes, if predictions or ground truths are not there.
     """
-    images = images or _below("nnUNet_raw", dataset, "imagesTr")
-    truths = _below("nnUNet_preprocessed", dataset, _TRUTHS)
+    images = images or _below(RAW, dataset, IMAGES_TR)
+    truths = _below(PREPROCESSED, dataset, TRUTHS)
     predicted = {fold: folder / f"fold_{fold}" / VALIDATION for fold in folds}
     there = {fold: path for fold, path in predicted.items() if any(path.glob(f"*{ending}"))}
     if not there:
         note = "There are no validation predictions (nnU-Net makes them at the end of a training)"
         return CaseSet((), "", images, (f"{note}. Score others with --predictions and --labels.",))
     if truths is None:
-        where = os.environ.get("nnUNet_preprocessed", "not set")
-        note = f"The ground truths are not there: no {dataset}/{_TRUTHS} in $nnUNet_preprocessed ({where})"
+        where = nnunet_folder(PREPROCESSED) or "not set"
+        note = f"The ground truths are not there: no {dataset}/{TRUTHS} in $nnUNet_preprocessed ({where})"
         return CaseSet((), "", images, (f"{note}. Set it, or give --predictions and --labels.",))
     pairs, strangers = _pair(there, truths, ending)
     notes = [f"Fold {fold} has no validation predictions." for fold in folds if fold not in there]
@@ -133,7 +136,10 @@ def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most:
     """
     rule = Rule.from_dataset_json(dataset_json, distances=False)
     prediction, truth = read_pair(pair, choose_reader(dataset_json, pair.truth), rule)
-    image = _read_image(_image_file(pair, images, str(dataset_json["file_ending"])), dataset_json)
+    path = _image_file(pair, images, str(dataset_json["file_ending"]))
+    if not path.is_file():
+        raise RetinaError(f"no image {path} for case {pair.name}. Give the folder of the images with --images")
+    image = read_channel(path, dataset_json)
     if image.shape != truth.array.shape:
         raise RetinaError(
             f"case {pair.name}: the image in {images} has shape {image.shape}, the ground truth {truth.array.shape} "
@@ -141,17 +147,21 @@ def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most:
         )
     z = choose_slice(prediction.array, truth.array, rule.ignore, most)
     name = f"{pair.name}, z = {z}" if len(image) > 1 else pair.name
-    return OverlayRow(name, image[z], truth.array[z], prediction.array[z], *pixel_size(truth, dataset_json))
+    spacing = with_unit(truth.spacing, dataset_json)
+    pixel, unit = (spacing.y, spacing.x), spacing.unit or PIXELS
+    return OverlayRow(name, image[z], truth.array[z], prediction.array[z], pixel, unit)
 
 
-def pixel_size(labels: Labels, dataset_json: Mapping[str, Any]) -> tuple[tuple[float, float], str]:
-    """Size of a pixel along y and x, and its unit, as ``OverlayRow`` takes them.
+def with_unit(spacing: Spacing, dataset_json: Mapping[str, Any]) -> Spacing:
+    """Return a spacing that was read from a file of a data set, with the unit that its ``dataset.json`` says.
 
-    In nm in data sets that ``retina_convert`` wrote, unless it is 1 x 1, which stands for unknown there and in nnU-Net;
-    other data sets do not tell their unit.
+    Earlier versions of ``retina_convert`` wrote no unit: their spacing is in nm, unless pixels are of size 1 x 1, which
+    stands for unknown there and in nnU-Net.
     """
-    spacing = (labels.spacing[1], labels.spacing[2])
-    return spacing, NANOMETRES if "converted_by" in dataset_json and spacing != (1, 1) else PIXELS
+    unit = Protocol.from_dataset_json(dataset_json).spacing_unit
+    if unit is None and "converted_by" in dataset_json and (spacing.y, spacing.x) != (1, 1):
+        unit = NANOMETRES
+    return replace(spacing, unit=unit)
 
 
 def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | None, most: str) -> int:
@@ -172,7 +182,7 @@ def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | No
 
 def has_image(pair: Pair, images: Path, ending: str) -> bool:
     """Whether the folder holds the first channel of a case."""
-    return (images / _image_name(pair, ending)).is_file()
+    return _image_file(pair, images, ending).is_file()
 
 
 def value_names(rule: Rule) -> dict[int, str]:
@@ -183,14 +193,18 @@ def value_names(rule: Rule) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
+def _image_file(pair: Pair, images: Path, ending: str) -> Path:
+    return first_channel(images, pair.truth.name.removesuffix(ending), ending)
+
+
 def _iou(case: CaseScores) -> tuple[float, str]:
     return case.mean["iou"], case.name
 
 
-def _below(variable: str, dataset: str, folder: str) -> Path | None:
-    """A folder of a data set in one of nnU-Net's three folders; None if it is not there."""
-    root = os.environ.get(variable)
-    path = Path(root) / dataset / folder if root else None
+def _below(variable: str, dataset: str, name: str) -> Path | None:
+    """Return a folder of a data set in one of nnU-Net's three folders; None if it is not there."""
+    root = nnunet_folder(variable)
+    path = root / dataset / name if root else None
     return path if path is not None and path.is_dir() else None
 
 
@@ -212,26 +226,3 @@ def _pair(predicted: Mapping[str, Path], truths: Path, ending: str) -> tuple[lis
             "Is $nnUNet_preprocessed the one of this training? Otherwise give --predictions and --labels"
         )
     return sorted(pairs, key=lambda pair: pair.name), strangers
-
-
-def _image_name(pair: Pair, ending: str) -> str:
-    return f"{pair.truth.name.removesuffix(ending)}_0000{ending}"
-
-
-def _image_file(pair: Pair, images: Path, ending: str) -> Path:
-    path = images / _image_name(pair, ending)
-    if not path.is_file():
-        raise RetinaError(f"no image {path} for case {pair.name}. Give the folder of the images with --images")
-    return path
-
-
-def _read_image(path: Path, dataset_json: Mapping[str, Any]) -> NDArray[Any]:
-    """The first channel, (Z, Y, X)."""
-    try:
-        images, _ = choose_reader(dataset_json, path)().read_images([str(path)])
-    except RetinaError:
-        raise
-    except Exception as error:  # the decoders raise whatever their C libraries and parsers do
-        raise RetinaError(f"{path}: cannot be read ({error}). Is the file complete?") from error
-    array: NDArray[Any] = images[0]
-    return array

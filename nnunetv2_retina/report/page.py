@@ -7,7 +7,6 @@ Works for the models of every nnU-Net trainer, finished or not.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +28,11 @@ from nnunetv2_retina.display.plots import Bar, class_bars
 from nnunetv2_retina.display.sheets import overlay_sheet
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.output import versions
-from nnunetv2_retina.evaluation.pairs import read_dataset_json
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores
-from nnunetv2_retina.files import write_text
-from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, read_json, read_record
+from nnunetv2_retina.files import make_folder, read_json, write_text
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.models import PLANS_JSON
+from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report.cases import CaseSet
 from nnunetv2_retina.report.scores import score_tables
@@ -90,8 +90,8 @@ def write_model_report(
     folder, settings = Path(folder), settings or ReportSettings()
     folds = find_folds(folder, settings.folds)
     path = _check_output(Path(output) if output is not None else folder / REPORT)
-    dataset_json = read_dataset_json(folder / "dataset.json")
-    plans = read_json(folder / "plans.json") or {}
+    dataset_json = read_dataset_json(folder)
+    plans = read_json(folder / PLANS_JSON, "Copy it again from the training")
     records = [read_record(folder, fold) for fold in folds]
     cases = _find_cases(folder, folds, dataset_json, plans, settings)
     with tempfile.TemporaryDirectory() as pictures:
@@ -234,11 +234,5 @@ def _check_output(path: Path) -> Path:
     """Refuse before the work what cannot be written after it."""
     if path.is_dir():
         raise RetinaError(f"{path} is a folder; expected the file to write. Give -o {path / REPORT}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise RetinaError(f"{path} cannot be written ({error.strerror}). Give another file with -o") from error
+    make_folder(path.parent, "Give another file with -o")
     return path

@@ -11,7 +11,8 @@ from typing import Any
 
 from nnunetv2_retina.display.pages import details, notice, paragraph, picture, preformatted, table
 from nnunetv2_retina.display.plots import Curve, curves
-from nnunetv2_retina.nnunet.record import BEST, FINAL, LATEST, TrainingRecord
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST
+from nnunetv2_retina.nnunet.record import TrainingRecord
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.weights import transfer
 

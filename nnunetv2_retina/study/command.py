@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.pairs import DATASET_JSON
-from nnunetv2_retina.prediction.outputs import list_cases
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.study import pictures as pictures_of
 from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.checks import resolve, scored_folders
@@ -19,7 +19,7 @@ from nnunetv2_retina.study.findings.page import write_report
 from nnunetv2_retina.study.findings.provenance import duration
 from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline, read_results
 from nnunetv2_retina.study.runner import Outcome
-from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, read_json, rehearsals
+from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals
 from nnunetv2_retina.training import preflight
 
 Say = Callable[[str], None]
@@ -98,8 +98,7 @@ def _case_counter(study: Study, resolved: Resolved) -> Callable[[PlannedRun], in
         name = resolved.datasets[entry.dataset]
         try:
             images, _ = scored_folders(name, "test")
-            contents = read_json(images.parent / DATASET_JSON)
-            counts[name] = len(list_cases(images, contents["file_ending"], len(contents["channel_names"])))
+            counts[name] = len(list_cases(images, read_dataset_json(images.parent)))
         except RetinaError:  # without a test set: validation cases, as many as there are
             counts[name] = 1
     return lambda planned: counts[planned.run.dataset]

@@ -19,11 +19,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import read_json, write_json
 from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.definition import Study
 from nnunetv2_retina.study.findings.provenance import duration
-from nnunetv2_retina.study.runs import FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun, read_json, rehearsals, write_json
+from nnunetv2_retina.study.runs import ANEW, FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun, rehearsals
 from nnunetv2_retina.training import seeding
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
 
@@ -49,7 +50,7 @@ def open_output(study: Study, output: Path) -> None:
     """
     path = output / STUDY
     if path.is_file():
-        name = read_json(path).get("name")
+        name = read_json(path, "Give another output folder with -o").get("name")
         if name != study.name:
             raise RetinaError(
                 f"{output} holds the results of study {name!r}; this file is study {study.name!r}. Give another output "
@@ -97,7 +98,7 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say) -> Outcome:
         took = duration(time.monotonic() - begin)
         if status == 0:
             outcome.finished += 1
-            result = read_json(planned.folder / RESULT)
+            result = read_json(planned.folder / RESULT, ANEW)
             last = result["scores"][str(result["iterations"][-1])]["mean"]["iou"]
             score = "undefined" if last is None else f"{last:.3f}"
             say(f"{number} of {len(todo)}   {planned.title}: IoU {score}   {took}")
@@ -172,14 +173,14 @@ def estimates(runs: Sequence[PlannedRun], output: Path, cases: Callable[[Planned
         groups.setdefault(planned.folder.parent, []).append(planned)
     found = []
     for members in groups.values():
-        done = [read_json(planned.folder / RESULT) for planned in members if planned.finished()]
+        done = [read_json(planned.folder / RESULT, ANEW) for planned in members if planned.finished()]
         left = len(members) - len(done)
         rehearsal = rehearsals(members[:1], output)[0]
         run = members[0].run
         if done:
             result, per_case = done[-1], 1
         elif rehearsal.finished():
-            result, per_case = read_json(rehearsal.folder / RESULT), cases(members[0])
+            result, per_case = read_json(rehearsal.folder / RESULT, ANEW), cases(members[0])
         else:
             continue
         predicted = max(1, len(run.iterations)) * (result["prediction_seconds"] or 0.0) * per_case

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import replacing
+from nnunetv2_retina.files import read_json, write_json
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
 
@@ -22,6 +22,8 @@ RUN, RESULT, FAILED, LOG, STUDY = "run.json", "result.json", "failed.txt", "log.
 PREDICTIONS = "predictions"
 LOCK = ".lock"
 """Held by the process that runs it."""
+ANEW = "Delete its folder to run it anew"
+"""What to do about a file of a run that cannot be read."""
 REHEARSAL_STEPS = 4
 """Training steps of a rehearsal; its first is left out of the time."""
 
@@ -98,7 +100,7 @@ class PlannedRun:
         path = self.folder / RUN
         if not path.is_file():
             return True
-        stored, wanted = read_json(path), self.run.to_json()
+        stored, wanted = read_json(path, ANEW), self.run.to_json()
         different = [key for key in wanted if stored.get(key) != wanted[key]]
         if different and not self._worthless():
             key = different[0]
@@ -188,24 +190,3 @@ def _run(study: Study, resolved: Resolved, entry: StudyDataset, system: StudySys
         mirroring=study.prediction.mirroring,
         step_size=study.prediction.step_size,
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object.
-
-    Raises:
-        RetinaError: if that fails.
-    """
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RetinaError(f"{path} cannot be read as JSON ({error}). Delete its folder to run it anew") from error
-    if not isinstance(contents, dict):
-        raise RetinaError(f"{path} holds {type(contents).__name__}; expected an object. Delete its folder")
-    return contents
-
-
-def write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write an object; the file is there whole or not at all."""
-    with replacing(path) as temporary:
-        Path(temporary).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

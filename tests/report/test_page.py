@@ -14,16 +14,16 @@ from helpers.model_folders import make_model, transunet
 from skimage.io import imsave
 
 from nnunetv2_retina import cli
-from nnunetv2_retina.display.sheets import NANOMETRES, PIXELS
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.pairs import Labels, Pair
+from nnunetv2_retina.evaluation.pairs import Pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.nnunet.record import count_parameters, read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report import page as model_report
 from nnunetv2_retina.report import training
-from nnunetv2_retina.report.cases import choose_slice, pixel_size, score, validation_cases, value_names, worst_and_best
+from nnunetv2_retina.report.cases import choose_slice, score, validation_cases, value_names, with_unit, worst_and_best
 from nnunetv2_retina.report.page import ReportSettings, write_model_report
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 LABELS = {"background": 0, "mito": 1, "vesicle": 2}
 NETWORK = transunet()["arch_kwargs"]["config"]
@@ -309,12 +309,18 @@ def test_worst_and_best_share_no_case(nnunet, no_drawing, number, worst, best) -
     assert not best or found[1][0].name == "case_0"
 
 
-def test_unit_of_a_pixel() -> None:
-    labels = Labels(np.zeros((1, 2, 2), np.uint8), (40.0, 4.0, 4.0), {})
-    assert pixel_size(labels, {"converted_by": "retina_convert 0.1.0"}) == ((4.0, 4.0), NANOMETRES)
-    assert pixel_size(labels, {}) == ((4.0, 4.0), PIXELS)
-    unknown = Labels(labels.array, (999.0, 1.0, 1.0), {})
-    assert pixel_size(unknown, {"converted_by": "retina_convert 0.1.0"}) == ((1.0, 1.0), PIXELS)
+@pytest.mark.parametrize(
+    ("dataset_json", "spacing", "unit"),
+    [
+        ({"retina": {"spacing_unit": "nm"}}, (40, 4, 4), "nm"),
+        ({"retina": {"spacing_unit": "nm"}}, (1, 1, 1), "nm"),
+        ({"converted_by": "retina_convert 0.1.0"}, (40, 4, 4), "nm"),
+        ({"converted_by": "retina_convert 0.1.0"}, (999, 1, 1), None),
+        ({}, (40, 4, 4), None),
+    ],
+)
+def test_unit_of_the_spacing(dataset_json, spacing, unit) -> None:
+    assert with_unit(Spacing.of(spacing), dataset_json) == Spacing.of(spacing, unit)
 
 
 def test_the_smallest_region_names_a_value() -> None:
@@ -348,7 +354,7 @@ def test_predictions_and_labels_come_together(given, tmp_path) -> None:
 def test_no_model(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match="no model folder /nowhere"):
         write_model_report("/nowhere")
-    with pytest.raises(RetinaError, match=r"has no plans\.json, so it is no model folder"):
+    with pytest.raises(RetinaError, match=r"has no plans\.json, so it is not a model folder"):
         write_model_report(nnunet)
     with pytest.raises(RetinaError, match=r"-f 4: .* has no checkpoint of that fold; it has folds 0\. Choose"):
         page(nnunet, folds=["4"])
@@ -363,10 +369,10 @@ def test_damaged_files(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match=r"case_0\.png: cannot be read"):
         page(nnunet)
     (folder / "fold_0" / "debug.json").write_text("{")
-    with pytest.raises(RetinaError, match=r"debug\.json: cannot be read as JSON .* or move it away"):
+    with pytest.raises(RetinaError, match=r"debug\.json cannot be read as JSON .* or move it away"):
         page(nnunet)
     torch.save({"network_weights": {}}, folder / "fold_0" / "checkpoint_final.pth")
-    with pytest.raises(RetinaError, match=r"checkpoint_final\.pth is no checkpoint of an nnU-Net training \(KeyError"):
+    with pytest.raises(RetinaError, match=r"checkpoint_final\.pth is not a checkpoint of an nnU-Net training \(KeyError"):
         page(nnunet)
 
 
@@ -397,7 +403,7 @@ def test_output_that_cannot_be_written(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match="is a folder; expected the file to write"):
         write_model_report(model(nnunet), nnunet)
     (nnunet / "file").touch()
-    with pytest.raises(RetinaError, match=r"cannot be written .* Give another file with -o"):
+    with pytest.raises(RetinaError, match=r"cannot write to .*Give another file with -o"):
         write_model_report(model(nnunet), nnunet / "file" / "page.html")
 
 

@@ -91,7 +91,7 @@ def test_what_a_study_names_is_looked_at_before_anything_runs(study: Path, works
         (
             "dataset: 901",
             "dataset: 77",
-            r"no data sets of ID or name 77 in .*Convert it, then run: nnUNetv2_plan_and_preprocess -d 77",
+            r"data set 77 not found in .*convert the data set, then run: nnUNetv2_plan_and_preprocess -d 77",
         ),
         ("em.pth", "gone.pth", "weights em: no checkpoint at .*gone.pth: no such file"),
         ("_tiny, weights: em", "_tiny", "RETINA_tiny starts from pre-trained weights, and none are given. Add weights"),

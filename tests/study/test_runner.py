@@ -265,7 +265,7 @@ def test_a_data_set_that_cannot_be_linked_fails_its_own_runs_alone(tmp_path: Pat
     assert outcome.failed == runs
     told = "\n".join(said)
     assert "file system with symbolic links; on Windows they need the developer mode" in told
-    assert "no data sets of ID or name Dataset902_b in $nnUNet_preprocessed" in told
+    assert "data set Dataset902_b not found in $nnUNet_preprocessed" in told
     assert all((planned.folder / FAILED).read_text().startswith("it did not begin") for planned in runs)
 
 
