@@ -3,7 +3,7 @@
     scores = evaluate("predictions", "labelsTs", "801")
     scores.mean["iou"], scores.cases[0].classes["synaptic_cleft"].values["cremi_score"]
 
-What is counted says ``evaluation_rule.Rule``, what the means are ``evaluation_scores``.
+See ``Rule`` for what is counted, and ``scores`` for what the means are taken over.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import Mask, check_labels, count_masks, matched_objects
 from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
+from nnunetv2_retina.evaluation.metric import CREMI, IOU, SHARES
 from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores, Unit, case_mean, class_scores, combine
@@ -72,7 +73,7 @@ def evaluate(
 
 
 def default_processes() -> int:
-    """The processors this process may use, at most 4: each takes the memory of two volumes of labels and more."""
+    """Return the number of cores, at most 4: each process takes the memory of two volumes of labels and more."""
     return min(available_cores(), 4)
 
 
@@ -114,7 +115,7 @@ def score_case(
 
 
 def _dataset(dataset: str | int | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Contents of ``dataset.json``, and the data set's name."""
+    """Return the contents of ``dataset.json``, and the data set's name."""
     if isinstance(dataset, Mapping):
         return check_dataset_json(dataset, "the given dataset_json"), str(dataset.get("name", ""))
     path = find_dataset_json(dataset)
@@ -125,7 +126,7 @@ _Job = tuple[Pair, type[Any], Rule]
 
 
 def _score_all(jobs: Sequence[_Job], processes: int) -> list[CaseScores]:
-    """In the order of the jobs. Processes are started afresh: forked ones may stop dead in the libraries' threads."""
+    """Score in the order of the jobs. Processes are spawned: forked ones may hang in the libraries' threads."""
     if processes == 1:
         return [_score_files(job) for job in jobs]
     try:
@@ -165,7 +166,7 @@ def _as_volumes(
 
 
 def _units(valid: Mask, rule: Rule) -> list[tuple[int | None, slice]]:
-    """Number and part along the first axis of what is scored: those with a voxel that is not ignored."""
+    """Return number and part along the first axis of what is scored: those with a voxel that is not ignored."""
     if rule.score_unit == "volume":
         return [(None, slice(None))] if valid.any() else []
     return [(z, slice(z, z + 1)) for z in range(len(valid)) if valid[z].any()]
@@ -174,7 +175,7 @@ def _units(valid: Mask, rule: Rule) -> list[tuple[int | None, slice]]:
 def _masks(
     entry: ScoredClass, prediction: NDArray[Any], truth: NDArray[Any], valid: Mask, rule: Rule
 ) -> tuple[Mask, Mask]:
-    """Prediction and ground truth of a class as the rule counts them."""
+    """Return prediction and ground truth of a class as the rule counts them."""
     predicted, actual = _where(prediction, entry.values) & valid, _where(truth, entry.values) & valid
     if rule.mask_rule == "foreground":
         predicted &= truth != 0
@@ -184,33 +185,23 @@ def _masks(
 
 
 def _where(labels: NDArray[Any], values: Sequence[int]) -> Mask:
-    found: Mask = labels == values[0]
+    mask: Mask = labels == values[0]
     for value in values[1:]:
-        found |= labels == value
-    return found
+        mask |= labels == value
+    return mask
 
 
 def _score(index: int | None, masks: tuple[Mask, Mask], rule: Rule, spacing: Spacing) -> Unit:
-    """Every metric of one class on one unit."""
+    """Compute every metric of one class on one unit."""
     predicted, actual = masks
     counts = count_masks(predicted, actual)
-    values: dict[str, float] = {
-        "iou": counts.iou if index is None else counts.smoothed_iou,
-        "f": counts.f,
-        "precision": counts.precision,
-        "recall": counts.recall,
-    }
+    values: dict[str, float] = {metric.key: getattr(counts, metric.key) for metric in SHARES}
+    if index is not None:
+        values[IOU.key] = counts.smoothed_iou
     if rule.distances:
         distance = false_distance(predicted, actual)
         values |= {"mfd_hausdorff": distance.hausdorff, "mfd_mean": distance.mean}
     if rule.distances and rule.tolerance is not None:
         cremi = cremi_scores(predicted, actual, spacing, rule.tolerance)
-        values |= {
-            "cremi_fp": cremi.fp,
-            "cremi_fn": cremi.fn,
-            "cremi_adgt": cremi.adgt,
-            "cremi_adf": cremi.adf,
-            "cremi_score": cremi.score,
-            "cremi_f": cremi.f,
-        }
+        values |= {metric.key: getattr(cremi, metric.key.removeprefix("cremi_")) for metric in CREMI}
     return Unit(index, counts, values)

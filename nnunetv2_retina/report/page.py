@@ -27,6 +27,7 @@ from nnunetv2_retina.display.pages import (
 from nnunetv2_retina.display.plots import Bar, class_bars
 from nnunetv2_retina.display.sheets import overlay_sheet
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.metric import IOU, F
 from nnunetv2_retina.evaluation.output import versions
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores
 from nnunetv2_retina.files import make_folder, read_json, write_text
@@ -151,15 +152,15 @@ def _score_blocks(scores: Scores | None, cases: CaseSet, pictures: Path) -> list
     names = evaluated + [entry.name for entry in scores.rule.classes if not entry.evaluated]
     shown = {name: name if name in evaluated else f"({name})" for name in names}
     groups = {
-        title: [
+        f"{metric.title} ({metric.meaning})": [
             Bar(
                 shown[name],
-                [case.classes[name].values[metric] for case in scores.cases],
-                scores.classes[name][metric],
+                [case.classes[name].values[metric.key] for case in scores.cases],
+                scores.classes[name][metric.key],
             )
             for name in names
         ]
-        for metric, title in (("iou", "IoU (intersection over union)"), ("f", "F (Dice)"))
+        for metric in (IOU, F)
     }
     class_bars(plot, groups)
     return [
@@ -215,15 +216,14 @@ def _explain(scores: Scores) -> str:
 
 
 def _listed(cases: Sequence[CaseScores]) -> str:
-    return ", ".join(f"{case.name} ({case.mean['iou']:.3f})" for case in cases)
+    return ", ".join(f"{case.name} ({IOU.show(case.mean['iou'])})" for case in cases)
 
 
 def _headline(scores: Scores | None) -> str:
     if scores is None:
         return "Not scored."
     cases = f"{len(scores.cases)} {'case' if len(scores.cases) == 1 else 'cases'}"
-    value = scores.mean["iou"]
-    return f"Mean IoU {value:.3f} over {cases}." if value == value else f"Mean IoU undefined over {cases}."
+    return f"Mean IoU {IOU.show(scores.mean['iou'])} over {cases}."
 
 
 def _folds(records: Sequence[TrainingRecord]) -> str:

@@ -15,6 +15,7 @@ from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST
 from nnunetv2_retina.nnunet.record import TrainingRecord
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.weights import transfer
+from nnunetv2_retina.wording import duration
 
 UNKNOWN = "not recorded"
 
@@ -215,13 +216,7 @@ def _time(record: TrainingRecord) -> str:
         return UNKNOWN
     begin = datetime.fromtimestamp(epochs.start[0], timezone.utc).strftime("%Y-%m-%d")
     total = sum(epochs.seconds)
-    return f"{_duration(total)} in all, {_duration(total / len(epochs.seconds))} an epoch; begun {begin}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{duration(total)} in all, {duration(total / len(epochs.seconds))} an epoch; begun {begin}"
 
 
 def _versions(record: TrainingRecord) -> str:

@@ -19,7 +19,7 @@ from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
 from nnunetv2_retina.study.runs import Resolved
-from nnunetv2_retina.weights import checkpoint
+from nnunetv2_retina.training.weights_request import WeightsRequest
 
 
 def resolve(study: Study) -> Resolved:
@@ -44,7 +44,7 @@ def resolve(study: Study) -> Resolved:
             problems.append(f"data set {entry.dataset}: {error}")
     for name, file in study.weights.items():
         try:
-            fingerprints[name] = checkpoint.load(Path(file)).fingerprint
+            fingerprints[name] = WeightsRequest(file, name).fingerprint()
         except RetinaError as error:
             problems.append(f"weights {name}: {error}")
     for system in study.systems:

@@ -16,11 +16,11 @@ from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.checks import resolve, scored_folders
 from nnunetv2_retina.study.definition import Study, read_study
 from nnunetv2_retina.study.findings.page import write_report
-from nnunetv2_retina.study.findings.provenance import duration
 from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline, read_results
 from nnunetv2_retina.study.runner import Outcome
 from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals
 from nnunetv2_retina.training import preflight
+from nnunetv2_retina.wording import duration
 
 Say = Callable[[str], None]
 REPORT = "report"

@@ -19,14 +19,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.metric import IOU
 from nnunetv2_retina.files import read_json, write_json
 from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.definition import Study
-from nnunetv2_retina.study.findings.provenance import duration
 from nnunetv2_retina.study.runs import ANEW, FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun, rehearsals
 from nnunetv2_retina.training import seeding
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
+from nnunetv2_retina.wording import duration
 
 Say = Callable[[str], None]
 _TAIL = 15
@@ -99,9 +100,8 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say) -> Outcome:
         if status == 0:
             outcome.finished += 1
             result = read_json(planned.folder / RESULT, ANEW)
-            last = result["scores"][str(result["iterations"][-1])]["mean"]["iou"]
-            score = "undefined" if last is None else f"{last:.3f}"
-            say(f"{number} of {len(todo)}   {planned.title}: IoU {score}   {took}")
+            last = result["scores"][str(result["iterations"][-1])]["mean"][IOU.key]
+            say(f"{number} of {len(todo)}   {planned.title}: {IOU.title} {IOU.show(last)}   {took}")
         else:
             outcome.failed.append(planned)
             say(f"{number} of {len(todo)}   {planned.title}: FAILED after {took}: {_last_line(planned)}")

@@ -95,7 +95,7 @@ class Worker:
             found = evaluate(target, labels, dataset_json)
             write_scores(found, self.folder / "scores" / str(iteration))
             scores[str(iteration)] = _scores(as_json(found))
-            metrics = found.rule.metrics
+            metrics = {metric.key: metric.meaning for metric in found.rule.metrics}
         write_json(
             self.folder / RESULT,
             {

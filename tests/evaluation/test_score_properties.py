@@ -98,7 +98,7 @@ def test_scores_of_any_small_volume(volumes, spacing, masked, tolerance) -> None
             ), (entry.name, metric, values[metric], value)
             if math.isnan(value):
                 assert found.classes[entry.name].reasons[metric]
-    for metric in rule.metrics:
+    for metric in (metric.key for metric in rule.metrics):
         defined = [v.values[metric] for v in found.classes.values() if not math.isnan(v.values[metric])]
         mean = found.mean[metric]
         assert math.isclose(mean, sum(defined) / len(defined)) if defined else math.isnan(mean)

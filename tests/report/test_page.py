@@ -138,7 +138,7 @@ def test_page_stands_alone_and_tells_all(nnunet) -> None:
     assert "Network PlainConvUNet," in said and "background (0), mito (1), vesicle (2)" in said
     assert "Iterations 750 (3 epochs of 250)" in said and "Patch, batch 32 x 32 px, 2 patches" in said
     assert "0.01 in the first epoch, 0.003333 in the last" in said
-    assert "3.0 min in all, 60 s an epoch; begun 2023-11-14" in said
+    assert "3 min in all, 60 s an epoch; begun 2023-11-14" in said
     assert "A &lt;GPU&gt;" in said and "PyTorch 2.9" in said
     assert "What was transferred" not in said and "not finished" not in said
     assert "Mean IoU 0.8" in said and "over 4 cases" in said
@@ -279,7 +279,7 @@ def test_volumes_show_the_telling_slice_with_a_scale_bar_in_nm(nnunet, no_drawin
         predictions=nnunet / "pred", labels=nnunet / "truth", images=nnunet / "images", distances=False
     )
     said = text(write_model_report(folder, settings=settings).read_text())
-    assert [row.name for row in rows] == ["v, z = 4"] and "mfd mean" not in said
+    assert [row.name for row in rows] == ["v, z = 4"] and "MFD-m" not in said
     assert rows[0].spacing == pytest.approx((8, 4)) and rows[0].unit == NANOMETRES
 
 
@@ -372,7 +372,7 @@ def test_damaged_files(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match=r"debug\.json cannot be read as JSON .* or move it away"):
         page(nnunet)
     torch.save({"network_weights": {}}, folder / "fold_0" / "checkpoint_final.pth")
-    with pytest.raises(RetinaError, match=r"checkpoint_final\.pth is not a checkpoint of an nnU-Net training \(KeyError"):
+    with pytest.raises(RetinaError, match=r"final\.pth is not a checkpoint of an nnU-Net training \(KeyError"):
         page(nnunet)
 
 
@@ -413,7 +413,7 @@ def test_output_that_cannot_be_written(nnunet, no_drawing) -> None:
 def test_command(nnunet, no_drawing, capsys) -> None:
     page = nnunet / "page.html"
     assert cli.report(["-m", str(model(nnunet)), "-o", str(page), "--no-distances"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(page) and "mfd mean" not in page.read_text()
+    assert capsys.readouterr().out.splitlines()[-1] == str(page) and "MFD-m" not in page.read_text()
     assert cli.report(["-d", "950", "-f", "0", "-o", str(nnunet / "same.html")]) == 0
     assert (nnunet / "same.html").is_file()
     assert cli.report([]) == cli.USAGE_ERROR

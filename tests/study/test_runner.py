@@ -230,7 +230,7 @@ def test_estimates_come_from_rehearsals_then_from_runs(tmp_path: Path) -> None:
     assert (found[0].seconds_per_run, found[0].left, found[0].measured_on) == (14.0, 1, "runs")
     lines = estimate_lines(found, missing=7)
     assert lines[2:] == [
-        "about 2.5 min for these 3 runs, one after the other",
+        "about 2 min for these 3 runs, one after the other",
         "no estimate for 4 of the runs, not rehearsed yet",
     ]
     assert estimate_lines([], missing=0) == []

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_retina.display.plots import Box, Spread, boxes, convergence
-from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.study.findings.results import Result, StudyOutline
 from nnunetv2_retina.study.findings.statistics import Comparison
 from nnunetv2_retina.study.findings.summary import effect_text, p_text
-from nnunetv2_retina.study.findings.tables import Row, Table, evaluated_iterations, metric_label, seed_values
+from nnunetv2_retina.study.findings.tables import Row, Table, evaluated_iterations, seed_values
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ def draw_figures(
     Returns:
         Name of the row -> its figures.
     """
-    label = metric_label(table.metric) + (" (lower is better)" if table.metric in LOWER_IS_BETTER else "")
+    label = table.metric.label + (" (lower is better)" if table.metric.lower_is_better else "")
     found = {}
     for row in table.rows:
-        curves = spreads(outline, results, row, table.metric)
+        curves = spreads(outline, results, row, table.metric.key)
         name = re.sub(r"[^\w.+-]+", "_", row.name)
         over_iterations = beside = None
         if any(len(system.x) > 1 for system in curves):

@@ -13,7 +13,7 @@ from nnunetv2_retina.study.findings.paper_numbers import SOURCE, published, publ
 from nnunetv2_retina.study.findings.results import Result, StudyOutline, Values
 from nnunetv2_retina.study.findings.statistics import Comparison
 from nnunetv2_retina.study.findings.summary import difference_text, effect_text, p_text
-from nnunetv2_retina.study.findings.tables import Cell, Table, metric_label, shown_cell, shown_iterations
+from nnunetv2_retina.study.findings.tables import Cell, Table, shown_cell, shown_iterations
 
 SCORES_JSON, SCORES_CSV, TABLES = "scores.json", "scores.csv", "tables.md"
 _COLUMNS = ("dataset", "system", "seed", "iteration", "level", "name", "metric", "value")
@@ -24,7 +24,6 @@ def scores_json(
     results: Sequence[Result],
     tables: Mapping[str, Table],
     comparisons: Sequence[Comparison],
-    metrics: Mapping[str, str],
     planned: int | None = None,
 ) -> str:
     """Everything the report is made of; undefined values are null."""
@@ -36,7 +35,7 @@ def scores_json(
         "seeds": list(outline.seeds),
         "runs_planned": planned,
         "runs_found": len(results),
-        "metrics": dict(metrics),
+        "metrics": {key: table.metric.meaning for key, table in tables.items()},
         "datasets": {entry.name: {"title": entry.title, "group": entry.group} for entry in outline.datasets},
         "systems": [entry.name for entry in outline.systems],
         "tables": {metric: _table_json(table) for metric, table in tables.items()},
@@ -68,15 +67,13 @@ def table_csv(table: Table) -> str:
     return _csv(rows)
 
 
-def tables_markdown(
-    outline: StudyOutline, tables: Mapping[str, Table], comparisons: Sequence[Comparison], metrics: Mapping[str, str]
-) -> str:
+def tables_markdown(outline: StudyOutline, tables: Mapping[str, Table], comparisons: Sequence[Comparison]) -> str:
     """Every metric's table, the paper's numbers and the tests, as Markdown."""
     parts = [f"# {outline.name}", "Mean ± standard deviation (number of runs); the best of a row is bold."]
-    for metric, table in tables.items():
+    for table in tables.values():
         if table.is_empty:
             continue
-        parts += [f"## {metric_label(metric)}", f"{metrics[metric]}.", _markdown(*score_rows(table))]
+        parts += [f"## {table.metric.label}", f"{table.metric.meaning}.", _markdown(*score_rows(table))]
     beside = paper_rows(outline, tables[outline.metric])
     if len(beside) > 1:
         parts += ["## Beside the paper", f"{SOURCE}.", _markdown(*beside)]
@@ -102,13 +99,14 @@ def paper_rows(outline: StudyOutline, table: Table) -> list[list[str]]:
     rows = [["data set", "system", "iterations here", "in the paper", "mean here", "in the paper", "difference"]]
     for row in table.rows:
         for system in outline.systems:
-            score = published(row.paper, system.paper, table.metric)
+            score = published(row.paper, system.paper, table.metric.key)
             cell = table.cells[row.name, system.name]
             if score is None or not cell.n:
                 continue
             numbers = ", ".join(map(str, cell.iterations))
-            told = [f"{cell.mean:.3f}", f"{score:.3f}", f"{cell.mean - score:+.3f}"]
-            rows.append([row.title, system.name, numbers, str(published_iterations(row.paper)), *told])
+            show = table.metric.show
+            values = [show(cell.mean), show(score), show(cell.mean - score, signed=True)]
+            rows.append([row.title, system.name, numbers, str(published_iterations(row.paper)), *values])
     return rows
 
 
@@ -149,7 +147,7 @@ def _comparison_json(entry: Comparison) -> dict[str, Any]:
     interval = None if difference is None or math.isnan(difference.low) else [difference.low, difference.high]
     return {
         "dataset": entry.row.name,
-        "metric": entry.metric,
+        "metric": entry.metric.key,
         "reference": entry.reference,
         "other": entry.other,
         "n": [entry.n_reference, entry.n_other],
@@ -170,7 +168,7 @@ def _paper_json(outline: StudyOutline, table: Table) -> dict[str, dict[str, floa
     found: dict[str, dict[str, float]] = {}
     for row in table.rows:
         for system in outline.systems:
-            score = published(row.paper, system.paper, table.metric)
+            score = published(row.paper, system.paper, table.metric.key)
             if score is not None:
                 found.setdefault(row.name, {})[system.name] = score
     return found

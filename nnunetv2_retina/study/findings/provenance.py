@@ -12,6 +12,7 @@ from typing import Any
 
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.study.findings.results import Result, StudyOutline
+from nnunetv2_retina.wording import duration
 
 _FINGERPRINT_LENGTH = 12
 
@@ -99,15 +100,6 @@ def weights_text(weights: Any) -> str:
     name = PurePath(str(weights.get("file", "unnamed")).replace("\\", "/")).name
     fingerprint = str(weights.get("fingerprint", ""))[:_FINGERPRINT_LENGTH]
     return f"{name} ({fingerprint})" if fingerprint else name
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.4 h``; a dash where undefined."""
-    if math.isnan(seconds):
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _made_by(what: str, run: Result) -> object:

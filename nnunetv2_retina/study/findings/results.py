@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.evaluation.metric import Metric, metric_of
 from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED, SYSTEMS
 
 RESULT_FILE = "result.json"
@@ -188,13 +189,13 @@ def select(results: Iterable[Result], outline: StudyOutline) -> list[Result]:
     return sorted((result for result in results if result.key in order), key=lambda result: order[result.key])
 
 
-def known_metrics(results: Sequence[Result], first: str) -> dict[str, str]:
-    """Metric -> what it is, for every metric that any result has; ``first`` leads."""
-    found: dict[str, str] = {}
+def known_metrics(results: Sequence[Result], first: str) -> list[Metric]:
+    """Return every metric that any result has; ``first`` leads."""
+    meanings = {first: ""}
     for result in results:
-        for metric in (name for scores in result.scores.values() for name in scores.mean):
-            found.setdefault(metric, result.metrics.get(metric, metric))
-    return {first: found.get(first, first)} | found
+        for key in (key for scores in result.scores.values() for key in scores.mean):
+            meanings[key] = meanings.get(key) or result.metrics.get(key, "")
+    return [metric_of(key, meaning) for key, meaning in meanings.items()]
 
 
 class _WrongContentError(Exception):

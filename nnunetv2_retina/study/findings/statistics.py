@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
+from nnunetv2_retina.evaluation.metric import Metric
 from nnunetv2_retina.study.findings.tables import Row, Table
 
 LEVEL = 0.95
@@ -52,7 +52,7 @@ class Comparison:
     """The reference against another system on one data set."""
 
     row: Row
-    metric: str
+    metric: Metric
     reference: str
     other: str
     n_reference: int
@@ -165,7 +165,7 @@ def _comparison(table: Table, row: Row, reference: str, other: str) -> Compariso
         base,
         test=mann_whitney(first, second),
         smallest_p=smallest_p(len(first), len(second)),
-        superiority=superiority(first, second, table.metric in LOWER_IS_BETTER),
+        superiority=superiority(first, second, table.metric.lower_is_better),
         difference=welch_difference(first, second),
     )
 

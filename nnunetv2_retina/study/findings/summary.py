@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
 from nnunetv2_retina.study.findings.paper_numbers import published
 from nnunetv2_retina.study.findings.results import Result, StudyOutline
 from nnunetv2_retina.study.findings.statistics import SIGNIFICANT, Comparison
-from nnunetv2_retina.study.findings.tables import Row, Table, metric_label, shown_cell
+from nnunetv2_retina.study.findings.tables import Row, Table, shown_cell
 
 
 def completeness(outline: StudyOutline, results: Sequence[Result], planned: int | None = None) -> list[str]:
@@ -84,7 +83,7 @@ def undefined_scores(table: Table) -> list[str]:
         for system in table.systems
         if table.cells[row.name, system].undefined
     ]
-    text = f"Runs whose {metric_label(table.metric)} is undefined, left out of the means: {'; '.join(found)}."
+    text = f"Runs whose {table.metric.label} is undefined, left out of the means: {'; '.join(found)}."
     return [text] if found else []
 
 
@@ -98,7 +97,8 @@ def beside_the_paper(outline: StudyOutline, table: Table) -> list[str]:
     near = sum(abs(entry[2]) <= 0.01 for entry in differences)
     return [
         f"Scores here that the paper has too: {len(differences)}, of which {near} within 0.01 of the paper's. "
-        f"The furthest is {system} on {row.title}: {mean:.3f} here, {mean - difference:.3f} in the paper."
+        f"The furthest is {system} on {row.title}: {table.metric.show(mean)} here, "
+        f"{table.metric.show(mean - difference)} in the paper."
     ]
 
 
@@ -107,7 +107,7 @@ def paper_differences(outline: StudyOutline, table: Table) -> Iterator[tuple[Row
     keys = {system.name: system.paper for system in outline.systems}
     for row in table.rows:
         for system in table.systems:
-            score = published(row.paper, keys[system], table.metric)
+            score = published(row.paper, keys[system], table.metric.key)
             mean = table.cells[row.name, system].mean
             if score is not None and not math.isnan(mean):
                 yield row, system, mean - score
@@ -136,7 +136,7 @@ def _ranking(table: Table, row: Row, reference: str) -> str:
     best, score = order[0], shown_cell(table, row, order[0])
     if len(order) == 1:
         return f"{row.title}: only {best} has a score, {score}."
-    word = "lowest" if table.metric in LOWER_IS_BETTER else "highest"
+    word = "lowest" if table.metric.lower_is_better else "highest"
     place = order.index(reference) + 1 if reference in order else 0
     told = f"{order[1]} follows with {shown_cell(table, row, order[1])}"
     if table.cells[row.name, order[1]].mean == table.cells[row.name, best].mean:
@@ -145,7 +145,7 @@ def _ranking(table: Table, row: Row, reference: str) -> str:
         told += f"; {reference} is number {place} of {len(order)} with {shown_cell(table, row, reference)}"
     elif place == 0:
         told += f"; {reference} has none"
-    return f"{row.title}: {best} has the {word} mean {metric_label(table.metric)}, {score}; {told}."
+    return f"{row.title}: {best} has the {word} mean {table.metric.label}, {score}; {told}."
 
 
 def _which(comparisons: Sequence[Comparison]) -> str:
@@ -167,12 +167,13 @@ def _listed(noun: str, values: Iterable[object]) -> str:
 
 def difference_text(comparison: Comparison) -> str:
     """``0.012 (-0.003 to 0.027)``: difference of means and its interval; a dash where there is none."""
-    found = comparison.difference
-    if found is None:
+    if comparison.difference is None:
         return "-"
-    if math.isnan(found.low):
-        return f"{found.value:+.3f}"
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+    bounds = comparison.difference
+    value, low, high = (
+        comparison.metric.show(number, signed=True) for number in (bounds.value, bounds.low, bounds.high)
+    )
+    return value if math.isnan(bounds.low) else f"{value} ({low} to {high})"
 
 
 def p_text(p: float) -> str:
