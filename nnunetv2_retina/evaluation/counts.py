@@ -122,7 +122,8 @@ def matched_objects(predicted: Mask, actual: Mask) -> Mask:
     matched = np.zeros(number + 1, bool)
     matched[objects[actual]] = True
     matched[0] = False
-    return matched[objects]
+    mask: Mask = matched[objects]
+    return mask
 
 
 def mean_score(values: Sequence[float]) -> float:

@@ -66,10 +66,24 @@ def evaluate(
         raise RetinaError(f"tolerance is {tolerance}; expected a number of at least 0, in nm")
     rule = Rule.from_dataset_json(contents, tolerance, distances)
     pairs, extra = pair_files(Path(predictions), Path(labels), str(contents["file_ending"]))
-    reader = choose_reader(contents, pairs[0].truth)
+    return replace(score_pairs(pairs, contents, rule, processes), dataset=name, extra_predictions=tuple(extra))
+
+
+def score_pairs(pairs: Sequence[Pair], dataset_json: Mapping[str, Any], rule: Rule, processes: int = 1) -> Scores:
+    """Score pairs of files.
+
+    Args:
+        pairs: at least one.
+        dataset_json: a loaded ``dataset.json``.
+        rule: what is counted.
+        processes: pairs scored at a time, see ``evaluate``.
+
+    Raises:
+        RetinaError: for a file that cannot be used; nothing is scored in part.
+    """
+    reader = choose_reader(dataset_json, pairs[0].truth)
     jobs = [(pair, reader, rule) for pair in pairs]
-    scores = combine(_score_all(jobs, min(processes, len(jobs))), rule)
-    return replace(scores, dataset=name, extra_predictions=tuple(extra))
+    return combine(_score_all(jobs, min(processes, len(jobs))), rule)
 
 
 def default_processes() -> int:

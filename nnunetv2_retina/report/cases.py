@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.display.sheets import FALSE_NEGATIVE, FALSE_POSITIVE, PIXELS, OverlayRow, compare
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.evaluation.evaluate import score_case
 from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule
-from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
+from nnunetv2_retina.evaluation.scores import CaseScores, Scores
 from nnunetv2_retina.nnunet.datasets import IMAGES_TR, PREPROCESSED, RAW, TRUTHS, nnunet_folder
 from nnunetv2_retina.nnunet.inputs import first_channel, read_channel
 from nnunetv2_retina.nnunet.labels import choose_reader, list_labels
@@ -89,26 +88,6 @@ def validation_cases(
         notes.append("Fold all trains on every case: these are scores of training images, not of unseen ones.")
     source = f"Validation predictions of {'fold' if len(there) == 1 else 'folds'} {', '.join(there)}."
     return CaseSet(tuple(pairs), source, images, tuple(notes))
-
-
-def score(cases: CaseSet, dataset_json: Mapping[str, Any], distances: bool = True) -> Scores:
-    """Score the pairs as ``evaluation.evaluate`` scores folders.
-
-    Args:
-        cases: at least one.
-        dataset_json: a loaded ``dataset.json``.
-        distances: False: without Mean False Distance and CREMI's scores, which take most of the time.
-
-    Raises:
-        RetinaError: for a file that cannot be used.
-    """
-    rule = Rule.from_dataset_json(dataset_json, distances=distances)
-    reader = choose_reader(dataset_json, cases.pairs[0].truth)
-    scored = []
-    for pair in cases.pairs:
-        prediction, truth = read_pair(pair, reader, rule)
-        scored.append(score_case(pair.name, prediction.array, truth.array, rule, truth.spacing))
-    return combine(scored, rule)
 
 
 def worst_and_best(scores: Scores) -> tuple[list[CaseScores], list[CaseScores]]:

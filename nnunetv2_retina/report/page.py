@@ -27,8 +27,10 @@ from nnunetv2_retina.display.pages import (
 from nnunetv2_retina.display.plots import Bar, class_bars
 from nnunetv2_retina.display.sheets import overlay_sheet
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.evaluate import score_pairs
 from nnunetv2_retina.evaluation.metric import IOU, F
 from nnunetv2_retina.evaluation.output import versions
+from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores
 from nnunetv2_retina.files import make_folder, read_json, write_text
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
@@ -110,7 +112,8 @@ def _page(
     pictures: Path,
 ) -> str:
     configuration = folder.name.split("__")[-1]
-    scores = report_cases.score(cases, dataset_json, settings.distances) if cases.pairs else None
+    rule = Rule.from_dataset_json(dataset_json, distances=settings.distances)
+    scores = score_pairs(cases.pairs, dataset_json, rule) if cases.pairs else None
     now = datetime.now(timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M %Z")
     lead = f"{configuration}, {_folds(records)}. {_headline(scores)} Written {now}."
     sections: dict[str, list[str]] = {

@@ -85,12 +85,13 @@ def _system_problems(study: Study, system: StudySystem, datasets: dict[str, str]
 
 
 def find_trainer(name: str) -> type[Any] | None:
-    """The trainer of this name as ``nnUNetv2_train`` finds it; None if it does not."""
+    """Return the trainer of this name as ``nnUNetv2_train`` finds it; None if it does not."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every place where it looks
-            return recursive_find_trainer_class_by_name(name)
+        with contextlib.redirect_stdout(io.StringIO()):  # it lists every place where it looks
+            trainer: type[Any] = recursive_find_trainer_class_by_name(name)
     except RuntimeError:
         return None
+    return trainer
 
 
 def _unknown_trainer(name: str) -> str:

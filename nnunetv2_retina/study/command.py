@@ -9,20 +9,23 @@ from pathlib import Path
 import torch
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.nnunet.commands import Say
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.study import pictures as pictures_of
 from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.checks import resolve, scored_folders
-from nnunetv2_retina.study.definition import Study, read_study
+from nnunetv2_retina.study.definition import Study
+from nnunetv2_retina.study.estimates import estimate_lines, estimates
 from nnunetv2_retina.study.findings.page import write_report
-from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline, read_results
+from nnunetv2_retina.study.findings.result_files import read_results
+from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline
 from nnunetv2_retina.study.runner import Outcome
 from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals
+from nnunetv2_retina.study.study_file import read_study
 from nnunetv2_retina.training import preflight
 from nnunetv2_retina.wording import duration
 
-Say = Callable[[str], None]
 REPORT = "report"
 
 
@@ -71,8 +74,8 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     if options.only != "report":
         mine = runner.part_of(runs, options.part)
         failed = _rehearse(mine, output, options, say) if options.rehearse else []
-        found = runner.estimates(mine, output, _case_counter(study, resolved))
-        for line in runner.estimate_lines(found, sum(not planned.finished() for planned in mine)):
+        found = estimates(mine, output, _case_counter(study, resolved))
+        for line in estimate_lines(found, sum(not planned.finished() for planned in mine)):
             say(line)
         if options.only is None:
             outcome = runner.run_all(mine, options.device, say)

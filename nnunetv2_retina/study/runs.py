@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,9 @@ class Run:
     """A few steps and one case, to see that all works and how long it takes."""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return json.loads(json.dumps(asdict(self)))
+        """Return the run as JSON holds it."""
+        contents: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return contents
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
@@ -149,7 +150,7 @@ def planned_runs(study: Study, resolved: Resolved, output: Path) -> list[Planned
     return list(_planned(study, resolved, output))
 
 
-def rehearsals(runs: list[PlannedRun], output: Path) -> list[PlannedRun]:
+def rehearsals(runs: Sequence[PlannedRun], output: Path) -> list[PlannedRun]:
     """One for each data set and system of the given runs."""
     found: dict[Path, PlannedRun] = {}
     for planned in runs:

@@ -206,7 +206,7 @@ def _rehearse(trainer: nnUNetTrainer) -> float:
     step = trainer.train_step
 
     def timed(batch: dict[str, Any]) -> dict[str, Any]:
-        result = step(batch)
+        result: dict[str, Any] = step(batch)
         ends.append(time.perf_counter())
         return result
 

@@ -15,13 +15,15 @@ from skimage.io import imsave
 
 from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.evaluate import score_pairs
 from nnunetv2_retina.evaluation.pairs import Pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.record import count_parameters, read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report import page as model_report
 from nnunetv2_retina.report import training
-from nnunetv2_retina.report.cases import choose_slice, score, validation_cases, value_names, with_unit, worst_and_best
+from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, with_unit, worst_and_best
 from nnunetv2_retina.report.page import ReportSettings, write_model_report
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
@@ -158,7 +160,8 @@ def test_scores_are_those_of_the_evaluation(nnunet, no_drawing) -> None:
     row = re.search(r"<td>mito</td><td>([\d.]+)</td>", page(nnunet))
     assert row is not None and row[1] == f"{expected.classes['mito']['iou']:.3f}"
     cases = validation_cases(folder, ["0"], DATASET, ".png")
-    assert score(cases, json.loads((folder / "dataset.json").read_text())).mean == expected.mean
+    contents = read_dataset_json(folder)
+    assert score_pairs(cases.pairs, contents, Rule.from_dataset_json(contents)).mean == expected.mean
 
 
 def test_transfer_of_a_retina_model(nnunet, no_drawing) -> None:
@@ -303,7 +306,8 @@ def test_worst_and_best_share_no_case(nnunet, no_drawing, number, worst, best) -
             imsave(nnunet / f"{role}{index}.png", array, check_contrast=False)
         pairs.append(Pair(f"case_{index}", nnunet / f"p{index}.png", nnunet / f"t{index}.png"))
     cases = report_cases.CaseSet(tuple(pairs), "", None)
-    found = worst_and_best(score(cases, {"labels": LABELS, "file_ending": ".png"}, distances=False))
+    contents = {"labels": LABELS, "file_ending": ".png"}
+    found = worst_and_best(score_pairs(cases.pairs, contents, Rule.from_dataset_json(contents, distances=False)))
     assert [len(part) for part in found] == [worst, best]
     assert found[0][0].name == f"case_{number - 1}"
     assert not best or found[1][0].name == "case_0"

@@ -23,10 +23,10 @@ from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.checks import resolve
-from nnunetv2_retina.study.definition import read_study
 from nnunetv2_retina.study.pictures import window
 from nnunetv2_retina.study.runner import run_one
 from nnunetv2_retina.study.runs import RESULT, PlannedRun, planned_runs
+from nnunetv2_retina.study.study_file import read_study
 
 STUDY = """
 name: small

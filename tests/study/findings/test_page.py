@@ -17,14 +17,13 @@ from nnunetv2_retina.study.findings.figures import run_boxes, spreads
 from nnunetv2_retina.study.findings.page import write_report
 from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED, SYSTEMS, published
 from nnunetv2_retina.study.findings.provenance import differences, setup_rows, time_rows, version_rows
+from nnunetv2_retina.study.findings.result_files import read_result, read_results
 from nnunetv2_retina.study.findings.results import (
     DatasetOutline,
     Evaluation,
     Result,
     StudyOutline,
     SystemOutline,
-    read_result,
-    read_results,
     select,
 )
 from nnunetv2_retina.study.findings.statistics import compare
