@@ -51,10 +51,15 @@ class Workspace:
         """The full output of every command."""
         return self.root / "logs"
 
+    def folders(self) -> dict[str, Path]:
+        """The variables that tell nnU-Net its folders."""
+        paths = (self.raw, self.preprocessed, self.results)
+        return {path.name: path.resolve() for path in paths}
+
     def environment(self) -> dict[str, str]:
         """Return the process environment with the three folders; other variables only where they are not set."""
         defaults = {**process_defaults(), "nnUNet_compile": "f"}  # compiling takes longer than a short training
-        folders = {variable: str((self.root / variable).resolve()) for variable in (RAW, PREPROCESSED, RESULTS)}
+        folders = {name: str(path) for name, path in self.folders().items()}
         return {**defaults, **os.environ, **folders, "PYTHONUNBUFFERED": "1"}
 
 

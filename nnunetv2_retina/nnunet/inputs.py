@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.nnunet.datasets import channel_count
-from nnunetv2_retina.nnunet.labels import choose_reader
+from nnunetv2_retina.nnunet.labels import choose_reader, reading
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ def read_channel(path: Path, dataset_json: Mapping[str, Any]) -> NDArray[Any]:
         RetinaError: if it cannot be read.
     """
     reader = choose_reader(dataset_json, path)
-    try:
+    with reading(path):
         images, _ = reader().read_images([str(path)])
-    except Exception as error:  # the decoders raise whatever their C libraries and parsers do
-        raise RetinaError(f"{path}: cannot be read ({error}). Is the file complete?") from error
     channel: NDArray[Any] = images[0]
     return channel

@@ -37,6 +37,23 @@ class Labels:
     """Spacing, and origin and direction where the format has them."""
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Silence nnU-Net's reader of a file, and turn what it raises into one message.
+
+    Raises:
+        RetinaError: for whatever error the body raises.
+    """
+    try:
+        with _quiet():
+            yield
+    except Exception as error:  # the decoders raise whatever their C libraries and parsers do
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise RetinaError(
+            f"{path}: cannot be read ({reason}). Is the file complete, and of the format its name says?"
+        ) from error
+
+
 def list_labels(folder: Path, ending: str, role: str) -> dict[str, Path]:
     """Return the label files of a folder by the names of their cases, in their order; no hidden ones, no folders.
 
@@ -92,14 +109,8 @@ def read_labels(path: Path, reader: type[Any]) -> Labels:
     Raises:
         RetinaError: if it cannot be read, or does not hold one channel of whole numbers from 0 to 65535.
     """
-    with _quiet():
-        try:
-            array, properties = reader().read_seg(str(path))
-        except Exception as error:  # the decoders raise whatever their C libraries and parsers do
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise RetinaError(
-                f"{path}: cannot be read ({reason}). Is the file complete, and of the format its name says?"
-            ) from error
+    with reading(path):
+        array, properties = reader().read_seg(str(path))
     if array.ndim != 4 or len(array) != 1 or array.size == 0:
         raise RetinaError(f"{path}: shape {array.shape} (channels, z, y, x); expected a label image of one channel")
     spacing = Spacing.of(properties["spacing"])

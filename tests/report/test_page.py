@@ -19,7 +19,7 @@ from nnunetv2_retina.evaluation.evaluate import score_pairs
 from nnunetv2_retina.evaluation.pairs import Pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
-from nnunetv2_retina.nnunet.record import count_parameters, read_record
+from nnunetv2_retina.nnunet.record import read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report import page as model_report
 from nnunetv2_retina.report import training
@@ -330,12 +330,6 @@ def test_unit_of_the_spacing(dataset_json, spacing, unit) -> None:
 def test_the_smallest_region_names_a_value() -> None:
     rule = Rule((ScoredClass("two", (2,)), ScoredClass("any", (1, 2)), ScoredClass("background", (0,))))
     assert value_names(rule) == {1: "any", 2: "two"}
-
-
-def test_shared_tensors_are_counted_once() -> None:
-    tensor = torch.zeros(3, 4)
-    weights = {"a": tensor, "b.a": tensor, "c": torch.zeros(5), "n.running_mean": torch.zeros(7)}
-    assert count_parameters(weights) == 17
 
 
 def test_cases_of_the_split_come_from_the_newest_log(nnunet, no_drawing) -> None:
