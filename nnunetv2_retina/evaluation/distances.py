@@ -100,14 +100,14 @@ def directed(source: Mask, target: Mask, spacing: Spacing, tolerance: float = 0.
 
 
 def false_distance(predicted: Mask, actual: Mask) -> FalseDistance:
-    """Mean False Distance with unit spacing, of two bool masks of one shape."""
+    """Compute the Mean False Distance of two bool masks of one shape, with unit spacing."""
     spacing = Spacing.of((1.0,) * actual.ndim)
     to_truth, to_prediction = directed(predicted, actual, spacing), directed(actual, predicted, spacing)
     return FalseDistance((to_truth.maximum + to_prediction.maximum) / 2, (to_truth.mean + to_prediction.mean) / 2)
 
 
 def cremi_scores(predicted: Mask, actual: Mask, spacing: Spacing, tolerance: float = 200.0) -> CremiScores:
-    """CREMI's scores of two masks, from which invalid voxels have been taken already.
+    """Compute CREMI's scores of two masks, without invalid voxels.
 
     Args:
         predicted: bool, two or three axes.
@@ -126,7 +126,7 @@ def cremi_scores(predicted: Mask, actual: Mask, spacing: Spacing, tolerance: flo
 
 
 def _crop(source: Mask, target: Mask) -> tuple[Mask, Mask]:
-    """Both masks, cut to the smallest box that holds them; neither is empty."""
+    """Cut both masks to the smallest box that holds them; neither is empty."""
     axes = range(source.ndim)
     box = []
     for axis in axes:
@@ -137,7 +137,7 @@ def _crop(source: Mask, target: Mask) -> tuple[Mask, Mask]:
 
 
 def _outside(source: Mask, target: Mask, spacing: Spacing) -> Iterator[NDArray[np.float64]]:
-    """The distances to ``target`` of the voxels of ``source`` outside it, plane by plane."""
+    """Yield the distances to ``target`` of the voxels of ``source`` outside it, plane by plane."""
     asked = source & ~target
     if not asked.any():
         return

@@ -56,7 +56,7 @@ def pair_files(predictions: Path, truths: Path, ending: str) -> tuple[list[Pair]
 
 
 def read_pair(pair: Pair, reader: type[Any], rule: Rule) -> tuple[Labels, Labels]:
-    """Prediction and ground truth of a case. The ignore value in a prediction is no class: it counts as background.
+    """Read prediction and ground truth of a case. The ignore value in a prediction counts as background.
 
     Raises:
         RetinaError: if one cannot be read, they differ in shape or geometry, or hold values the data set lacks.
@@ -92,7 +92,7 @@ def _values(array: NDArray[Any]) -> set[int]:
 
 
 def _close(name: str, got: Sequence[float], expected: Sequence[float], spacing: Spacing) -> bool:
-    """Equal but for what headers lose to rounding: a tenth of a voxel where it is a place, else a thousandth."""
+    """Return whether two are equal but for rounding: a tenth of a voxel for a place, else a thousandth."""
     relative, absolute = (1e-6, 0.1 * min(spacing)) if name in ("origin", "affine") else (1e-3, 1e-3 * min(spacing))
     if name == "direction":
         absolute = 1e-3

@@ -161,13 +161,13 @@ class TrainingProgress:
 
 
 def _entry_code(command: str) -> str:
-    """Python code that runs an installed command; works where the scripts' folder is not on the PATH."""
-    found = list(entry_points(group="console_scripts", name=command))
-    if not found:
+    """Return Python code that runs an installed command; works where the scripts' folder is not on the PATH."""
+    installed = list(entry_points(group="console_scripts", name=command))
+    if not installed:
         raise RetinaError(
             f"{command} is not installed for {sys.executable}. Install nnU-Net there: python -m pip install nnunetv2"
         )
-    module, _, function = found[0].value.partition(":")
+    module, _, function = installed[0].value.partition(":")
     return f"import sys; from {module} import {function} as run; sys.argv[0] = {command!r}; sys.exit(run())"
 
 

@@ -44,7 +44,7 @@ class CaseSet:
 
 
 def given_cases(predictions: Path, labels: Path, images: Path | None, ending: str) -> CaseSet:
-    """Cases of the user's folders.
+    """Return the cases of the user's folders.
 
     Raises:
         RetinaError: for a folder that is missing or holds none, or ground truths without a prediction.
@@ -57,7 +57,7 @@ def given_cases(predictions: Path, labels: Path, images: Path | None, ending: st
 def validation_cases(
     folder: Path, folds: Sequence[str], dataset: str, ending: str, images: Path | None = None
 ) -> CaseSet:
-    """Cases that nnU-Net predicted at the end of the training, against the ground truths of the preprocessed data set.
+    """Return the cases that nnU-Net predicted at the end of the training, with the preprocessed data set's truths.
 
     Args:
         folder: the model folder.
@@ -72,26 +72,26 @@ def validation_cases(
     images = images or _below(RAW, dataset, IMAGES_TR)
     truths = _below(PREPROCESSED, dataset, TRUTHS)
     predicted = {fold: folder / f"fold_{fold}" / VALIDATION for fold in folds}
-    there = {fold: path for fold, path in predicted.items() if any(path.glob(f"*{ending}"))}
-    if not there:
+    present = {fold: path for fold, path in predicted.items() if any(path.glob(f"*{ending}"))}
+    if not present:
         note = "There are no validation predictions (nnU-Net makes them at the end of a training)"
         return CaseSet((), "", images, (f"{note}. Score others with --predictions and --labels.",))
     if truths is None:
         where = nnunet_folder(PREPROCESSED) or "not set"
         note = f"The ground truths are not there: no {dataset}/{TRUTHS} in $nnUNet_preprocessed ({where})"
         return CaseSet((), "", images, (f"{note}. Set it, or give --predictions and --labels.",))
-    pairs, strangers = _pair(there, truths, ending)
-    notes = [f"Fold {fold} has no validation predictions." for fold in folds if fold not in there]
-    if strangers:
-        notes.append(f"Without a ground truth in {truths}, not scored: {shorten(strangers)}.")
-    if "all" in there:
+    pairs, unpaired = _pair(present, truths, ending)
+    notes = [f"Fold {fold} has no validation predictions." for fold in folds if fold not in present]
+    if unpaired:
+        notes.append(f"Without a ground truth in {truths}, not scored: {shorten(unpaired)}.")
+    if "all" in present:
         notes.append("Fold all trains on every case: these are scores of training images, not of unseen ones.")
-    source = f"Validation predictions of {'fold' if len(there) == 1 else 'folds'} {', '.join(there)}."
+    source = f"Validation predictions of {'fold' if len(present) == 1 else 'folds'} {', '.join(present)}."
     return CaseSet(tuple(pairs), source, images, tuple(notes))
 
 
 def worst_and_best(scores: Scores) -> tuple[list[CaseScores], list[CaseScores]]:
-    """By mean IoU, the worst first and the best first, at most ``MOST_SHOWN`` of each and none twice.
+    """Return the worst and the best by mean IoU, each in that order, at most ``MOST_SHOWN`` of each and none twice.
 
     Cases whose mean IoU is undefined are in neither.
     """
@@ -102,7 +102,7 @@ def worst_and_best(scores: Scores) -> tuple[list[CaseScores], list[CaseScores]]:
 
 
 def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most: str) -> OverlayRow:
-    """The picture of a case; of a volume the slice along z with most of something.
+    """Return the picture of a case; of a volume, the slice along z with most of something.
 
     Args:
         pair: its label files.
@@ -144,7 +144,7 @@ def with_unit(spacing: Spacing, dataset_json: Mapping[str, Any]) -> Spacing:
 
 
 def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | None, most: str) -> int:
-    """The slice along z with most disagreeing pixels, or most foreground in the ground truth; the first of equals.
+    """Return the slice along z with most disagreeing pixels, or most foreground in the truth; the first of equals.
 
     Args:
         prediction: label values, (Z, Y, X).
@@ -153,19 +153,19 @@ def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | No
         most: ``disagreement`` or ``foreground``.
     """
     if most == "disagreement":
-        outcomes = (compare(found, actual, ignore) for found, actual in zip(prediction, truth, strict=True))
+        outcomes = (compare(predicted, actual, ignore) for predicted, actual in zip(prediction, truth, strict=True))
         wrong = (np.isin(outcome, (FALSE_POSITIVE, FALSE_NEGATIVE)) for outcome in outcomes)
         return int(np.argmax([np.count_nonzero(plane) for plane in wrong]))
     return int(np.argmax([np.count_nonzero((plane != 0) & (plane != ignore)) for plane in truth]))
 
 
 def has_image(pair: Pair, images: Path, ending: str) -> bool:
-    """Whether the folder holds the first channel of a case."""
+    """Return whether the folder holds the first channel of a case."""
     return _image_file(pair, images, ending).is_file()
 
 
 def value_names(rule: Rule) -> dict[int, str]:
-    """Foreground label value -> name; of the regions that hold a value, the smallest names it."""
+    """Return foreground label value -> name; the smallest region that holds a value names it."""
     names: dict[int, str] = {}
     for entry in sorted(rule.classes, key=lambda entry: -len(entry.values)):
         names |= {value: entry.name for value in entry.values if value != 0}
@@ -191,17 +191,17 @@ def _pair(predicted: Mapping[str, Path], truths: Path, ending: str) -> tuple[lis
     """Pairs of every fold, and the predictions without a ground truth. A case of several folds has the fold's name."""
     actual = list_labels(truths, ending, "ground truth")
     of_fold = {fold: list_labels(path, ending, "prediction") for fold, path in predicted.items()}
-    often = Counter(name for files in of_fold.values() for name in files)
-    pairs, strangers = [], []
+    counts = Counter(name for files in of_fold.values() for name in files)
+    pairs, unpaired = [], []
     for fold, files in of_fold.items():
         for name, path in files.items():
             if name in actual:
-                pairs.append(Pair(name if often[name] == 1 else f"{name} (fold {fold})", path, actual[name]))
+                pairs.append(Pair(name if counts[name] == 1 else f"{name} (fold {fold})", path, actual[name]))
             else:
-                strangers.append(name)
+                unpaired.append(name)
     if not pairs:
         raise RetinaError(
             f"no prediction of {shorten(predicted.values())} has a ground truth in {truths}; expected the same names. "
             "Is $nnUNet_preprocessed the one of this training? Otherwise give --predictions and --labels"
         )
-    return sorted(pairs, key=lambda pair: pair.name), strangers
+    return sorted(pairs, key=lambda pair: pair.name), unpaired

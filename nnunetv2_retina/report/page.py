@@ -190,32 +190,32 @@ def _case_blocks(
     shown = [of_name[case.name] for case in (*worst, *best)]
     lacking = [pair.name for pair in shown if cases.images and not report_cases.has_image(pair, cases.images, ending)]
     if cases.images is None or (lacking and settings.images is None):
-        names = "; ".join(f"{word}: {_listed(found)}" for word, found in (("worst", worst), ("best", best)) if found)
+        names = "; ".join(f"{word}: {_listed(chosen)}" for word, chosen in (("worst", worst), ("best", best)) if chosen)
         return [
             paragraph(f"By mean IoU, {names}."),
             notice("No pictures: the images are not there. Give their folder with --images."),
         ]
     blocks = [paragraph(_explain(scores))]
-    for word, found, most in (("Worst", worst, "disagreement"), ("Best", best, "foreground")):
-        if found:
-            rows = [report_cases.overlay_row(of_name[case.name], cases.images, dataset_json, most) for case in found]
+    for word, chosen, most in (("Worst", worst, "disagreement"), ("Best", best, "foreground")):
+        if chosen:
+            rows = [report_cases.overlay_row(of_name[case.name], cases.images, dataset_json, most) for case in chosen]
             sheet = pictures / f"{word}.png"
             overlay_sheet(sheet, rows, report_cases.value_names(scores.rule), scores.rule.ignore)
             blocks += [
                 subheading(word if best else "The only case with a defined IoU"),
-                paragraph(_listed(found) + "."),
+                paragraph(_listed(chosen) + "."),
                 picture(sheet, f"{word} cases: image, ground truth, prediction and where the two differ"),
             ]
     return blocks
 
 
 def _explain(scores: Scores) -> str:
-    said = "By mean IoU over the classes. "
+    text = "By mean IoU over the classes. "
     if any(case.shape[0] > 1 for case in scores.cases):
-        said += "Of volumes, the slice along z with most disagreement (worst) or most foreground (best). "
+        text += "Of volumes, the slice along z with most disagreement (worst) or most foreground (best). "
     if scores.rule.mask_rule != "none" or not all(entry.evaluated for entry in scores.rule.classes):
-        said += "The comparison shows every pixel, also those that the rule of the scores leaves out."
-    return said.strip()
+        text += "The comparison shows every pixel, also those that the rule of the scores leaves out."
+    return text.strip()
 
 
 def _listed(cases: Sequence[CaseScores]) -> str:

@@ -23,7 +23,7 @@ from nnunetv2_retina.training.weights_request import WeightsRequest
 
 
 def resolve(study: Study) -> Resolved:
-    """Find what a study names, and see that it can be used.
+    """Find what a study names, and check that it can be used.
 
     Raises:
         RetinaError: with everything that was found wrong.
@@ -112,8 +112,8 @@ def _configuration_problems(entry: StudyDataset, name: str, configuration: str) 
         return
     contents = read_json(plans, f"Run: {command}")
     if configuration not in contents["configurations"]:
-        there = ", ".join(contents["configurations"])
-        yield f"{name} has no configuration {configuration} in {plans.name}; it has {there}. Choose one of them"
+        known = ", ".join(contents["configurations"])
+        yield f"{name} has no configuration {configuration} in {plans.name}; it has {known}. Choose one of them"
         return
     data = folder / PlansManager(contents).get_configuration(configuration).data_identifier
     if not data.is_dir():

@@ -74,8 +74,8 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     if options.only != "report":
         mine = runner.part_of(runs, options.part)
         failed = _rehearse(mine, output, options, say) if options.rehearse else []
-        found = estimates(mine, output, _case_counter(study, resolved))
-        for line in estimate_lines(found, sum(not planned.finished() for planned in mine)):
+        known = estimates(mine, output, _case_counter(study, resolved))
+        for line in estimate_lines(known, sum(not planned.finished() for planned in mine)):
             say(line)
         if options.only is None:
             outcome = runner.run_all(mine, options.device, say)
@@ -85,7 +85,7 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
 
 
 def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, say: Say) -> list[PlannedRun]:
-    """Rehearse what has no finished run; those that failed, which are tried again as runs all the same."""
+    """Rehearse what has no finished run. Return the rehearsals that failed; their runs are tried all the same."""
     done = {planned.folder.parent for planned in runs if planned.finished()}
     todo = rehearsals([planned for planned in runs if planned.folder.parent not in done], output)
     todo = [planned for planned in todo if not planned.finished()]
@@ -95,7 +95,7 @@ def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, s
 
 
 def _case_counter(study: Study, resolved: Resolved) -> Callable[[PlannedRun], int]:
-    """Number of cases that a run is scored on, as far as it is known beforehand."""
+    """Return what counts the cases that a run is scored on, as far as it is known beforehand."""
     counts: dict[str, int] = {}
     for entry in study.datasets:
         name = resolved.datasets[entry.dataset]
@@ -131,7 +131,7 @@ def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output
 
 
 def outline(study: Study, resolved: Resolved) -> StudyOutline:
-    """What the report needs of a study."""
+    """Return what the report needs of a study."""
     return StudyOutline(
         study.name,
         tuple(

@@ -154,9 +154,9 @@ class Study:
         known = [entry.dataset for entry in self.datasets]
         for system in self.systems:
             if system.weights is not None and system.weights not in self.weights:
-                there = ", ".join(self.weights) or "none"
+                defined = ", ".join(self.weights) or "none"
                 problems.append(
-                    f"system {system.name}: weights {system.weights!r} are not defined; defined are {there}"
+                    f"system {system.name}: weights {system.weights!r} are not defined; defined are {defined}"
                 )
             for dataset in system.datasets or ():
                 if dataset not in known:
@@ -182,16 +182,16 @@ class Study:
         ]
 
     def runs_on(self, system: StudySystem) -> tuple[StudyDataset, ...]:
-        """The data sets that a system is trained on."""
+        """Return the data sets that a system is trained on."""
         return tuple(entry for entry in self.datasets if system.datasets is None or entry.dataset in system.datasets)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the study as JSON holds it."""
         return asdict(self)
 
 
 def slug(name: str) -> str:
-    """A name as that of a folder: lower-case letters, digits and ``_``."""
+    """Return a name as that of a folder: lower-case letters, digits and ``_``."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "unnamed"
 
 

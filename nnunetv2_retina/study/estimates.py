@@ -62,7 +62,7 @@ def _estimate(members: Sequence[PlannedRun], output: Path, cases: Callable[[Plan
     )
 
 
-def estimate_lines(found: Sequence[Estimate], missing: int) -> list[str]:
+def estimate_lines(known: Sequence[Estimate], missing: int) -> list[str]:
     """Return a table, and the sum.
 
     Args:
@@ -80,13 +80,13 @@ def estimate_lines(found: Sequence[Estimate], missing: int) -> list[str]:
             f"{entry.left} to do",
             f"(from {entry.measured_on})",
         ]
-        for entry in found
+        for entry in known
     ]
     lines = format_rows(rows) if rows else []
-    known = sum(entry.left for entry in found)
-    total = sum(entry.seconds_per_run * entry.left for entry in found)
-    if known:
-        lines.append(f"about {duration(total)} for these {known} runs, one after the other")
-    if known < missing:
-        lines.append(f"no estimate for {missing - known} of the runs, not rehearsed yet")
+    covered = sum(entry.left for entry in known)
+    total = sum(entry.seconds_per_run * entry.left for entry in known)
+    if covered:
+        lines.append(f"about {duration(total)} for these {covered} runs, one after the other")
+    if covered < missing:
+        lines.append(f"no estimate for {missing - covered} of the runs, not rehearsed yet")
     return lines

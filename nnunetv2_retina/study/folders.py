@@ -62,7 +62,7 @@ def make(folder: Path, run: Run) -> dict[str, str]:
 
 
 def scored_files(folder: Path, run: Run) -> tuple[Path, Path]:
-    """Folders of the images that a run is scored on and of their labels; called in the run's process.
+    """Return the folders of the images that a run is scored on and of their labels. Called in the run's process.
 
     Raises:
         RetinaError: if the validation cases are not among the data set's training images, or cannot be linked.

@@ -77,7 +77,7 @@ def _draw(path: Path, dataset: str, runs: dict[str, PlannedRun]) -> str:
 
 
 def window(foreground: NDArray[Any], side: int) -> tuple[slice, slice]:
-    """The square, at most ``side`` wide and on a grid of half sides, with the most foreground; the first of equals."""
+    """Return the square, at most ``side`` wide, on a grid of half sides, with most foreground; the first of equals."""
     height, width = foreground.shape
     tall, wide = min(side, height), min(side, width)
     places = [

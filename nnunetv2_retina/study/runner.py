@@ -68,7 +68,7 @@ def open_output(study: Study, output: Path) -> None:
 
 
 def part_of(runs: Sequence[PlannedRun], part: str | None) -> list[PlannedRun]:
-    """Every n-th run, from the i-th, for a part ``i/n``; all for None.
+    """Return every n-th run, from the i-th, for a part ``i/n``; all for None.
 
     Raises:
         RetinaError: for another text.
@@ -140,7 +140,7 @@ def run_one(planned: PlannedRun, device: str) -> int:
 
 
 def _failed(planned: PlannedRun, reason: str, status: int) -> int:
-    """Note in its folder why a run failed; the status."""
+    """Note in its folder why a run failed, and return the status."""
     lines = [reason, "", *_tail(planned.folder / LOG)]
     (planned.folder / FAILED).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return status
@@ -159,24 +159,24 @@ def merge(runs: Sequence[PlannedRun], output: Path, others: Sequence[Path], say:
     for other in others:
         if not (other / STUDY).is_file():
             raise RetinaError(f"{other} holds no results of a study (no {STUDY}). Give the folders that -o named")
-        found = 0
+        taken = 0
         for planned in runs:
-            there = PlannedRun(planned.run, other / planned.folder.relative_to(output), planned.weights_file)
-            if there.finished() and not planned.finished():
+            theirs = PlannedRun(planned.run, other / planned.folder.relative_to(output), planned.weights_file)
+            if theirs.finished() and not planned.finished():
                 temporary = planned.folder.with_name(f".{planned.folder.name}.merging")
                 shutil.rmtree(temporary, ignore_errors=True)
-                shutil.copytree(there.folder, temporary, symlinks=True)
+                shutil.copytree(theirs.folder, temporary, symlinks=True)
                 shutil.rmtree(planned.folder, ignore_errors=True)
                 temporary.rename(planned.folder)
-                found += 1
-        say(f"{other}: {found} runs taken")
-        copied += found
+                taken += 1
+        say(f"{other}: {taken} runs taken")
+        copied += taken
     return copied
 
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Whether the run is ours for the duration."""
+    """Yield whether the run is ours while the body runs."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -191,7 +191,7 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 def _tail(log: Path) -> list[str]:
-    """The last lines that are not empty."""
+    """Return the last lines that are not empty."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return [line for line in lines if line.strip()][-_TAIL:]
 

@@ -59,11 +59,11 @@ class Run:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
-        """Inverse of ``to_json``."""
+        """Make a run of what ``to_json`` returned."""
         return cls(**{**values, "iterations": tuple(values["iterations"])})
 
     def rehearsed(self) -> Run:
-        """The same, cut down to a rehearsal."""
+        """Return the same run, cut down to a rehearsal."""
         training = {key: value for key, value in self.training.items() if key not in ("checkpoints",)}
         training |= {"iterations": REHEARSAL_STEPS, "iterations_per_epoch": REHEARSAL_STEPS}
         iterations = (REHEARSAL_STEPS,) if self.iterations else ()
@@ -85,7 +85,7 @@ class PlannedRun:
         return f"{self.run.dataset}, {self.run.system}, {seed}"
 
     def finished(self) -> bool:
-        """Whether its result is there.
+        """Return whether its result is there.
 
         Raises:
             RetinaError: if the folder holds a run that is defined otherwise.
@@ -93,7 +93,7 @@ class PlannedRun:
         return self.check_folder() and (self.folder / RESULT).is_file()
 
     def check_folder(self) -> bool:
-        """Whether what the folder holds, if anything, is of this run; refuse one in which another was trained.
+        """Return whether what the folder holds, if anything, is of this run; refuse one that another was trained in.
 
         Raises:
             RetinaError: naming the first setting that differs.
@@ -123,7 +123,7 @@ class PlannedRun:
         write_json(self.folder / RUN, self.run.to_json())
 
     def _worthless(self) -> bool:
-        """Whether nothing in the folder took time to make."""
+        """Return whether nothing in the folder took time to make."""
         if self.run.rehearsal:
             return True
         return not (self.folder / RESULT).exists() and not any(self.folder.rglob("checkpoint_*.pth"))
@@ -142,7 +142,7 @@ class Resolved:
 
 
 def planned_runs(study: Study, resolved: Resolved, output: Path) -> list[PlannedRun]:
-    """All runs, one seed of everything before the next, so that an early report has every system.
+    """Return all runs, one seed of everything before the next, so that an early report has every system.
 
     Raises:
         RetinaError: for training settings that do not fit together.
@@ -151,12 +151,12 @@ def planned_runs(study: Study, resolved: Resolved, output: Path) -> list[Planned
 
 
 def rehearsals(runs: Sequence[PlannedRun], output: Path) -> list[PlannedRun]:
-    """One for each data set and system of the given runs."""
-    found: dict[Path, PlannedRun] = {}
+    """Return one for each data set and system of the given runs."""
+    by_folder: dict[Path, PlannedRun] = {}
     for planned in runs:
         folder = output / "rehearsals" / planned.folder.parent.relative_to(output / "runs")
-        found.setdefault(folder, PlannedRun(planned.run.rehearsed(), folder, planned.weights_file))
-    return list(found.values())
+        by_folder.setdefault(folder, PlannedRun(planned.run.rehearsed(), folder, planned.weights_file))
+    return list(by_folder.values())
 
 
 def _planned(study: Study, resolved: Resolved, output: Path) -> Iterator[PlannedRun]:

@@ -86,7 +86,7 @@ def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
 
 
 def _table(value: object, kind: type[Any], where: str) -> dict[str, Any]:
-    """A block of named settings, of which all are known and none is missing."""
+    """Return a block of named settings; refuse unknown and missing ones."""
     if not isinstance(value, Mapping):
         raise RetinaError(f"{where} is {value!r}; expected settings, name: value. Correct it")
     known = [entry.name for entry in fields(kind)]
@@ -114,12 +114,12 @@ def _list(block: Mapping[str, Any], name: str) -> Sequence[Any]:
 def _weights(value: object, folder: Path) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise RetinaError(f"weights is {value!r}; expected name: file. Correct it")
-    found = {}
+    files = {}
     for name, given in value.items():
         if not isinstance(given, str) or not given.strip():
             raise RetinaError(f"weights {name} is {given!r}; expected the path of a file. Correct it")
         text = os.path.expanduser(os.path.expandvars(given))
         if "$" in text:
             raise RetinaError(f"weights {name} is {given!r}, and that variable is not set. Set it, or write the path")
-        found[str(name)] = str(folder / text)
-    return found
+        files[str(name)] = str(folder / text)
+    return files

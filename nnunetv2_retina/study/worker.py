@@ -44,7 +44,7 @@ FORMAT_VERSION = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """See the module's text; exit status 2 after a RetinaError."""
+    """Carry out the run of a folder; exit status 2 after a RetinaError."""
     parser = argparse.ArgumentParser(prog="python -m nnunetv2_retina.study.worker")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", required=True)
@@ -74,7 +74,7 @@ class Worker:
         self.fold = self.model / f"fold_{self.run.fold}"
 
     def execute(self) -> None:
-        """Everything that is not done yet."""
+        """Do everything that is not done yet."""
         if self.device.type == "cpu":
             torch.set_num_threads(available_cores())
         started = _now()
@@ -92,10 +92,10 @@ class Worker:
             self._predict(images, target, name)
             if not begun:  # else part of it was done by an earlier start
                 seconds.append(time.perf_counter() - begin)
-            found = evaluate(target, labels, dataset_json)
-            write_scores(found, self.folder / "scores" / str(iteration))
-            scores[str(iteration)] = _scores(as_json(found))
-            metrics = {metric.key: metric.meaning for metric in found.rule.metrics}
+            evaluated = evaluate(target, labels, dataset_json)
+            write_scores(evaluated, self.folder / "scores" / str(iteration))
+            scores[str(iteration)] = _scores(as_json(evaluated))
+            metrics = {metric.key: metric.meaning for metric in evaluated.rule.metrics}
         write_json(
             self.folder / RESULT,
             {
@@ -216,7 +216,7 @@ def _rehearse(trainer: nnUNetTrainer) -> float:
 
 
 def _facts(trainer: nnUNetTrainer, run: Run, per_step: float | None) -> dict[str, Any]:
-    """Of a finished training. Times are nnU-Net's own of its epochs, also those before an interruption."""
+    """Return what to record of a training. Times are nnU-Net's of its epochs, those before an interruption included."""
     starts = trainer.logger.get_value("epoch_start_timestamps", step=None)
     ends = trainer.logger.get_value("epoch_end_timestamps", step=None)
     seconds = sum(end - start for start, end in zip(starts, ends, strict=False))
@@ -235,7 +235,7 @@ def _facts(trainer: nnUNetTrainer, run: Run, per_step: float | None) -> dict[str
 
 
 def _scores(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """Means of the data set, of its classes and of its cases."""
+    """Return the means of the data set, of its classes and of its cases."""
     return {
         "mean": contents["mean"],
         "classes": contents["classes"],

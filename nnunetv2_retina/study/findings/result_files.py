@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Every ``result.json`` below a folder, sorted by data set, system and seed; none if there is no folder.
+    """Read every ``result.json`` below a folder, sorted by data set, system and seed; none if there is no folder.
 
     Raises:
         RetinaError: naming every file that is damaged, and every run that is there twice.

@@ -85,11 +85,11 @@ class StudyOutline:
     @property
     def groups(self) -> dict[str, tuple[DatasetOutline, ...]]:
         """Group -> its data sets, in the order of the study."""
-        found: dict[str, tuple[DatasetOutline, ...]] = {}
+        members: dict[str, tuple[DatasetOutline, ...]] = {}
         for entry in self.datasets:
             if entry.group is not None:
-                found[entry.group] = (*found.get(entry.group, ()), entry)
-        return found
+                members[entry.group] = (*members.get(entry.group, ()), entry)
+        return members
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Result:
 
 
 def select(results: Iterable[Result], outline: StudyOutline) -> list[Result]:
-    """The results that belong to a study: its data sets, systems and seeds, in its order."""
+    """Return the results that belong to a study: its data sets, systems and seeds, in its order."""
     order = {
         (dataset.name, system.name, seed): number
         for number, (dataset, system, seed) in enumerate(

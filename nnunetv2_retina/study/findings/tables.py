@@ -67,14 +67,14 @@ class Table:
     """(Name of the row, system) -> scores; every combination."""
 
     def ranking(self, row: Row) -> list[str]:
-        """The systems that have a score of a row, best mean first."""
+        """Return the systems that have a score of a row, best mean first."""
         means = {system: self.cells[row.name, system].mean for system in self.systems}
         sign = 1 if self.metric.lower_is_better else -1
         scored = [system for system, mean in means.items() if not math.isnan(mean)]
         return sorted(scored, key=lambda system: sign * means[system])
 
     def is_best(self, row: Row, system: str) -> bool:
-        """Whether no system has a better mean, where there are at least two different ones to choose from."""
+        """Return whether no system has a better mean, where there are at least two different ones to choose from."""
         means = [self.cells[row.name, name].mean for name in self.ranking(row)]
         return bool(means) and means[-1] != means[0] == self.cells[row.name, system].mean
 
