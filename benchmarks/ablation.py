@@ -20,8 +20,8 @@ from torch import Tensor
 
 from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.output import as_json
-from nnunetv2_retina.evaluation.pairs import DATASET_JSON, read_dataset_json
 from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.prediction.folder import FolderRun, RunSettings
 from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
 
@@ -62,7 +62,7 @@ def score(model: Path, variant: str, options: argparse.Namespace) -> float | Non
     VARIANTS[variant](predictor.nnunet.network)
     with tempfile.TemporaryDirectory() as folder:
         FolderRun(predictor, options.i, Path(folder), RunSettings(), lambda line: None).run()
-        found = evaluate(Path(folder), options.l, read_dataset_json(model / DATASET_JSON))
+        found = evaluate(Path(folder), options.l, read_dataset_json(model))
     return as_json(found)["mean"]["iou"]
 
 

@@ -138,7 +138,8 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     """``retina_evaluate``: see ``nnunetv2_retina.evaluation.evaluate``. Prints a table; the files hold everything."""
     from nnunetv2_retina.evaluation.evaluate import default_processes
     from nnunetv2_retina.evaluation.evaluate import evaluate as evaluate_folders
-    from nnunetv2_retina.evaluation.output import CSV_FILE, JSON_FILE, prepare_output, table, write_scores
+    from nnunetv2_retina.evaluation.output import ADVICE, CSV_FILE, JSON_FILE, table, write_scores
+    from nnunetv2_retina.files import make_folder
 
     parser = argparse.ArgumentParser(
         prog="retina_evaluate",
@@ -166,7 +167,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        prepare_output(arguments.o)
+        make_folder(arguments.o, ADVICE)
         scores = evaluate_folders(
             arguments.p,
             arguments.g,

@@ -29,9 +29,18 @@ def format_bytes(number: float) -> str:
     return f"{size:.1f} GB"
 
 
-def format_rows(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table whose columns are aligned on the left; every row has the same number of cells."""
+def format_rows(rows: Sequence[Sequence[str]], left: int | None = None) -> list[str]:
+    """Return the lines of a table; every row has the same number of cells.
+
+    Args:
+        rows: the header among them.
+        left: how many columns are aligned on the left; those after them, numbers, on the right. None: all.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    left = len(widths) if left is None else left
+    lines = []
+    for row in rows:
+        cells = [text.ljust(width) for text, width in zip(row[:left], widths, strict=False)]
+        cells += [text.rjust(width) for text, width in zip(row[left:], widths[left:], strict=True)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines

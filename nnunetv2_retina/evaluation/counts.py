@@ -105,7 +105,7 @@ def count_masks(predicted: Mask, actual: Mask) -> Counts:
 
 
 def matched_objects(predicted: Mask, actual: Mask) -> Mask:
-    """The predicted objects that share at least one voxel with the ground truth.
+    """Return the predicted objects that share at least one voxel with the ground truth.
 
     An object is a connected component, neighbours touching at a corner included (8-connectivity in 2D): CEM500K's and
     RETINA's rule for images of which only some objects are annotated (Perez). Objects that touch none vanish; the
@@ -122,11 +122,12 @@ def matched_objects(predicted: Mask, actual: Mask) -> Mask:
     matched = np.zeros(number + 1, bool)
     matched[objects[actual]] = True
     matched[0] = False
-    return matched[objects]
+    mask: Mask = matched[objects]
+    return mask
 
 
 def mean_score(values: Sequence[float]) -> float:
-    """Mean of the defined values; NaN if there is none."""
+    """Return the mean of the defined values; NaN if there is none."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 

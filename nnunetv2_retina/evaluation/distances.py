@@ -7,7 +7,7 @@ the library ``edt``, exact, in float32: 4 bytes a voxel, where SciPy's takes ove
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import edt
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import Mask
 from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.spacing import Spacing
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ class CremiScores:
         return (self.adgt + self.adf) / 2
 
 
-def directed(source: Mask, target: Mask, spacing: Sequence[float], tolerance: float = 0.0) -> Directed:
+def directed(source: Mask, target: Mask, spacing: Spacing, tolerance: float = 0.0) -> Directed:
     """Sum up the distances from every voxel of ``source`` to the nearest voxel of ``target``.
 
     Args:
         source: bool, two or three axes.
         target: bool, the same shape.
-        spacing: size of a voxel along each axis, in any unit; distances are in that unit.
+        spacing: of both; distances are in its unit.
         tolerance: voxels further than this (not as far) count as beyond.
 
     Raises:
@@ -99,32 +100,33 @@ def directed(source: Mask, target: Mask, spacing: Sequence[float], tolerance: fl
 
 
 def false_distance(predicted: Mask, actual: Mask) -> FalseDistance:
-    """Mean False Distance with unit spacing, of two bool masks of one shape."""
-    spacing = (1.0,) * actual.ndim
-    there, back = directed(predicted, actual, spacing), directed(actual, predicted, spacing)
-    return FalseDistance((there.maximum + back.maximum) / 2, (there.mean + back.mean) / 2)
+    """Compute the Mean False Distance of two bool masks of one shape, with unit spacing."""
+    spacing = Spacing.of((1.0,) * actual.ndim)
+    to_truth, to_prediction = directed(predicted, actual, spacing), directed(actual, predicted, spacing)
+    return FalseDistance((to_truth.maximum + to_prediction.maximum) / 2, (to_truth.mean + to_prediction.mean) / 2)
 
 
-def cremi_scores(predicted: Mask, actual: Mask, spacing: Sequence[float], tolerance: float = 200.0) -> CremiScores:
-    """CREMI's scores of two masks, from which invalid voxels have been taken already.
+def cremi_scores(predicted: Mask, actual: Mask, spacing: Spacing, tolerance: float = 200.0) -> CremiScores:
+    """Compute CREMI's scores of two masks, without invalid voxels.
 
     Args:
         predicted: bool, two or three axes.
         actual: bool, the same shape.
-        spacing: nm along each axis: the ground truth's, for both directions.
+        spacing: in nm: the ground truth's, for both directions.
         tolerance: nm; the challenge uses 200 and tests strictly (further than).
     """
-    there = directed(predicted, actual, spacing, tolerance)
-    back = directed(actual, predicted, spacing, tolerance)
+    to_truth = directed(predicted, actual, spacing, tolerance)
+    to_prediction = directed(actual, predicted, spacing, tolerance)
     f = float("nan")
-    if there.voxels and back.voxels:
-        precision, recall = 1 - there.beyond / there.voxels, 1 - back.beyond / back.voxels
+    if to_truth.voxels and to_prediction.voxels:
+        precision = 1 - to_truth.beyond / to_truth.voxels
+        recall = 1 - to_prediction.beyond / to_prediction.voxels
         f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return CremiScores(there.beyond, back.beyond, there.mean, back.mean, f)
+    return CremiScores(to_truth.beyond, to_prediction.beyond, to_truth.mean, to_prediction.mean, f)
 
 
 def _crop(source: Mask, target: Mask) -> tuple[Mask, Mask]:
-    """Both masks, cut to the smallest box that holds them; neither is empty."""
+    """Cut both masks to the smallest box that holds them; neither is empty."""
     axes = range(source.ndim)
     box = []
     for axis in axes:
@@ -134,25 +136,23 @@ def _crop(source: Mask, target: Mask) -> tuple[Mask, Mask]:
     return source[tuple(box)], target[tuple(box)]
 
 
-def _outside(source: Mask, target: Mask, spacing: Sequence[float]) -> Iterator[NDArray[np.float64]]:
-    """The distances to ``target`` of the voxels of ``source`` outside it, plane by plane."""
+def _outside(source: Mask, target: Mask, spacing: Spacing) -> Iterator[NDArray[np.float64]]:
+    """Yield the distances to ``target`` of the voxels of ``source`` outside it, plane by plane."""
     asked = source & ~target
     if not asked.any():
         return
     # Squared: whole nanometres stay exact in float32 up to 4096, which the strict comparison needs.
-    squared = edt.edtsq(~target, anisotropy=tuple(map(float, spacing)), order="C", parallel=available_cores())
+    squared = edt.edtsq(~target, anisotropy=tuple(spacing), order="C", parallel=available_cores())
     for plane, wanted in zip(squared, asked, strict=True):
         if wanted.any():
             yield np.sqrt(plane[wanted].astype(np.float64))
 
 
-def _check(source: Mask, target: Mask, spacing: Sequence[float]) -> None:
+def _check(source: Mask, target: Mask, spacing: Spacing) -> None:
     if source.shape != target.shape or source.dtype != bool or target.dtype != bool:
         raise RetinaError(
             f"masks of shape {source.shape} and {target.shape}, type {source.dtype} and {target.dtype}; "
             "expected one shape, and bool"
         )
-    if len(spacing) != source.ndim or not all(np.isfinite(step) and step > 0 for step in spacing):
-        raise RetinaError(
-            f"spacing {tuple(spacing)} for masks of shape {source.shape}; expected {source.ndim} numbers above 0"
-        )
+    if len(spacing) != source.ndim:
+        raise RetinaError(f"spacing {tuple(spacing)} for masks of shape {source.shape}; expected {source.ndim} numbers")

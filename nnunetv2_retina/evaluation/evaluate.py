@@ -3,7 +3,7 @@
     scores = evaluate("predictions", "labelsTs", "801")
     scores.mean["iou"], scores.cases[0].classes["synaptic_cleft"].values["cremi_score"]
 
-What is counted says ``evaluation_rule.Rule``, what the means are ``evaluation_scores``.
+See ``Rule`` for what is counted, and ``scores`` for what the means are taken over.
 """
 
 from __future__ import annotations
@@ -23,18 +23,14 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import Mask, check_labels, count_masks, matched_objects
 from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
-from nnunetv2_retina.evaluation.pairs import (
-    Pair,
-    check_dataset_json,
-    choose_reader,
-    find_dataset_json,
-    pair_files,
-    read_dataset_json,
-    read_pair,
-)
+from nnunetv2_retina.evaluation.metric import CREMI, IOU, SHARES
+from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores, Unit, case_mean, class_scores, combine
 from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.nnunet.datasets import check_dataset_json, find_dataset_json, read_dataset_json
+from nnunetv2_retina.nnunet.labels import choose_reader
+from nnunetv2_retina.spacing import Spacing
 
 
 def evaluate(
@@ -70,19 +66,33 @@ def evaluate(
         raise RetinaError(f"tolerance is {tolerance}; expected a number of at least 0, in nm")
     rule = Rule.from_dataset_json(contents, tolerance, distances)
     pairs, extra = pair_files(Path(predictions), Path(labels), str(contents["file_ending"]))
-    reader = choose_reader(contents, pairs[0].truth)
+    return replace(score_pairs(pairs, contents, rule, processes), dataset=name, extra_predictions=tuple(extra))
+
+
+def score_pairs(pairs: Sequence[Pair], dataset_json: Mapping[str, Any], rule: Rule, processes: int = 1) -> Scores:
+    """Score pairs of files.
+
+    Args:
+        pairs: at least one.
+        dataset_json: a loaded ``dataset.json``.
+        rule: what is counted.
+        processes: pairs scored at a time, see ``evaluate``.
+
+    Raises:
+        RetinaError: for a file that cannot be used; nothing is scored in part.
+    """
+    reader = choose_reader(dataset_json, pairs[0].truth)
     jobs = [(pair, reader, rule) for pair in pairs]
-    scores = combine(_score_all(jobs, min(processes, len(jobs))), rule)
-    return replace(scores, dataset=name, extra_predictions=tuple(extra))
+    return combine(_score_all(jobs, min(processes, len(jobs))), rule)
 
 
 def default_processes() -> int:
-    """The processors this process may use, at most 4: each takes the memory of two volumes of labels and more."""
+    """Return the number of cores, at most 4: each process takes the memory of two volumes of labels and more."""
     return min(available_cores(), 4)
 
 
 def score_case(
-    name: str, prediction: NDArray[Any], truth: NDArray[Any], rule: Rule, spacing: Sequence[float] | None = None
+    name: str, prediction: NDArray[Any], truth: NDArray[Any], rule: Rule, spacing: Spacing | None = None
 ) -> CaseScores:
     """Score one prediction.
 
@@ -91,7 +101,7 @@ def score_case(
         prediction: label values, whole numbers, (Z, Y, X) or (Y, X).
         truth: label values of the same shape.
         rule: what is counted.
-        spacing: nm along each axis, for CREMI's scores; None: 1 along each.
+        spacing: of the ground truth, in nm, for CREMI's scores; None: 1 along each axis.
 
     Raises:
         RetinaError: if the shapes differ, or an array does not hold whole numbers.
@@ -119,7 +129,7 @@ def score_case(
 
 
 def _dataset(dataset: str | int | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Contents of ``dataset.json``, and the data set's name."""
+    """Return the contents of ``dataset.json``, and the data set's name."""
     if isinstance(dataset, Mapping):
         return check_dataset_json(dataset, "the given dataset_json"), str(dataset.get("name", ""))
     path = find_dataset_json(dataset)
@@ -130,7 +140,7 @@ _Job = tuple[Pair, type[Any], Rule]
 
 
 def _score_all(jobs: Sequence[_Job], processes: int) -> list[CaseScores]:
-    """In the order of the jobs. Processes are started afresh: forked ones may stop dead in the libraries' threads."""
+    """Score in the order of the jobs. Processes are spawned: forked ones may hang in the libraries' threads."""
     if processes == 1:
         return [_score_files(job) for job in jobs]
     try:
@@ -153,23 +163,24 @@ def _score_files(job: _Job) -> CaseScores:
 
 
 def _as_volumes(
-    name: str, prediction: NDArray[Any], truth: NDArray[Any], spacing: Sequence[float] | None
-) -> tuple[NDArray[Any], NDArray[Any], tuple[float, ...]]:
-    """Both as (Z, Y, X), and the spacing along z, y, x."""
+    name: str, prediction: NDArray[Any], truth: NDArray[Any], spacing: Spacing | None
+) -> tuple[NDArray[Any], NDArray[Any], Spacing]:
+    """Return both as (Z, Y, X), and the spacing along z, y, x."""
     check_labels(prediction, truth)
-    steps = (1.0,) * truth.ndim if spacing is None else tuple(float(step) for step in spacing)
-    if truth.ndim == 2 and len(steps) == 2:
-        return prediction[None], truth[None], (1.0, *steps)
-    if truth.ndim != 3 or len(steps) != 3:
+    if truth.ndim not in (2, 3) or (spacing is not None and len(spacing) != truth.ndim):
+        steps = "" if spacing is None else f" with spacing {tuple(spacing)}"
         raise RetinaError(
-            f"case {name}: labels of shape {truth.shape} with spacing {steps}; expected (Z, Y, X) or (Y, X), and a "
-            "number for each axis"
+            f"case {name}: labels of shape {truth.shape}{steps}; expected (Z, Y, X) or (Y, X), and a number for each "
+            "axis"
         )
-    return prediction, truth, steps
+    spacing = spacing or Spacing.of((1.0,) * truth.ndim)
+    if truth.ndim == 2:
+        return prediction[None], truth[None], replace(spacing, z=1.0)
+    return prediction, truth, spacing
 
 
 def _units(valid: Mask, rule: Rule) -> list[tuple[int | None, slice]]:
-    """Number and part along the first axis of what is scored: those with a voxel that is not ignored."""
+    """Return number and part along the first axis of what is scored: those with a voxel that is not ignored."""
     if rule.score_unit == "volume":
         return [(None, slice(None))] if valid.any() else []
     return [(z, slice(z, z + 1)) for z in range(len(valid)) if valid[z].any()]
@@ -178,7 +189,7 @@ def _units(valid: Mask, rule: Rule) -> list[tuple[int | None, slice]]:
 def _masks(
     entry: ScoredClass, prediction: NDArray[Any], truth: NDArray[Any], valid: Mask, rule: Rule
 ) -> tuple[Mask, Mask]:
-    """Prediction and ground truth of a class as the rule counts them."""
+    """Return prediction and ground truth of a class as the rule counts them."""
     predicted, actual = _where(prediction, entry.values) & valid, _where(truth, entry.values) & valid
     if rule.mask_rule == "foreground":
         predicted &= truth != 0
@@ -188,33 +199,23 @@ def _masks(
 
 
 def _where(labels: NDArray[Any], values: Sequence[int]) -> Mask:
-    found: Mask = labels == values[0]
+    mask: Mask = labels == values[0]
     for value in values[1:]:
-        found |= labels == value
-    return found
+        mask |= labels == value
+    return mask
 
 
-def _score(index: int | None, masks: tuple[Mask, Mask], rule: Rule, spacing: tuple[float, ...]) -> Unit:
-    """Every metric of one class on one unit."""
+def _score(index: int | None, masks: tuple[Mask, Mask], rule: Rule, spacing: Spacing) -> Unit:
+    """Compute every metric of one class on one unit."""
     predicted, actual = masks
     counts = count_masks(predicted, actual)
-    values: dict[str, float] = {
-        "iou": counts.iou if index is None else counts.smoothed_iou,
-        "f": counts.f,
-        "precision": counts.precision,
-        "recall": counts.recall,
-    }
+    values: dict[str, float] = {metric.key: getattr(counts, metric.key) for metric in SHARES}
+    if index is not None:
+        values[IOU.key] = counts.smoothed_iou
     if rule.distances:
         distance = false_distance(predicted, actual)
         values |= {"mfd_hausdorff": distance.hausdorff, "mfd_mean": distance.mean}
     if rule.distances and rule.tolerance is not None:
         cremi = cremi_scores(predicted, actual, spacing, rule.tolerance)
-        values |= {
-            "cremi_fp": cremi.fp,
-            "cremi_fn": cremi.fn,
-            "cremi_adgt": cremi.adgt,
-            "cremi_adf": cremi.adf,
-            "cremi_score": cremi.score,
-            "cremi_f": cremi.f,
-        }
+        values |= {metric.key: getattr(cremi, metric.key.removeprefix("cremi_")) for metric in CREMI}
     return Unit(index, counts, values)

@@ -6,54 +6,28 @@ import csv
 import io
 import json
 import math
-import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina import __version__
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import shorten
+from nnunetv2_retina.evaluation.metric import SHARES
+from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, ClassScores, Scores, Values
-from nnunetv2_retina.files import write_text
+from nnunetv2_retina.files import make_folder, write_text
+from nnunetv2_retina.wording import format_rows
 
 JSON_FILE, CSV_FILE = "scores.json", "scores.csv"
 MEAN = "mean"
 """Stands for a class or a case in the CSV file and the table."""
+ADVICE = "Give another output folder"
+"""What to do if the scores cannot be written."""
 MOST_CASES = 30
 """In the printed table; the files hold all."""
-_HEADERS = {
-    "iou": "IoU",
-    "f": "F",
-    "precision": "prec.",
-    "recall": "recall",
-    "mfd_hausdorff": "MFD-H",
-    "mfd_mean": "MFD-m",
-    "cremi_fp": "FP",
-    "cremi_fn": "FN",
-    "cremi_adgt": "ADGT",
-    "cremi_adf": "ADF",
-    "cremi_score": "CREMI",
-    "cremi_f": "F-tol.",
-}
-_SHARES = frozenset({"iou", "f", "precision", "recall", "cremi_f"})
 _PACKAGES = ("nnunetv2", "numpy", "scipy", "SimpleITK")
-
-
-def prepare_output(folder: Path) -> None:
-    """Make the folder and try to write into it, before hours of work.
-
-    Raises:
-        RetinaError: if that fails.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / f".{JSON_FILE}.{os.getpid()}.tmp"
-        trial.write_text("", encoding="utf-8")
-        trial.unlink()
-    except OSError as error:
-        raise RetinaError(f"cannot write into {folder} ({error}). Give another output folder") from error
 
 
 def write_scores(scores: Scores, folder: Path) -> tuple[Path, Path]:
@@ -65,19 +39,19 @@ def write_scores(scores: Scores, folder: Path) -> tuple[Path, Path]:
     Raises:
         RetinaError: if they cannot be written.
     """
-    prepare_output(folder)
+    make_folder(folder, ADVICE)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case", "class", "metric", "value", "reason"))
     writer.writerows(csv_rows(scores))
     contents = {JSON_FILE: json.dumps(as_json(scores), indent=2, allow_nan=False) + "\n", CSV_FILE: text.getvalue()}
     for name, content in contents.items():
-        write_text(folder / name, content, "Give another output folder")
+        write_text(folder / name, content, ADVICE)
     return folder / JSON_FILE, folder / CSV_FILE
 
 
 def as_json(scores: Scores) -> dict[str, Any]:
-    """Everything, as JSON holds it: an undefined value is null, its reason stands beside it."""
+    """Return everything as JSON holds it: an undefined value is null, with its reason beside it."""
     rule = scores.rule
     return {
         "dataset": scores.dataset,
@@ -92,7 +66,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
                 for entry in rule.classes
             ],
         },
-        "metrics": rule.metrics,
+        "metrics": {metric.key: metric.meaning for metric in rule.metrics},
         "mean": _json_values(scores.mean),
         "classes": {name: _json_values(values) for name, values in scores.classes.items()},
         "cases": {case.name: _json_case(case) for case in scores.cases},
@@ -103,7 +77,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
 
 
 def csv_rows(scores: Scores) -> list[tuple[str, str, str, str, str]]:
-    """Case, class, metric, value (empty where undefined), reason; the rows of ``mean`` after those they are made of."""
+    """Return case, class, metric, value (empty where undefined) and reason; means come after what they are taken of."""
     rows = []
     for case in scores.cases:
         for name, of_class in case.classes.items():
@@ -115,31 +89,24 @@ def csv_rows(scores: Scores) -> list[tuple[str, str, str, str, str]]:
 
 
 def table(scores: Scores) -> list[str]:
-    """Lines of an aligned table, means last, then what was left out."""
-    rule, metrics = scores.rule, list(scores.rule.metrics)
-    aside = {entry.name for entry in rule.classes if not entry.evaluated}
+    """Return the lines of an aligned table, means last, then the rule, what was left out and what the columns mean."""
+    rule = scores.rule
+    apart = {entry.name for entry in rule.classes if not entry.evaluated}
     single = len(rule.classes) == 1
-    rows = [["case", "class", *(_HEADERS[metric] for metric in metrics)]]
+    rows = [["case", "class", *(metric.short for metric in rule.metrics)]]
     for case in scores.cases[:MOST_CASES]:
-        for name, of_class in case.classes.items():
-            rows.append(_row(case.name, name, aside, of_class.values, metrics))
-        rows += [] if single else [_row(case.name, MEAN, aside, case.mean, metrics)]
-    for name, values in scores.classes.items():
-        rows.append(_row(MEAN, name, aside, values, metrics))
-    rows += [] if single else [_row(MEAN, MEAN, aside, scores.mean, metrics)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [_aligned(row, widths) for row in rows]
+        rows += [_row(case.name, name, apart, of_class.values, rule) for name, of_class in case.classes.items()]
+        rows += [] if single else [_row(case.name, MEAN, apart, case.mean, rule)]
+    rows += [_row(MEAN, name, apart, values, rule) for name, values in scores.classes.items()]
+    rows += [] if single else [_row(MEAN, MEAN, apart, scores.mean, rule)]
+    lines = format_rows(rows, left=2)
     hidden = len(scores.cases) - MOST_CASES
     if hidden > 0:
         lines.append(f"{hidden} more cases are in {CSV_FILE}")
-    if rule.distances:
-        cremi = (
-            "" if rule.tolerance is None else "; FP, FN: voxels; ADGT, ADF, CREMI: nm; F-tol.: F within the tolerance"
-        )
-        lines.append(f"MFD-H, MFD-m: Mean False Distance in voxels, by Hausdorff and by mean distances{cremi}")
+    lines += [f"{metric.short}: {metric.meaning}" for metric in rule.metrics if metric not in SHARES]
     lines += [f"rule: {sentence}" for sentence in rule.sentences()]
     lines += [f"left out: {sentence}" for sentence in scores.excluded]
-    if aside:
+    if apart:
         lines.append("(): not in the means")
     if scores.extra_predictions:
         lines.append(f"without a ground truth, not scored: {shorten(scores.extra_predictions)}")
@@ -147,14 +114,14 @@ def table(scores: Scores) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python and what computes the scores."""
-    found = {"nnunetv2-retina": __version__, "python": platform.python_version()}
+    """Return the versions of this package, Python and what computes the scores."""
+    numbers = {"nnunetv2-retina": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            numbers[package] = "not installed"
+    return numbers
 
 
 def _json_case(case: CaseScores) -> dict[str, Any]:
@@ -169,7 +136,7 @@ def _json_case(case: CaseScores) -> dict[str, Any]:
 
 
 def _json_class(scores: ClassScores) -> dict[str, Any]:
-    """Means and counts over the case; where images are scored, a list of each value, with the images' numbers."""
+    """Return means and counts over the case; where images are scored, also the values of each, with its number."""
     counts = [unit.counts for unit in scores.units]
     entry: dict[str, Any] = {
         **_json_values(scores.values),
@@ -203,22 +170,6 @@ def _csv_values(
     return rows
 
 
-def _row(case: str, name: str, aside: set[str], values: Values, metrics: Sequence[str]) -> list[str]:
-    shown = f"({name})" if name in aside else name
-    return [case, shown, *(_number(metric, values[metric]) for metric in metrics)]
-
-
-def _number(metric: str, value: float) -> str:
-    if math.isnan(value):
-        return "undef."
-    if metric in _SHARES:
-        return f"{value:.4f}"
-    return f"{value:.0f}" if metric in ("cremi_fp", "cremi_fn") else f"{value:.2f}"
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.ljust(width) if column < 2 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
+def _row(case: str, name: str, apart: set[str], values: Values, rule: Rule) -> list[str]:
+    shown = f"({name})" if name in apart else name
+    return [case, shown, *(metric.show(values[metric.key]) for metric in rule.metrics)]

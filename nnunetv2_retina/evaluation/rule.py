@@ -1,4 +1,4 @@
-"""How a data set is scored: read from its ``dataset.json``, and said in words."""
+"""How a data set is scored: read from its ``dataset.json``, and put into words."""
 
 from __future__ import annotations
 
@@ -8,29 +8,10 @@ from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import SMOOTHING
+from nnunetv2_retina.evaluation.metric import CREMI, FALSE_DISTANCES, SHARES, Metric
 from nnunetv2_retina.protocol import Protocol
 
 IGNORE = "ignore"
-METRICS = {
-    "iou": "intersection over union",
-    "f": "F-score (Dice)",
-    "precision": "share of the prediction that is right",
-    "recall": "share of the ground truth that was found",
-    "mfd_hausdorff": "Mean False Distance in voxels, first reading: mean of the two directed Hausdorff distances",
-    "mfd_mean": "Mean False Distance in voxels, second reading: mean of the two mean distances",
-}
-"""Metric -> what it is."""
-CREMI_METRICS = {
-    "cremi_fp": "predicted voxels further than the tolerance from the ground truth",
-    "cremi_fn": "voxels of the ground truth further than the tolerance from the prediction",
-    "cremi_adgt": "mean distance of the prediction to the ground truth, nm",
-    "cremi_adf": "mean distance of the ground truth to the prediction, nm",
-    "cremi_score": "(ADGT + ADF) / 2, nm; lower is better",
-    "cremi_f": "voxel F-score within the tolerance",
-}
-"""Those of data sets with a distance tolerance."""
-DISTANCE_METRICS = frozenset({"mfd_hausdorff", "mfd_mean", *CREMI_METRICS})
-LOWER_IS_BETTER = DISTANCE_METRICS - {"cremi_f"}
 
 
 @dataclass(frozen=True)
@@ -99,10 +80,11 @@ class Rule:
         )
 
     @property
-    def metrics(self) -> dict[str, str]:
-        """Metric -> what it is, in the order of tables."""
-        known = METRICS if self.tolerance is None else METRICS | CREMI_METRICS
-        return {name: text for name, text in known.items() if self.distances or name not in DISTANCE_METRICS}
+    def metrics(self) -> tuple[Metric, ...]:
+        """Those that are computed, in the order of tables."""
+        if not self.distances:
+            return SHARES
+        return (*SHARES, *FALSE_DISTANCES, *(CREMI if self.tolerance is not None else ()))
 
     @property
     def values(self) -> frozenset[int]:
@@ -110,19 +92,19 @@ class Rule:
         return frozenset({0, *(value for entry in self.classes for value in entry.values)})
 
     def sentences(self) -> list[str]:
-        """The rule in words."""
+        """Return the rule in words."""
         evaluated = ", ".join(_described(entry) for entry in self.classes if entry.evaluated)
         others = ", ".join(_described(entry) for entry in self.classes if not entry.evaluated)
-        said = [f"classes in the means: {evaluated}" + (f"; scored, but not in the means: {others}" if others else "")]
-        said.append(_UNITS[self.score_unit])
+        words = [f"classes in the means: {evaluated}" + (f"; scored, but not in the means: {others}" if others else "")]
+        words.append(_UNITS[self.score_unit])
         if self.mask_rule != "none":
-            said.append(_MASKS[self.mask_rule])
+            words.append(_MASKS[self.mask_rule])
         if self.ignore is not None:
-            said.append(f"voxels whose ground truth is {self.ignore} (ignore) are left out of everything")
+            words.append(f"voxels whose ground truth is {self.ignore} (ignore) are left out of everything")
         if self.tolerance is not None and self.distances:
-            said.append(f"CREMI's scores: nm by the ground truth's spacing, tolerance {self.tolerance:g} nm")
-        said.append("undefined values (0/0, no distance to an empty set) are left out of the means")
-        return said
+            words.append(f"CREMI's scores: nm by the ground truth's spacing, tolerance {self.tolerance:g} nm")
+        words.append("undefined values (0/0, no distance to an empty set) are left out of the means")
+        return words
 
 
 _UNITS = {
@@ -142,7 +124,7 @@ def _described(entry: ScoredClass) -> str:
 
 
 def _label_table(dataset_json: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name -> label values, one for a plain class, several for a region."""
+    """Return name -> label values, one for a plain class, several for a region."""
     labels = dataset_json.get("labels")
     table: dict[str, tuple[int, ...]] = {}
     for name, value in labels.items() if isinstance(labels, Mapping) else ():

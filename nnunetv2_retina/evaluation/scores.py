@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation.counts import Counts, mean_score
 from nnunetv2_retina.evaluation.rule import Rule
+from nnunetv2_retina.spacing import Spacing
 
 ALL_IGNORED = "every voxel is ignored"
 Values = Mapping[str, float]
@@ -54,7 +55,7 @@ class CaseScores:
     mean: Values
     """Metric -> mean over the evaluated classes."""
     shape: tuple[int, ...]
-    spacing: tuple[float, ...]
+    spacing: Spacing
     ignored: int
     """Voxels left out for their ground truth."""
     ignored_images: tuple[int, ...] = ()
@@ -79,7 +80,7 @@ class Scores:
 
 
 def class_scores(units: Sequence[Unit], rule: Rule) -> ClassScores:
-    """The means over the units of a case."""
+    """Take the means over the units of a case."""
     values = _mean([unit.values for unit in units], rule)
     reason = " or ".join(dict.fromkeys(unit.counts.undefined for unit in units if unit.counts.undefined))
     undefined = {metric: reason or ALL_IGNORED for metric, value in values.items() if math.isnan(value)}
@@ -87,14 +88,14 @@ def class_scores(units: Sequence[Unit], rule: Rule) -> ClassScores:
 
 
 def case_mean(classes: Mapping[str, ClassScores], rule: Rule) -> Values:
-    """Metric -> mean over a case's evaluated classes."""
+    """Return metric -> mean over a case's evaluated classes."""
     if rule.score_unit == "slice":
         return _mean([unit.values for unit in _evaluated_units(classes, rule)], rule)
     return _mean([classes[entry.name].values for entry in rule.classes if entry.evaluated], rule)
 
 
 def combine(cases: Sequence[CaseScores], rule: Rule) -> Scores:
-    """The means over cases.
+    """Take the means over cases.
 
     Raises:
         RetinaError: without a case.
@@ -120,12 +121,12 @@ def _evaluated_units(classes: Mapping[str, ClassScores], rule: Rule) -> Iterator
 
 
 def _mean(rows: Sequence[Values], rule: Rule) -> Values:
-    """Metric -> mean of the defined values."""
-    return {metric: mean_score([row[metric] for row in rows]) for metric in rule.metrics}
+    """Return metric -> mean of the defined values."""
+    return {metric.key: mean_score([row[metric.key] for row in rows]) for metric in rule.metrics}
 
 
 def _excluded(cases: Sequence[CaseScores], rule: Rule) -> Iterator[str]:
-    """Sentences on ignored voxels, images and undefined values."""
+    """Yield sentences on ignored voxels, images and undefined values."""
     ignored = sum(case.ignored for case in cases)
     if ignored:
         total = sum(math.prod(case.shape) for case in cases)
@@ -135,18 +136,18 @@ def _excluded(cases: Sequence[CaseScores], rule: Rule) -> Iterator[str]:
         yield f"{len(images)} images not scored, {ALL_IGNORED}: {shorten(images)}"
     metrics_of: dict[str, list[str]] = {}
     for metric in rule.metrics:
-        entries = list(_entries(cases, rule, metric))
+        entries = list(_entries(cases, rule, metric.key))
         undefined = [(place, reason) for place, reason, value in entries if math.isnan(value)]
         if undefined:
-            told = "; ".join(f"{number} {reason}" for reason, number in Counter(r for _, r in undefined).items())
-            text = f"{len(undefined)} of {len(entries)} values undefined, left out of the means ({told}): "
-            metrics_of.setdefault(text + shorten(place for place, _ in undefined), []).append(metric)
+            reasons = "; ".join(f"{number} {reason}" for reason, number in Counter(r for _, r in undefined).items())
+            text = f"{len(undefined)} of {len(entries)} values undefined, left out of the means ({reasons}): "
+            metrics_of.setdefault(text + shorten(place for place, _ in undefined), []).append(metric.key)
     for text, metrics in metrics_of.items():
         yield f"{', '.join(metrics)}: {text}"
 
 
 def _entries(cases: Sequence[CaseScores], rule: Rule, metric: str) -> Iterator[tuple[str, str, float]]:
-    """Place, reason and value of everything that goes into the means."""
+    """Yield place, reason and value of everything that goes into the means."""
     for case in cases:
         for entry in rule.classes:
             if not entry.evaluated:

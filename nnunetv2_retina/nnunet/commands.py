@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS
 
 Say = Callable[[str], None]
 Watch = Callable[[str], str | None]
@@ -33,17 +34,17 @@ class Workspace:
     @property
     def raw(self) -> Path:
         """``nnUNet_raw``"""
-        return self.root / "nnUNet_raw"
+        return self.root / RAW
 
     @property
     def preprocessed(self) -> Path:
         """``nnUNet_preprocessed``"""
-        return self.root / "nnUNet_preprocessed"
+        return self.root / PREPROCESSED
 
     @property
     def results(self) -> Path:
         """``nnUNet_results``"""
-        return self.root / "nnUNet_results"
+        return self.root / RESULTS
 
     @property
     def logs(self) -> Path:
@@ -56,16 +57,21 @@ class Workspace:
         return {path.name: path.resolve() for path in paths}
 
     def environment(self) -> dict[str, str]:
-        """The process environment with the three folders; numbers of processes and threads only where not set."""
-        defaults = {
-            "nnUNet_n_proc_DA": str(max(1, min(8, available_cores() - 1))),
-            "nnUNet_def_n_proc": str(min(8, available_cores())),
-            "nnUNet_compile": "f",  # compiling takes longer than a short training
-            "OMP_NUM_THREADS": "1",  # for worker processes; nnU-Net gives the main one every core
-            "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads are slow where other programs run
-        }
+        """Return the process environment with the three folders; other variables only where they are not set."""
+        defaults = {**process_defaults(), "nnUNet_compile": "f"}  # compiling takes longer than a short training
         folders = {name: str(path) for name, path in self.folders().items()}
         return {**defaults, **os.environ, **folders, "PYTHONUNBUFFERED": "1"}
+
+
+def process_defaults() -> dict[str, str]:
+    """Return nnU-Net's numbers of processes and threads for this machine, for where the user has set none."""
+    return {
+        "nnUNet_n_proc_DA": str(max(1, min(8, available_cores() - 1))),
+        "nnUNet_def_n_proc": str(min(8, available_cores())),
+        "OMP_NUM_THREADS": "1",  # for worker processes; nnU-Net gives the main one every core
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads are slow where other programs run
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def run_command(command: str, arguments: Sequence[str], workspace: Workspace, watch: Watch, say: Say) -> str:
@@ -155,14 +161,14 @@ class TrainingProgress:
 
 
 def _entry_code(command: str) -> str:
-    """Python code that runs an installed command; works where the scripts' folder is not on the PATH."""
-    found = list(entry_points(group="console_scripts", name=command))
-    if not found:
+    """Return Python code that runs an installed command; works where the scripts' folder is not on the PATH."""
+    installed = list(entry_points(group="console_scripts", name=command))
+    if not installed:
         raise RetinaError(
             f"{command} is not installed for {sys.executable}. Install it there: python -m pip install "
             + ("nnunetv2" if command.startswith("nnUNetv2") else "nnunetv2-retina")
         )
-    module, _, function = found[0].value.partition(":")
+    module, _, function = installed[0].value.partition(":")
     return f"import sys; from {module} import {function} as run; sys.argv[0] = {command!r}; sys.exit(run())"
 
 

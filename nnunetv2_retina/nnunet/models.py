@@ -1,47 +1,57 @@
-"""Model folders of nnU-Net: which folds are there, and loading them, with a message for whatever is missing."""
+"""Model folders of nnU-Net: which folds they hold, and loading them, with a message for whatever is missing.
+
+Imports neither torch nor nnU-Net until a model is loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.file_path_utilities import get_output_folder
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from typing import TYPE_CHECKING
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.weights.checkpoint import read_file
+from nnunetv2_retina.nnunet.datasets import DATASET_JSON, PREPROCESSED, RAW, RESULTS, find_dataset, nnunet_folder
+
+if TYPE_CHECKING:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+PLANS_JSON = "plans.json"
+FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
+
+
+def model_name(trainer: str, plans: str, configuration: str) -> str:
+    """Return the name of a model's folder."""
+    return f"{trainer}__{plans}__{configuration}"
 
 
 def find(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
-    """The folder of a model in ``$nnUNet_results``, from nnU-Net's options -d -tr -p -c.
+    """Return the folder of a model in ``$nnUNet_results``, from nnU-Net's options -d -tr -p -c.
 
     Raises:
         RetinaError: if the variable is not set or there is no such model; it names those that there are.
     """
-    if not nnUNet_results.is_set():
+    results = nnunet_folder(RESULTS)
+    if results is None:
         raise RetinaError("$nnUNet_results is not set. Set it to nnU-Net's results folder, or give the model with -m")
     try:
-        name = maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:
+        name = find_dataset(dataset, RESULTS, PREPROCESSED, RAW).name
+    except RetinaError as error:
         raise RetinaError(
             f"-d {dataset} names no data set that nnU-Net knows. Give its number or name, or -m MODEL_FOLDER"
         ) from error
-    folder = Path(get_output_folder(name, trainer, plans, configuration))
+    folder = results / name / model_name(trainer, plans, configuration)
     if not folder.is_dir():
         models = sorted(path.name for path in folder.parent.glob("*__*__*") if path.is_dir())
-        there = f"There are {shorten(models)}" if models else "There are none"
+        others = f"There are {shorten(models)}" if models else "There are none"
         raise RetinaError(
-            f"no model {folder.name} in {folder.parent}. {there}. Choose one with -tr, -p and -c, or train it: "
+            f"no model {folder.name} in {folder.parent}. {others}. Choose one with -tr, -p and -c, or train it: "
             f"nnUNetv2_train {dataset} {configuration} 0 -tr {trainer}"
         )
     return folder
 
 
 def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[int | str]:
-    """See that a model folder is complete.
+    """Check that a model folder is complete.
 
     Args:
         folder: the one with dataset.json, plans.json and fold_0, fold_1, ...
@@ -56,10 +66,10 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
     """
     if not folder.is_dir():
         raise RetinaError(f"no model folder {folder}. Give the folder that holds plans.json and fold_0")
-    for name in ("plans.json", "dataset.json"):
+    for name in (PLANS_JSON, DATASET_JSON):
         if not (folder / name).is_file():
             raise RetinaError(
-                f"{folder} has no {name}, so it is no model folder of nnU-Net. Give the one that holds it, "
+                f"{folder} has no {name}, so it is not a model folder of nnU-Net. Give the one that holds it, "
                 "dataset.json, plans.json and fold_0; it is named TRAINER__PLANS__CONFIGURATION"
             )
     trained = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
@@ -85,23 +95,27 @@ def initialise(nnunet: nnUNetPredictor, folder: Path, folds: Sequence[int | str]
     Raises:
         RetinaError: for a damaged checkpoint, an unknown trainer, weights that do not fit or a model that is not 2d.
     """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunetv2_retina.weights.checkpoint import read_file
+
     for fold in reversed(folds):  # each, before nnU-Net's own loader opens it, which lets a file run code
         stored = read_file(folder / f"fold_{fold}" / checkpoint)
     try:
         trainer, configuration = stored["trainer_name"], stored["init_args"]["configuration"]
     except (KeyError, TypeError) as error:
         raise RetinaError(
-            f"{folder / f'fold_{folds[0]}' / checkpoint} is no checkpoint of an nnU-Net training: it does not name its "
-            "trainer. Give a model folder that nnUNetv2_train wrote"
+            f"{folder / f'fold_{folds[0]}' / checkpoint} is not a checkpoint of an nnU-Net training: it does not name "
+            "its trainer. Give a model folder that nnUNetv2_train wrote"
         ) from error
     del stored
     try:
-        dimensions = len(PlansManager(str(folder / "plans.json")).get_configuration(configuration).patch_size)
+        dimensions = len(PlansManager(str(folder / PLANS_JSON)).get_configuration(configuration).patch_size)
         if dimensions == 2:
             nnunet.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
     except (RuntimeError, ValueError, LookupError, AttributeError, ImportError, TypeError) as error:
         raise RetinaError(
-            f"the model in {folder}, trained with {trainer}, cannot be loaded: {_beginning(error)}. See that the "
+            f"the model in {folder}, trained with {trainer}, cannot be loaded: {_beginning(error)}. Check that the "
             "trainer is installed (retina_doctor) and that plans.json is the one of this training"
         ) from error
     if dimensions != 2:

@@ -1,11 +1,10 @@
 """What nnU-Net keeps of a training: the checkpoint's log of its epochs, debug.json, the text log, transfer_report.json.
 
-Read for trainings of every trainer; what a file does not hold, or a file that is not there, is None.
+Works for every trainer; what is not recorded, or is in a file that is missing, is None.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import read_json
 from nnunetv2_retina.network import NetworkConfig
-from nnunetv2_retina.nnunet import models
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, check
 from nnunetv2_retina.weights.checkpoint import read_file
 
-FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
+_CHECKPOINTS = (FINAL, LATEST, BEST)
 _SPLIT = re.compile(r"split has (\d+) training and (\d+) validation cases")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -72,13 +72,13 @@ class TrainingRecord:
         return self.number("num_epochs")
 
     def number(self, name: str) -> int | None:
-        """A whole number of debug.json."""
+        """Return a whole number of debug.json; None if it is not there."""
         text = self.debug.get(name, "")
         return int(text) if text.isdecimal() else None
 
 
 def find_folds(folder: Path, folds: Sequence[str] | None) -> list[str]:
-    """Folds of a model folder that can be reported on: those with a checkpoint.
+    """Return the folds of a model folder that can be reported on: those with a checkpoint.
 
     Args:
         folder: the one with dataset.json, plans.json and fold_0, fold_1, ...
@@ -87,37 +87,35 @@ def find_folds(folder: Path, folds: Sequence[str] | None) -> list[str]:
     Raises:
         RetinaError: naming what is missing.
     """
-    names = [name for name in (FINAL, LATEST, BEST) if any(folder.glob(f"fold_*/{name}"))]
-    models.check(folder, None, names[0] if names else FINAL)
-    checkpoints = [path for name in names for path in folder.glob(f"fold_*/{name}")]
-    there = sorted({path.parent.name.removeprefix("fold_") for path in checkpoints}, key=lambda fold: (len(fold), fold))
-    unknown = [fold for fold in folds or () if fold not in there]
+    names = [name for name in _CHECKPOINTS if any(folder.glob(f"fold_*/{name}"))]
+    check(folder, None, names[0] if names else FINAL)
+    folders = {path.parent.name for name in names for path in folder.glob(f"fold_*/{name}")}
+    trained = sorted((name.removeprefix("fold_") for name in folders), key=lambda fold: (len(fold), fold))
+    unknown = [fold for fold in folds or () if fold not in trained]
     if unknown:
         raise RetinaError(
-            f"-f {unknown[0]}: {folder} has no checkpoint of that fold; it has folds {shorten(there)}. Choose among "
+            f"-f {unknown[0]}: {folder} has no checkpoint of that fold; it has folds {shorten(trained)}. Choose among "
             "them, or leave -f out"
         )
-    return list(dict.fromkeys(folds)) if folds else [fold for fold in there if fold.isdecimal()] or there
+    return list(dict.fromkeys(folds)) if folds else [fold for fold in trained if fold.isdecimal()] or trained
 
 
 def folds_without_checkpoint(folder: Path) -> list[str]:
-    """Folds that were begun and have no checkpoint yet."""
+    """Return the folds that were begun and have no checkpoint yet."""
     begun = sorted(path for path in folder.glob("fold_*") if path.is_dir())
     return [
-        path.name.removeprefix("fold_")
-        for path in begun
-        if not any((path / name).is_file() for name in (FINAL, LATEST, BEST))
+        path.name.removeprefix("fold_") for path in begun if not any((path / name).is_file() for name in _CHECKPOINTS)
     ]
 
 
 def read_record(folder: Path, fold: str) -> TrainingRecord:
-    """Read what there is of a fold.
+    """Read what is recorded of a fold.
 
     Raises:
         RetinaError: for a checkpoint that cannot be read or is none of an nnU-Net training.
     """
     fold_folder = folder / f"fold_{fold}"
-    name = next(name for name in (FINAL, LATEST, BEST) if (fold_folder / name).is_file())
+    name = next(name for name in _CHECKPOINTS if (fold_folder / name).is_file())
     path = fold_folder / name
     stored = read_file(path)
     try:
@@ -129,23 +127,23 @@ def read_record(folder: Path, fold: str) -> TrainingRecord:
             trainer=str(stored["trainer_name"]),
             epochs=_epochs(stored.get("logging") or {}),
             parameters=count_parameters(stored["network_weights"]),
-            debug={key: str(value) for key, value in (read_json(fold_folder / "debug.json") or {}).items()},
+            debug={key: str(value) for key, value in (_read_if_there(fold_folder / "debug.json") or {}).items()},
             network=_network(about.get("network")),
             version=about.get("version"),
-            transfer=read_json(fold_folder / "transfer_report.json"),
+            transfer=_read_if_there(fold_folder / "transfer_report.json"),
             cases=_cases(fold_folder),
         )
     except RetinaError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise RetinaError(
-            f"{path} is no checkpoint of an nnU-Net training ({type(error).__name__}: {error}). Give a model folder "
+            f"{path} is not a checkpoint of an nnU-Net training ({type(error).__name__}: {error}). Give a model folder "
             "that nnUNetv2_train wrote"
         ) from error
 
 
 def count_parameters(weights: Mapping[str, Tensor]) -> int:
-    """Numbers that are learned. nnU-Net's networks list some tensors under several names: each counts once."""
+    """Count the numbers that are learned. A tensor that nnU-Net's networks list under several names counts once."""
     sizes = {}
     for name, tensor in weights.items():
         if not name.endswith(_BUFFERS):
@@ -153,28 +151,17 @@ def count_parameters(weights: Mapping[str, Tensor]) -> int:
     return sum(sizes.values())
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Contents of a JSON file that may be missing.
-
-    Raises:
-        RetinaError: if it is there and cannot be read.
-    """
-    if not path.is_file():
-        return None
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RetinaError(f"{path}: cannot be read as JSON ({error}). Copy it again, or move it away") from error
-    return contents if isinstance(contents, dict) else None
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    return read_json(path, "Copy it again, or move it away") if path.is_file() else None
 
 
 def _network(sizes: object) -> NetworkConfig | None:
-    """Of the sizes in a checkpoint of RETINA's trainers; other trainers describe other networks there."""
+    """Read the sizes in a checkpoint of RETINA's trainers; other trainers describe other networks there."""
     return NetworkConfig.from_dict(sizes) if isinstance(sizes, dict) and "embed_dim" in sizes else None
 
 
 def _epochs(log: Mapping[str, Sequence[Any]]) -> Epochs:
-    """nnU-Net's log; an epoch counts once all of it is there."""
+    """Read nnU-Net's log; an epoch counts once all of its values are there."""
     lists = {key: list(log.get(key, ())) for key in ("train_losses", "val_losses", "lrs", "dice_per_class_or_region")}
     starts, ends = list(log.get("epoch_start_timestamps", ())), list(log.get("epoch_end_timestamps", ()))
     done = min(map(len, (*lists.values(), starts, ends)))
@@ -189,9 +176,9 @@ def _epochs(log: Mapping[str, Sequence[Any]]) -> Epochs:
 
 
 def _cases(folder: Path) -> tuple[int, int] | None:
-    """From the newest text log that tells."""
+    """Read the numbers of training and validation cases from the newest text log that has them."""
     for path in sorted(folder.glob("training_log_*.txt"), reverse=True):
-        found = _SPLIT.findall(path.read_text(encoding="utf-8", errors="replace"))
-        if found:
-            return int(found[-1][0]), int(found[-1][1])
+        splits = _SPLIT.findall(path.read_text(encoding="utf-8", errors="replace"))
+        if splits:
+            return int(splits[-1][0]), int(splits[-1][1])
     return None

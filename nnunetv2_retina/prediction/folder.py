@@ -23,10 +23,10 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.pairs import INSTANCES
+from nnunetv2_retina.nnunet.inputs import InputCase, list_cases
+from nnunetv2_retina.nnunet.labels import INSTANCES
 from nnunetv2_retina.prediction import outputs
 from nnunetv2_retina.prediction.instances import InstanceSettings, class_names, find_instances, write_table
-from nnunetv2_retina.prediction.outputs import Case
 from nnunetv2_retina.prediction.predictor import Prediction, Predictor
 
 AHEAD_BYTES = 2**28
@@ -96,7 +96,7 @@ class FolderRun:
         Raises:
             RetinaError: naming the case that cannot be read, predicted or written; those before it are finished.
         """
-        cases = outputs.list_cases(self.source, self.ending, self.predictor.channels)
+        cases = list_cases(self.source, self.dataset_json)
         outputs.write_records(
             self.target, self.dataset_json, self.predictor.nnunet.plans_manager.plans, self._arguments()
         )
@@ -120,10 +120,10 @@ class FolderRun:
         return ThreadPoolExecutor(workers) if workers else _AtOnce()
 
     def _predict_all(
-        self, todo: list[Case], preparing: ThreadPoolExecutor | _AtOnce, writing: ThreadPoolExecutor | _AtOnce
+        self, todo: list[InputCase], preparing: ThreadPoolExecutor | _AtOnce, writing: ThreadPoolExecutor | _AtOnce
     ) -> None:
         waiting = deque(todo)
-        ahead: deque[tuple[Case, Future[Prepared]]] = deque()
+        ahead: deque[tuple[InputCase, Future[Prepared]]] = deque()
         behind: deque[Future[None]] = deque()
         for number in range(1, len(todo) + 1):
             if not ahead:
@@ -148,7 +148,7 @@ class FolderRun:
         for written in behind:
             written.result()
 
-    def _prepare(self, case: Case) -> Prepared:
+    def _prepare(self, case: InputCase) -> Prepared:
         try:
             data, properties = self.predictor.preprocess_files([str(path) for path in case.files])
         except Exception as error:  # readers raise whatever their library raises
@@ -163,7 +163,7 @@ class FolderRun:
             )
         return data, properties
 
-    def _predict(self, case: Case, data: Tensor, properties: dict[str, Any]) -> Prediction:
+    def _predict(self, case: InputCase, data: Tensor, properties: dict[str, Any]) -> Prediction:
         scratch = self.target / outputs.UNFINISHED
         scratch.mkdir(exist_ok=True)
         try:
@@ -171,7 +171,7 @@ class FolderRun:
         except RetinaError as error:
             raise RetinaError(f"case {case.name}: {error}") from error
 
-    def _write(self, case: Case, prediction: Prediction, properties: dict[str, Any]) -> None:
+    def _write(self, case: InputCase, prediction: Prediction, properties: dict[str, Any]) -> None:
         with outputs.appearing(self.target, case.name, last=f"{case.name}{self.ending}") as folder:
             if prediction.probabilities is not None:
                 np.savez_compressed(folder / f"{case.name}.npz", probabilities=prediction.probabilities)
@@ -181,7 +181,7 @@ class FolderRun:
             self.writer.write_seg(prediction.labels, str(folder / f"{case.name}{self.ending}"), properties)
 
     def _write_instances(
-        self, folder: Path, case: Case, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
+        self, folder: Path, case: InputCase, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
     ) -> None:
         ids, found = find_instances(labels, properties["spacing"], settings)
         write_table(folder / f"{case.name}{INSTANCES}.csv", found, class_names(self.dataset_json))

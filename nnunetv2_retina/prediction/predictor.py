@@ -26,6 +26,7 @@ from torch._dynamo import OptimizedModule
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network.resnet_v2 import StdConv2d
 from nnunetv2_retina.nnunet import models
+from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import Grid
 from nnunetv2_retina.prediction.sliding_window import SLAB_BYTES, SlidingWindow
@@ -76,7 +77,7 @@ class Predictor:
         self.nnunet = nnunet
         self.settings = settings
         self.mode = settings.mode or Protocol.from_dataset_json(nnunet.dataset_json).inference
-        self.channels = len(nnunet.dataset_json.get("channel_names") or nnunet.dataset_json["modality"])
+        self.channels = channel_count(nnunet.dataset_json)
         self._loaded: int | None = None
         if len(nnunet.list_of_parameters) > 1 and nnunet.device.type != "cpu":
             nnunet.list_of_parameters = [

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.evaluation.evaluate import score_case
 from nnunetv2_retina.evaluation.output import JSON_FILE
-from nnunetv2_retina.evaluation.pairs import choose_reader, list_labels, read_dataset_json, read_labels
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine
 from nnunetv2_retina.files import read_json
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.labels import choose_reader, list_labels, read_labels
 from nnunetv2_retina.quickstart.threshold import Threshold, best_threshold
 
 _MAX_VOXELS = 2e8

@@ -5,10 +5,9 @@ Without folders of predictions and ground truths, those of nnU-Net's own validat
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,18 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.display.sheets import FALSE_NEGATIVE, FALSE_POSITIVE, OverlayRow, compare
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.evaluation.evaluate import score_case
-from nnunetv2_retina.evaluation.pairs import Labels, Pair, choose_reader, list_labels, pair_files, read_pair
+from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule
-from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
+from nnunetv2_retina.evaluation.scores import CaseScores, Scores
+from nnunetv2_retina.nnunet.datasets import IMAGES_TR, PREPROCESSED, RAW, TRUTHS, nnunet_folder
+from nnunetv2_retina.nnunet.inputs import first_channel, read_channel
+from nnunetv2_retina.nnunet.labels import choose_reader, list_labels
+from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 VALIDATION = "validation"
 MOST_SHOWN = 3
 """Worst cases in a report; and as many of the best."""
-_TRUTHS = "gt_segmentations"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class CaseSet:
 
 
 def given_cases(predictions: Path, labels: Path, images: Path | None, ending: str) -> CaseSet:
-    """Cases of the user's folders.
+    """Return the cases of the user's folders.
 
     Raises:
         RetinaError: for a folder that is missing or holds none, or ground truths without a prediction.
@@ -56,7 +57,7 @@ def given_cases(predictions: Path, labels: Path, images: Path | None, ending: st
 def validation_cases(
     folder: Path, folds: Sequence[str], dataset: str, ending: str, images: Path | None = None
 ) -> CaseSet:
-    """Cases that nnU-Net predicted at the end of the training, against the ground truths of the preprocessed data set.
+    """Return the cases that nnU-Net predicted at the end of the training, with the preprocessed data set's truths.
 
     Args:
         folder: the model folder.
@@ -68,49 +69,29 @@ def validation_cases(
     Returns:
         The cases; none, with the reason among the notes, if predictions or ground truths are not there.
     """
-    images = images or _below("nnUNet_raw", dataset, "imagesTr")
-    truths = _below("nnUNet_preprocessed", dataset, _TRUTHS)
+    images = images or _below(RAW, dataset, IMAGES_TR)
+    truths = _below(PREPROCESSED, dataset, TRUTHS)
     predicted = {fold: folder / f"fold_{fold}" / VALIDATION for fold in folds}
-    there = {fold: path for fold, path in predicted.items() if any(path.glob(f"*{ending}"))}
-    if not there:
+    present = {fold: path for fold, path in predicted.items() if any(path.glob(f"*{ending}"))}
+    if not present:
         note = "There are no validation predictions (nnU-Net makes them at the end of a training)"
         return CaseSet((), "", images, (f"{note}. Score others with --predictions and --labels.",))
     if truths is None:
-        where = os.environ.get("nnUNet_preprocessed", "not set")
-        note = f"The ground truths are not there: no {dataset}/{_TRUTHS} in $nnUNet_preprocessed ({where})"
+        where = nnunet_folder(PREPROCESSED) or "not set"
+        note = f"The ground truths are not there: no {dataset}/{TRUTHS} in $nnUNet_preprocessed ({where})"
         return CaseSet((), "", images, (f"{note}. Set it, or give --predictions and --labels.",))
-    pairs, strangers = _pair(there, truths, ending)
-    notes = [f"Fold {fold} has no validation predictions." for fold in folds if fold not in there]
-    if strangers:
-        notes.append(f"Without a ground truth in {truths}, not scored: {shorten(strangers)}.")
-    if "all" in there:
+    pairs, unpaired = _pair(present, truths, ending)
+    notes = [f"Fold {fold} has no validation predictions." for fold in folds if fold not in present]
+    if unpaired:
+        notes.append(f"Without a ground truth in {truths}, not scored: {shorten(unpaired)}.")
+    if "all" in present:
         notes.append("Fold all trains on every case: these are scores of training images, not of unseen ones.")
-    source = f"Validation predictions of {'fold' if len(there) == 1 else 'folds'} {', '.join(there)}."
+    source = f"Validation predictions of {'fold' if len(present) == 1 else 'folds'} {', '.join(present)}."
     return CaseSet(tuple(pairs), source, images, tuple(notes))
 
 
-def score(cases: CaseSet, dataset_json: Mapping[str, Any], distances: bool = True) -> Scores:
-    """Score the pairs as ``evaluation.evaluate`` scores folders.
-
-    Args:
-        cases: at least one.
-        dataset_json: a loaded ``dataset.json``.
-        distances: False: without Mean False Distance and CREMI's scores, which take most of the time.
-
-    Raises:
-        RetinaError: for a file that cannot be used.
-    """
-    rule = Rule.from_dataset_json(dataset_json, distances=distances)
-    reader = choose_reader(dataset_json, cases.pairs[0].truth)
-    scored = []
-    for pair in cases.pairs:
-        prediction, truth = read_pair(pair, reader, rule)
-        scored.append(score_case(pair.name, prediction.array, truth.array, rule, truth.spacing))
-    return combine(scored, rule)
-
-
 def worst_and_best(scores: Scores) -> tuple[list[CaseScores], list[CaseScores]]:
-    """By mean IoU, the worst first and the best first, at most ``MOST_SHOWN`` of each and none twice.
+    """Return the worst and the best by mean IoU, each in that order, at most ``MOST_SHOWN`` of each and none twice.
 
     Cases whose mean IoU is undefined are in neither.
     """
@@ -121,7 +102,7 @@ def worst_and_best(scores: Scores) -> tuple[list[CaseScores], list[CaseScores]]:
 
 
 def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most: str) -> OverlayRow:
-    """The picture of a case; of a volume the slice along z with most of something.
+    """Return the picture of a case; of a volume, the slice along z with most of something.
 
     Args:
         pair: its label files.
@@ -134,7 +115,10 @@ def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most:
     """
     rule = Rule.from_dataset_json(dataset_json, distances=False)
     prediction, truth = read_pair(pair, choose_reader(dataset_json, pair.truth), rule)
-    image = _read_image(_image_file(pair, images, str(dataset_json["file_ending"])), dataset_json)
+    path = _image_file(pair, images, str(dataset_json["file_ending"]))
+    if not path.is_file():
+        raise RetinaError(f"no image {path} for case {pair.name}. Give the folder of the images with --images")
+    image = read_channel(path, dataset_json)
     if image.shape != truth.array.shape:
         raise RetinaError(
             f"case {pair.name}: the image in {images} has shape {image.shape}, the ground truth {truth.array.shape} "
@@ -142,21 +126,24 @@ def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most:
         )
     z = choose_slice(prediction.array, truth.array, rule.ignore, most)
     name = f"{pair.name}, z = {z}" if len(image) > 1 else pair.name
-    return OverlayRow(name, image[z], truth.array[z], prediction.array[z], pixel_size(truth, dataset_json))
+    spacing = replace(with_unit(truth.spacing, dataset_json), z=None)
+    return OverlayRow(name, image[z], truth.array[z], prediction.array[z], spacing)
 
 
-def pixel_size(labels: Labels, dataset_json: Mapping[str, Any]) -> Spacing:
-    """Return the size of a pixel.
+def with_unit(spacing: Spacing, dataset_json: Mapping[str, Any]) -> Spacing:
+    """Return a spacing that was read from a file of a data set, with the unit that its ``dataset.json`` says.
 
-    In nm in data sets that ``retina_convert`` wrote, unless it is 1 x 1, which stands for unknown there and in nnU-Net;
-    other data sets do not tell their unit.
+    Earlier versions of ``retina_convert`` wrote no unit: their spacing is in nm, unless pixels are of size 1 x 1, which
+    stands for unknown there and in nnU-Net.
     """
-    spacing = (labels.spacing[1], labels.spacing[2])
-    return Spacing.of(spacing, NANOMETRES if "converted_by" in dataset_json and spacing != (1, 1) else None)
+    unit = Protocol.from_dataset_json(dataset_json).spacing_unit
+    if unit is None and "converted_by" in dataset_json and (spacing.y, spacing.x) != (1, 1):
+        unit = NANOMETRES
+    return replace(spacing, unit=unit)
 
 
 def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | None, most: str) -> int:
-    """The slice along z with most disagreeing pixels, or most foreground in the ground truth; the first of equals.
+    """Return the slice along z with most disagreeing pixels, or most foreground in the truth; the first of equals.
 
     Args:
         prediction: label values, (Z, Y, X).
@@ -165,33 +152,37 @@ def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | No
         most: ``disagreement`` or ``foreground``.
     """
     if most == "disagreement":
-        outcomes = (compare(found, actual, ignore) for found, actual in zip(prediction, truth, strict=True))
+        outcomes = (compare(predicted, actual, ignore) for predicted, actual in zip(prediction, truth, strict=True))
         wrong = (np.isin(outcome, (FALSE_POSITIVE, FALSE_NEGATIVE)) for outcome in outcomes)
         return int(np.argmax([np.count_nonzero(plane) for plane in wrong]))
     return int(np.argmax([np.count_nonzero((plane != 0) & (plane != ignore)) for plane in truth]))
 
 
 def has_image(pair: Pair, images: Path, ending: str) -> bool:
-    """Whether the folder holds the first channel of a case."""
-    return (images / _image_name(pair, ending)).is_file()
+    """Return whether the folder holds the first channel of a case."""
+    return _image_file(pair, images, ending).is_file()
 
 
 def value_names(rule: Rule) -> dict[int, str]:
-    """Foreground label value -> name; of the regions that hold a value, the smallest names it."""
+    """Return foreground label value -> name; the smallest region that holds a value names it."""
     names: dict[int, str] = {}
     for entry in sorted(rule.classes, key=lambda entry: -len(entry.values)):
         names |= {value: entry.name for value in entry.values if value != 0}
     return dict(sorted(names.items()))
 
 
+def _image_file(pair: Pair, images: Path, ending: str) -> Path:
+    return first_channel(images, pair.truth.name.removesuffix(ending), ending)
+
+
 def _iou(case: CaseScores) -> tuple[float, str]:
     return case.mean["iou"], case.name
 
 
-def _below(variable: str, dataset: str, folder: str) -> Path | None:
-    """A folder of a data set in one of nnU-Net's three folders; None if it is not there."""
-    root = os.environ.get(variable)
-    path = Path(root) / dataset / folder if root else None
+def _below(variable: str, dataset: str, name: str) -> Path | None:
+    """Return a folder of a data set in one of nnU-Net's three folders; None if it is not there."""
+    root = nnunet_folder(variable)
+    path = root / dataset / name if root else None
     return path if path is not None and path.is_dir() else None
 
 
@@ -199,40 +190,17 @@ def _pair(predicted: Mapping[str, Path], truths: Path, ending: str) -> tuple[lis
     """Pairs of every fold, and the predictions without a ground truth. A case of several folds has the fold's name."""
     actual = list_labels(truths, ending, "ground truth")
     of_fold = {fold: list_labels(path, ending, "prediction") for fold, path in predicted.items()}
-    often = Counter(name for files in of_fold.values() for name in files)
-    pairs, strangers = [], []
+    counts = Counter(name for files in of_fold.values() for name in files)
+    pairs, unpaired = [], []
     for fold, files in of_fold.items():
         for name, path in files.items():
             if name in actual:
-                pairs.append(Pair(name if often[name] == 1 else f"{name} (fold {fold})", path, actual[name]))
+                pairs.append(Pair(name if counts[name] == 1 else f"{name} (fold {fold})", path, actual[name]))
             else:
-                strangers.append(name)
+                unpaired.append(name)
     if not pairs:
         raise RetinaError(
             f"no prediction of {shorten(predicted.values())} has a ground truth in {truths}; expected the same names. "
             "Is $nnUNet_preprocessed the one of this training? Otherwise give --predictions and --labels"
         )
-    return sorted(pairs, key=lambda pair: pair.name), strangers
-
-
-def _image_name(pair: Pair, ending: str) -> str:
-    return f"{pair.truth.name.removesuffix(ending)}_0000{ending}"
-
-
-def _image_file(pair: Pair, images: Path, ending: str) -> Path:
-    path = images / _image_name(pair, ending)
-    if not path.is_file():
-        raise RetinaError(f"no image {path} for case {pair.name}. Give the folder of the images with --images")
-    return path
-
-
-def _read_image(path: Path, dataset_json: Mapping[str, Any]) -> NDArray[Any]:
-    """The first channel, (Z, Y, X)."""
-    try:
-        images, _ = choose_reader(dataset_json, path)().read_images([str(path)])
-    except RetinaError:
-        raise
-    except Exception as error:  # the decoders raise whatever their C libraries and parsers do
-        raise RetinaError(f"{path}: cannot be read ({error}). Is the file complete?") from error
-    array: NDArray[Any] = images[0]
-    return array
+    return sorted(pairs, key=lambda pair: pair.name), unpaired

@@ -7,7 +7,6 @@ Works for the models of every nnU-Net trainer, finished or not.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +27,15 @@ from nnunetv2_retina.display.pages import (
 from nnunetv2_retina.display.plots import Bar, class_bars
 from nnunetv2_retina.display.sheets import overlay_sheet
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.evaluate import score_pairs
+from nnunetv2_retina.evaluation.metric import IOU, F
 from nnunetv2_retina.evaluation.output import versions
-from nnunetv2_retina.evaluation.pairs import read_dataset_json
+from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores
-from nnunetv2_retina.files import write_text
-from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, read_json, read_record
+from nnunetv2_retina.files import make_folder, read_json, write_text
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.models import PLANS_JSON
+from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report.cases import CaseSet
 from nnunetv2_retina.report.scores import score_tables
@@ -90,8 +93,8 @@ def write_model_report(
     folder, settings = Path(folder), settings or ReportSettings()
     folds = find_folds(folder, settings.folds)
     path = _check_output(Path(output) if output is not None else folder / REPORT)
-    dataset_json = read_dataset_json(folder / "dataset.json")
-    plans = read_json(folder / "plans.json") or {}
+    dataset_json = read_dataset_json(folder)
+    plans = read_json(folder / PLANS_JSON, "Copy it again from the training")
     records = [read_record(folder, fold) for fold in folds]
     cases = _find_cases(folder, folds, dataset_json, plans, settings)
     with tempfile.TemporaryDirectory() as pictures:
@@ -109,7 +112,8 @@ def _page(
     pictures: Path,
 ) -> str:
     configuration = folder.name.split("__")[-1]
-    scores = report_cases.score(cases, dataset_json, settings.distances) if cases.pairs else None
+    rule = Rule.from_dataset_json(dataset_json, distances=settings.distances)
+    scores = score_pairs(cases.pairs, dataset_json, rule) if cases.pairs else None
     now = datetime.now(timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M %Z")
     lead = f"{configuration}, {_folds(records)}. {_headline(scores)} Written {now}."
     sections: dict[str, list[str]] = {
@@ -151,15 +155,15 @@ def _score_blocks(scores: Scores | None, cases: CaseSet, pictures: Path) -> list
     names = evaluated + [entry.name for entry in scores.rule.classes if not entry.evaluated]
     shown = {name: name if name in evaluated else f"({name})" for name in names}
     groups = {
-        title: [
+        f"{metric.title} ({metric.meaning})": [
             Bar(
                 shown[name],
-                [case.classes[name].values[metric] for case in scores.cases],
-                scores.classes[name][metric],
+                [case.classes[name].values[metric.key] for case in scores.cases],
+                scores.classes[name][metric.key],
             )
             for name in names
         ]
-        for metric, title in (("iou", "IoU (intersection over union)"), ("f", "F (Dice)"))
+        for metric in (IOU, F)
     }
     class_bars(plot, groups)
     return [
@@ -186,44 +190,43 @@ def _case_blocks(
     shown = [of_name[case.name] for case in (*worst, *best)]
     lacking = [pair.name for pair in shown if cases.images and not report_cases.has_image(pair, cases.images, ending)]
     if cases.images is None or (lacking and settings.images is None):
-        names = "; ".join(f"{word}: {_listed(found)}" for word, found in (("worst", worst), ("best", best)) if found)
+        names = "; ".join(f"{word}: {_listed(chosen)}" for word, chosen in (("worst", worst), ("best", best)) if chosen)
         return [
             paragraph(f"By mean IoU, {names}."),
             notice("No pictures: the images are not there. Give their folder with --images."),
         ]
     blocks = [paragraph(_explain(scores))]
-    for word, found, most in (("Worst", worst, "disagreement"), ("Best", best, "foreground")):
-        if found:
-            rows = [report_cases.overlay_row(of_name[case.name], cases.images, dataset_json, most) for case in found]
+    for word, chosen, most in (("Worst", worst, "disagreement"), ("Best", best, "foreground")):
+        if chosen:
+            rows = [report_cases.overlay_row(of_name[case.name], cases.images, dataset_json, most) for case in chosen]
             sheet = pictures / f"{word}.png"
             overlay_sheet(sheet, rows, report_cases.value_names(scores.rule), scores.rule.ignore)
             blocks += [
                 subheading(word if best else "The only case with a defined IoU"),
-                paragraph(_listed(found) + "."),
+                paragraph(_listed(chosen) + "."),
                 picture(sheet, f"{word} cases: image, ground truth, prediction and where the two differ"),
             ]
     return blocks
 
 
 def _explain(scores: Scores) -> str:
-    said = "By mean IoU over the classes. "
+    text = "By mean IoU over the classes. "
     if any(case.shape[0] > 1 for case in scores.cases):
-        said += "Of volumes, the slice along z with most disagreement (worst) or most foreground (best). "
+        text += "Of volumes, the slice along z with most disagreement (worst) or most foreground (best). "
     if scores.rule.mask_rule != "none" or not all(entry.evaluated for entry in scores.rule.classes):
-        said += "The comparison shows every pixel, also those that the rule of the scores leaves out."
-    return said.strip()
+        text += "The comparison shows every pixel, also those that the rule of the scores leaves out."
+    return text.strip()
 
 
 def _listed(cases: Sequence[CaseScores]) -> str:
-    return ", ".join(f"{case.name} ({case.mean['iou']:.3f})" for case in cases)
+    return ", ".join(f"{case.name} ({IOU.show(case.mean['iou'])})" for case in cases)
 
 
 def _headline(scores: Scores | None) -> str:
     if scores is None:
         return "Not scored."
     cases = f"{len(scores.cases)} {'case' if len(scores.cases) == 1 else 'cases'}"
-    value = scores.mean["iou"]
-    return f"Mean IoU {value:.3f} over {cases}." if value == value else f"Mean IoU undefined over {cases}."
+    return f"Mean IoU {IOU.show(scores.mean['iou'])} over {cases}."
 
 
 def _folds(records: Sequence[TrainingRecord]) -> str:
@@ -234,11 +237,5 @@ def _check_output(path: Path) -> Path:
     """Refuse before the work what cannot be written after it."""
     if path.is_dir():
         raise RetinaError(f"{path} is a folder; expected the file to write. Give -o {path / REPORT}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise RetinaError(f"{path} cannot be written ({error.strerror}). Give another file with -o") from error
+    make_folder(path.parent, "Give another file with -o")
     return path

@@ -11,37 +11,39 @@ from typing import Any
 
 from nnunetv2_retina.display.pages import details, notice, paragraph, picture, preformatted, table
 from nnunetv2_retina.display.plots import Curve, curves
-from nnunetv2_retina.nnunet.record import BEST, FINAL, LATEST, TrainingRecord
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST
+from nnunetv2_retina.nnunet.record import TrainingRecord
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.weights import transfer
+from nnunetv2_retina.wording import duration
 
 UNKNOWN = "not recorded"
 
 
 def unfinished(records: Sequence[TrainingRecord]) -> list[str]:
-    """A sentence for each fold whose training has not come to its end."""
-    said = []
+    """Return a sentence for each fold whose training has not come to its end."""
+    sentences = []
     for record in records:
         if record.finished:
             if (record.folder / LATEST).is_file():
-                said.append(
+                sentences.append(
                     f"Beside the {FINAL} of fold {record.fold}, which this page is about, is a {LATEST}: a later "
                     "training of this fold, which is not finished."
                 )
             continue
         of = f" of {record.planned_epochs}" if record.planned_epochs else ""
         best = ", of the best epoch so far" if record.checkpoint == BEST else ""
-        said.append(
+        sentences.append(
             f"The training of fold {record.fold} is not finished: {len(record.epochs.train_loss)}{of} epochs in "
             f"{record.checkpoint}{best}. Continue it with nnUNetv2_train ... --c."
         )
-    return said
+    return sentences
 
 
 def training_blocks(
     folder: Path, records: Sequence[TrainingRecord], dataset_json: Mapping[str, Any], plans: Mapping[str, Any]
 ) -> list[str]:
-    """What was trained and how: a table of what all folds share, and one with a column a fold of what differs."""
+    """Return what was trained and how: a table of what all folds share, one with a column a fold of what differs."""
     configuration = folder.name.split("__")[-1]
     settings = plans.get("configurations", {}).get(configuration, {})
     shared = [
@@ -63,17 +65,17 @@ def training_blocks(
     }
     different = []
     for name, tell in own.items():
-        told = [tell(record) for record in records]
-        if len(set(told)) == 1:
-            shared.append([name, told[0]])
+        values = [tell(record) for record in records]
+        if len(set(values)) == 1:
+            shared.append([name, values[0]])
         else:
-            different.append([name, *told])
+            different.append([name, *values])
     folds = ["", *(f"fold {record.fold}" for record in records)]
     return [table([], shared), *([table(folds, different)] if different else [])]
 
 
 def transfer_blocks(records: Sequence[TrainingRecord]) -> list[str]:
-    """Of each fold with a transfer_report.json: a sentence, counts, and the folded lists of tensors."""
+    """Return, for each fold with a transfer_report.json, a sentence, counts and the folded lists of tensors."""
     blocks = []
     for record in records:
         if record.transfer is None:
@@ -94,13 +96,13 @@ def transfer_blocks(records: Sequence[TrainingRecord]) -> list[str]:
             if report[kind]:
                 blocks.append(details(f"The {len(report[kind])} {kind} tensors", preformatted("\n".join(report[kind]))))
         if report.get("pretraining"):
-            told = preformatted(json.dumps(report["pretraining"], indent=2))
-            blocks.append(details("How the weights were pre-trained", told))
+            recipe = preformatted(json.dumps(report["pretraining"], indent=2))
+            blocks.append(details("How the weights were pre-trained", recipe))
     return blocks
 
 
 def curve_blocks(records: Sequence[TrainingRecord], pictures: Path) -> list[str]:
-    """Losses, pseudo Dice and learning rate by epoch; of several folds together, and of each, folded."""
+    """Plot losses, pseudo Dice and learning rate by epoch: of all folds together and, folded, of each."""
     trained = [record for record in records if record.epochs.train_loss]
     if not trained:
         return [notice("No epoch was finished yet.")]
@@ -122,7 +124,7 @@ def curve_blocks(records: Sequence[TrainingRecord], pictures: Path) -> list[str]
 
 
 def reproduce(folder: Path, records: Sequence[TrainingRecord], plans: Mapping[str, Any]) -> list[str]:
-    """The commands that repeat training, prediction, scores and this report."""
+    """Return the commands that repeat training, prediction, scores and this report."""
     dataset = str(plans.get("dataset_name", folder.resolve().parent.name))
     number = dataset.removeprefix("Dataset").split("_")[0].lstrip("0") or dataset
     configuration, name = folder.name.split("__")[-1], str(plans.get("plans_name", "nnUNetPlans"))
@@ -214,13 +216,7 @@ def _time(record: TrainingRecord) -> str:
         return UNKNOWN
     begin = datetime.fromtimestamp(epochs.start[0], timezone.utc).strftime("%Y-%m-%d")
     total = sum(epochs.seconds)
-    return f"{_duration(total)} in all, {_duration(total / len(epochs.seconds))} an epoch; begun {begin}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{duration(total)} in all, {duration(total / len(epochs.seconds))} an epoch; begun {begin}"
 
 
 def _versions(record: TrainingRecord) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,17 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.evaluation.pairs import DATASET_JSON, dataset_folders, read_dataset_json
-from nnunetv2_retina.prediction.outputs import list_cases
+from nnunetv2_retina.files import read_json
+from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, find_dataset, read_dataset_json, split_folders
+from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
-from nnunetv2_retina.study.runs import Resolved, read_json
-from nnunetv2_retina.weights import checkpoint
+from nnunetv2_retina.study.runs import Resolved
+from nnunetv2_retina.training.weights_request import WeightsRequest
 
 
 def resolve(study: Study) -> Resolved:
-    """Find what a study names, and see that it can be used.
+    """Find what a study names, and check that it can be used.
 
     Raises:
         RetinaError: with everything that was found wrong.
@@ -34,17 +34,17 @@ def resolve(study: Study) -> Resolved:
     fingerprints: dict[str, str] = {}
     for entry in study.datasets:
         try:
-            folder = find_dataset(entry.dataset, "nnUNet_preprocessed")
-            contents = read_dataset_json(folder / DATASET_JSON)
+            folder = find_dataset(entry.dataset, PREPROCESSED)
+            contents = read_dataset_json(folder)
             Protocol.from_dataset_json(contents)
             if entry.scored == "test":
-                _check_test_set(entry, len(contents["channel_names"]), str(contents["file_ending"]))
+                _check_test_set(entry, contents)
             datasets[entry.dataset], training[folder.name] = folder.name, dict(contents.get(BLOCK, {}))
         except RetinaError as error:
             problems.append(f"data set {entry.dataset}: {error}")
     for name, file in study.weights.items():
         try:
-            fingerprints[name] = checkpoint.load(Path(file)).fingerprint
+            fingerprints[name] = WeightsRequest(file, name).fingerprint()
         except RetinaError as error:
             problems.append(f"weights {name}: {error}")
     for system in study.systems:
@@ -55,37 +55,15 @@ def resolve(study: Study) -> Resolved:
     return Resolved(datasets, training, fingerprints)
 
 
-def find_dataset(dataset: str, variable: str) -> Path:
-    """A data set's folder in one of nnU-Net's, by number or name.
-
-    Raises:
-        RetinaError: if the variable is not set, or there is none or more than one.
-    """
-    root = os.environ.get(variable)
-    if not root:
-        raise RetinaError(f"${variable} is not set. Set it to nnU-Net's folder of that name")
-    found = dataset_folders(root, dataset)
-    if len(found) != 1:
-        there = sorted(path.name for path in Path(root).glob("Dataset*"))
-        what = f"{len(found) or 'no'} data sets"
-        todo = "Give the whole name" if found else f"Convert it, then run: nnUNetv2_plan_and_preprocess -d {dataset}"
-        raise RetinaError(
-            f"{what} of ID or name {dataset} in ${variable} ({root}), which holds {shorten(there) or 'none'}. {todo}"
-        )
-    return found[0]
-
-
 def scored_folders(dataset: str, scored: str) -> tuple[Path, Path]:
-    """Folders of the images and labels of a data set among which are those that its runs are scored on."""
-    raw = find_dataset(dataset, "nnUNet_raw")
-    part = "Ts" if scored == "test" else "Tr"
-    return raw / f"images{part}", raw / f"labels{part}"
+    """Return the folders of a data set's images and labels among which are those that its runs are scored on."""
+    return split_folders(find_dataset(dataset, RAW), "test" if scored == "test" else "train")
 
 
-def _check_test_set(entry: StudyDataset, channels: int, ending: str) -> None:
+def _check_test_set(entry: StudyDataset, dataset_json: Mapping[str, Any]) -> None:
     images, labels = scored_folders(entry.dataset, entry.scored)
-    cases = list_cases(images, ending, channels)
-    lacking = [case.name for case in cases if not (labels / f"{case.name}{ending}").is_file()]
+    cases = list_cases(images, dataset_json)
+    lacking = [case.name for case in cases if not (labels / f"{case.name}{dataset_json['file_ending']}").is_file()]
     if lacking:
         raise RetinaError(
             f"{len(lacking)} of {len(cases)} test images have no label in {labels}: {shorten(lacking)}. A study scores "
@@ -107,12 +85,13 @@ def _system_problems(study: Study, system: StudySystem, datasets: dict[str, str]
 
 
 def find_trainer(name: str) -> type[Any] | None:
-    """The trainer of this name as ``nnUNetv2_train`` finds it; None if it does not."""
+    """Return the trainer of this name as ``nnUNetv2_train`` finds it; None if it does not."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every place where it looks
-            return recursive_find_trainer_class_by_name(name)
+        with contextlib.redirect_stdout(io.StringIO()):  # it lists every place where it looks
+            trainer: type[Any] = recursive_find_trainer_class_by_name(name)
     except RuntimeError:
         return None
+    return trainer
 
 
 def _unknown_trainer(name: str) -> str:
@@ -125,16 +104,16 @@ def _unknown_trainer(name: str) -> str:
 
 
 def _configuration_problems(entry: StudyDataset, name: str, configuration: str) -> Iterator[str]:
-    folder = find_dataset(name, "nnUNet_preprocessed")
+    folder = find_dataset(name, PREPROCESSED)
     command = f"nnUNetv2_plan_and_preprocess -d {entry.dataset} -c {configuration}"
     plans = folder / f"{entry.plans}.json"
     if not plans.is_file():
         yield f"{plans} is missing. Run: {command}"
         return
-    contents = read_json(plans)
+    contents = read_json(plans, f"Run: {command}")
     if configuration not in contents["configurations"]:
-        there = ", ".join(contents["configurations"])
-        yield f"{name} has no configuration {configuration} in {plans.name}; it has {there}. Choose one of them"
+        known = ", ".join(contents["configurations"])
+        yield f"{name} has no configuration {configuration} in {plans.name}; it has {known}. Choose one of them"
         return
     data = folder / PlansManager(contents).get_configuration(configuration).data_identifier
     if not data.is_dir():

@@ -9,20 +9,23 @@ from pathlib import Path
 import torch
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.pairs import DATASET_JSON
-from nnunetv2_retina.prediction.outputs import list_cases
+from nnunetv2_retina.nnunet.commands import Say
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.study import pictures as pictures_of
 from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.checks import resolve, scored_folders
-from nnunetv2_retina.study.definition import Study, read_study
+from nnunetv2_retina.study.definition import Study
+from nnunetv2_retina.study.estimates import estimate_lines, estimates
 from nnunetv2_retina.study.findings.page import write_report
-from nnunetv2_retina.study.findings.provenance import duration
-from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline, read_results
+from nnunetv2_retina.study.findings.result_files import read_results
+from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline
 from nnunetv2_retina.study.runner import Outcome
-from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, read_json, rehearsals
+from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals
+from nnunetv2_retina.study.study_file import read_study
 from nnunetv2_retina.training import preflight
+from nnunetv2_retina.wording import duration
 
-Say = Callable[[str], None]
 REPORT = "report"
 
 
@@ -71,8 +74,8 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     if options.only != "report":
         mine = runner.part_of(runs, options.part)
         failed = _rehearse(mine, output, options, say) if options.rehearse else []
-        found = runner.estimates(mine, output, _case_counter(study, resolved))
-        for line in runner.estimate_lines(found, sum(not planned.finished() for planned in mine)):
+        known = estimates(mine, output, _case_counter(study, resolved))
+        for line in estimate_lines(known, sum(not planned.finished() for planned in mine)):
             say(line)
         if options.only is None:
             outcome = runner.run_all(mine, options.device, say)
@@ -82,7 +85,7 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
 
 
 def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, say: Say) -> list[PlannedRun]:
-    """Rehearse what has no finished run; those that failed, which are tried again as runs all the same."""
+    """Rehearse what has no finished run. Return the rehearsals that failed; their runs are tried all the same."""
     done = {planned.folder.parent for planned in runs if planned.finished()}
     todo = rehearsals([planned for planned in runs if planned.folder.parent not in done], output)
     todo = [planned for planned in todo if not planned.finished()]
@@ -92,14 +95,13 @@ def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, s
 
 
 def _case_counter(study: Study, resolved: Resolved) -> Callable[[PlannedRun], int]:
-    """Number of cases that a run is scored on, as far as it is known beforehand."""
+    """Return what counts the cases that a run is scored on, as far as it is known beforehand."""
     counts: dict[str, int] = {}
     for entry in study.datasets:
         name = resolved.datasets[entry.dataset]
         try:
             images, _ = scored_folders(name, "test")
-            contents = read_json(images.parent / DATASET_JSON)
-            counts[name] = len(list_cases(images, contents["file_ending"], len(contents["channel_names"])))
+            counts[name] = len(list_cases(images, read_dataset_json(images.parent)))
         except RetinaError:  # without a test set: validation cases, as many as there are
             counts[name] = 1
     return lambda planned: counts[planned.run.dataset]
@@ -129,7 +131,7 @@ def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output
 
 
 def outline(study: Study, resolved: Resolved) -> StudyOutline:
-    """What the report needs of a study."""
+    """Return what the report needs of a study."""
     return StudyOutline(
         study.name,
         tuple(

@@ -1,4 +1,4 @@
-"""What a study compares: data sets, systems, seeds and iteration counts, read from a YAML file.
+"""What a study compares: data sets, systems, seeds and iteration counts, as its YAML file says.
 
     name: RETINA and its peers
     seeds: [1, 2, 3]
@@ -10,21 +10,18 @@
       - {name: RETINA, trainer: nnUNetTrainerRETINA, weights: cem500k}
       - {name: TransUNet, trainer: nnUNetTrainerTransUNet}
 
-Every run trains to the last of its data set's iterations and is scored at each of them. Only the file is looked at
-here; ``checks`` looks at what it names.
+Every run trains to the last of its data set's iterations and is scored at each of them. ``study_file`` reads the file,
+``checks`` looks at what it names.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import BLOCK, Protocol
@@ -157,9 +154,9 @@ class Study:
         known = [entry.dataset for entry in self.datasets]
         for system in self.systems:
             if system.weights is not None and system.weights not in self.weights:
-                there = ", ".join(self.weights) or "none"
+                defined = ", ".join(self.weights) or "none"
                 problems.append(
-                    f"system {system.name}: weights {system.weights!r} are not defined; defined are {there}"
+                    f"system {system.name}: weights {system.weights!r} are not defined; defined are {defined}"
                 )
             for dataset in system.datasets or ():
                 if dataset not in known:
@@ -185,122 +182,17 @@ class Study:
         ]
 
     def runs_on(self, system: StudySystem) -> tuple[StudyDataset, ...]:
-        """The data sets that a system is trained on."""
+        """Return the data sets that a system is trained on."""
         return tuple(entry for entry in self.datasets if system.datasets is None or entry.dataset in system.datasets)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the study as JSON holds it."""
         return asdict(self)
 
 
 def slug(name: str) -> str:
-    """A name as that of a folder: lower-case letters, digits and ``_``."""
+    """Return a name as that of a folder: lower-case letters, digits and ``_``."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "unnamed"
-
-
-def read_study(path: str | Path) -> Study:
-    """Read a study's file.
-
-    Raises:
-        RetinaError: if it is missing or no YAML, has unknown or lacks needed keys, or contradicts itself.
-    """
-    path = Path(path)
-    contents = _load_yaml(path)
-    try:
-        block = _table(contents, Study, "the file")
-        block["datasets"] = tuple(_entry(StudyDataset, entry, "datasets") for entry in _list(block, "datasets"))
-        block["systems"] = tuple(_entry(StudySystem, entry, "systems") for entry in _list(block, "systems"))
-        block["seeds"] = tuple(_list(block, "seeds"))
-        if "prediction" in block:
-            block["prediction"] = StudyPrediction(**_table(block["prediction"], StudyPrediction, "prediction"))
-        block["weights"] = _weights(block.get("weights", {}), path.resolve().parent)
-        return Study(**block)
-    except RetinaError as error:
-        raise RetinaError(f"{path}: {error}") from error
-
-
-def _load_yaml(path: Path) -> object:
-    try:
-        import yaml
-    except ModuleNotFoundError as error:
-        raise RetinaError('reading a study needs PyYAML. Run: pip install "nnunetv2-retina[study]"') from error
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice, of which YAML would take the last without a word."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            known: set[str] = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value in known:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
-                known.add(str(key.value))
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RetinaError(f"{path}: cannot be read ({error}). Give the path of a study's YAML file") from error
-    except yaml.YAMLError as error:
-        raise RetinaError(f"{path} is no YAML: {' '.join(str(error).split())}. Correct it there") from error
-
-
-_Entry = TypeVar("_Entry", StudyDataset, StudySystem)
-
-
-def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
-    block = _table(value, kind, f"an entry of {where}")
-    for name in ("dataset", "trainer", "configuration", "name"):
-        if name in block:
-            if str(block[name]).strip() in ("", "None"):
-                raise RetinaError(f"an entry of {where}: {name} is {block[name]!r}; expected a text. Correct it")
-            block[name] = str(block[name])
-    for name in ("iterations", "datasets"):
-        if block.get(name) is not None:
-            values = _list(block, name)
-            block[name] = tuple(map(str, values)) if name == "datasets" else tuple(values)
-    if not isinstance(block.get("training", {}), Mapping):
-        raise RetinaError(f"an entry of {where}: training is {block['training']!r}; expected settings, name: value")
-    return kind(**block)
-
-
-def _table(value: object, kind: type[Any], where: str) -> dict[str, Any]:
-    """A block of named settings, of which all are known and none is missing."""
-    if not isinstance(value, Mapping):
-        raise RetinaError(f"{where} is {value!r}; expected settings, name: value. Correct it")
-    known = [entry.name for entry in fields(kind)]
-    for key in value:
-        if key not in known:
-            guess = difflib.get_close_matches(str(key), known, n=1)
-            hint = f". Did you mean {guess[0]}?" if guess else ""
-            raise RetinaError(f"{where}: unknown setting {key!r}; known are {', '.join(known)}{hint}")
-    needed = [entry.name for entry in fields(kind) if entry.default is MISSING and entry.default_factory is MISSING]
-    missing = [name for name in needed if name not in value]
-    if missing:
-        raise RetinaError(
-            f"{where} lacks {', '.join(missing)}; it has {', '.join(map(str, value))}. Add what is missing"
-        )
-    return dict(value)
-
-
-def _list(block: Mapping[str, Any], name: str) -> Sequence[Any]:
-    value = block[name]
-    if not isinstance(value, list):
-        raise RetinaError(f"{name} is {value!r}; expected a list, such as [1, 2, 3]. Correct it")
-    return value
-
-
-def _weights(value: object, folder: Path) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise RetinaError(f"weights is {value!r}; expected name: file. Correct it")
-    found = {}
-    for name, given in value.items():
-        if not isinstance(given, str) or not given.strip():
-            raise RetinaError(f"weights {name} is {given!r}; expected the path of a file. Correct it")
-        text = os.path.expanduser(os.path.expandvars(given))
-        if "$" in text:
-            raise RetinaError(f"weights {name} is {given!r}, and that variable is not set. Set it, or write the path")
-        found[str(name)] = str(folder / text)
-    return found
 
 
 def _is_int(value: object) -> bool:

@@ -7,25 +7,30 @@ changes them. nnU-Net is started with its variables set to these folders.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.pairs import DATASET_JSON
-from nnunetv2_retina.prediction.outputs import list_cases
+from nnunetv2_retina.files import write_json
+from nnunetv2_retina.nnunet.datasets import (
+    DATASET_JSON,
+    PREPROCESSED,
+    RESULTS,
+    SPLITS_JSON,
+    find_dataset,
+    read_dataset_json,
+)
+from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.protocol import BLOCK
-from nnunetv2_retina.study.checks import find_dataset, scored_folders
-from nnunetv2_retina.study.runs import Run, read_json, write_json
+from nnunetv2_retina.study.checks import scored_folders
+from nnunetv2_retina.study.runs import Run
 
-_SPLITS = "splits_final.json"
-_PREPROCESSED, _RESULTS, _SCORED = "nnUNet_preprocessed", "nnUNet_results", "scored"
+_SCORED = "scored"
 
 
 def results(folder: Path) -> Path:
-    """The run's ``nnUNet_results``."""
-    return folder / _RESULTS
+    """Return the run's ``nnUNet_results``."""
+    return folder / RESULTS
 
 
 def make(folder: Path, run: Run) -> dict[str, str]:
@@ -37,27 +42,27 @@ def make(folder: Path, run: Run) -> dict[str, str]:
     Raises:
         RetinaError: if the data set is not there any more, or cannot be linked.
     """
-    source = find_dataset(run.dataset, "nnUNet_preprocessed").resolve()
-    view = folder / _PREPROCESSED / run.dataset
+    source = find_dataset(run.dataset, PREPROCESSED).resolve()
+    view = folder / PREPROCESSED / run.dataset
     view.mkdir(parents=True, exist_ok=True)
     own_splits = any(run.training.get(key) is not None for key in ("folds", "groups"))
     for path in source.iterdir():
         link = view / path.name
-        if path.name == DATASET_JSON or (path.name == _SPLITS and own_splits) or link.is_symlink():
+        if path.name == DATASET_JSON or (path.name == SPLITS_JSON and own_splits) or link.is_symlink():
             continue
         if not link.exists():
             _link(path, link)
-    contents = read_json(source / DATASET_JSON)
+    contents = read_dataset_json(source)
     write_json(view / DATASET_JSON, {**contents, BLOCK: dict(run.training)})
     results(folder).mkdir(exist_ok=True)
     return {
-        "nnUNet_preprocessed": str((folder / _PREPROCESSED).resolve()),
-        "nnUNet_results": str(results(folder).resolve()),
+        PREPROCESSED: str((folder / PREPROCESSED).resolve()),
+        RESULTS: str(results(folder).resolve()),
     }
 
 
 def scored_files(folder: Path, run: Run) -> tuple[Path, Path]:
-    """Folders of the images that a run is scored on and of their labels; called in the run's process.
+    """Return the folders of the images that a run is scored on and of their labels. Called in the run's process.
 
     Raises:
         RetinaError: if the validation cases are not among the data set's training images, or cannot be linked.
@@ -65,9 +70,8 @@ def scored_files(folder: Path, run: Run) -> tuple[Path, Path]:
     images, labels = (path.resolve() for path in scored_folders(run.dataset, run.scored))
     if run.scored == "test" and not run.rehearsal:
         return images, labels
-    dataset_json = read_json(images.parent / DATASET_JSON)
-    ending, channels = dataset_json["file_ending"], len(dataset_json["channel_names"])
-    cases = list_cases(images, ending, channels)
+    dataset_json = read_dataset_json(images.parent)
+    ending, cases = dataset_json["file_ending"], list_cases(images, dataset_json)
     if run.scored == "validation":
         wanted = _validation_cases(run)
         cases = [case for case in cases if case.name in wanted]
@@ -86,14 +90,13 @@ def scored_files(folder: Path, run: Run) -> tuple[Path, Path]:
 
 def remove(folder: Path) -> None:
     """Delete the links; what they lead to stays."""
-    for name in (_PREPROCESSED, _SCORED):
+    for name in (PREPROCESSED, _SCORED):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _validation_cases(run: Run) -> list[str]:
-    path = Path(os.environ["nnUNet_preprocessed"]) / run.dataset / _SPLITS
-    splits: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return list(splits[int(run.fold)]["val"])
+    path = find_dataset(run.dataset, PREPROCESSED) / SPLITS_JSON
+    return list(json.loads(path.read_text(encoding="utf-8"))[int(run.fold)]["val"])
 
 
 def _link(source: Path, target: Path) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.display.sheets import OverlayRow, side_by_side
-from nnunetv2_retina.evaluation.pairs import DATASET_JSON, Pair
+from nnunetv2_retina.evaluation.pairs import Pair
 from nnunetv2_retina.evaluation.rule import Rule
-from nnunetv2_retina.prediction.outputs import list_cases
+from nnunetv2_retina.files import read_json
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.report.cases import overlay_row, value_names
 from nnunetv2_retina.study.checks import scored_folders
-from nnunetv2_retina.study.runs import PREDICTIONS, RESULT, PlannedRun, read_json
+from nnunetv2_retina.study.runs import ANEW, PREDICTIONS, RESULT, PlannedRun
 
 SIDE = 512
 """Of the part that is shown, at most, in pixels."""
@@ -51,9 +53,9 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
 def _draw(path: Path, dataset: str, runs: dict[str, PlannedRun]) -> str:
     some = next(iter(runs.values()))
     images, labels = scored_folders(dataset, some.run.scored)
-    dataset_json = read_json(images.parent / DATASET_JSON)
+    dataset_json = read_dataset_json(images.parent)
     ending = dataset_json["file_ending"]
-    names = [case.name for case in list_cases(images, ending, len(dataset_json["channel_names"]))]
+    names = [case.name for case in list_cases(images, dataset_json)]
     names = [name for name in names if (_predictions(some) / f"{name}{ending}").is_file()]
     name = names[len(names) // 2]
     rows = {
@@ -75,7 +77,7 @@ def _draw(path: Path, dataset: str, runs: dict[str, PlannedRun]) -> str:
 
 
 def window(foreground: NDArray[Any], side: int) -> tuple[slice, slice]:
-    """The square, at most ``side`` wide and on a grid of half sides, with the most foreground; the first of equals."""
+    """Return the square, at most ``side`` wide, on a grid of half sides, with most foreground; the first of equals."""
     height, width = foreground.shape
     tall, wide = min(side, height), min(side, width)
     places = [
@@ -90,5 +92,5 @@ def window(foreground: NDArray[Any], side: int) -> tuple[slice, slice]:
 
 
 def _predictions(planned: PlannedRun) -> Path:
-    result = read_json(planned.folder / RESULT)
+    result = read_json(planned.folder / RESULT, ANEW)
     return planned.folder / PREDICTIONS / str(result["iterations"][-1])

@@ -1,4 +1,4 @@
-"""Runs what a study still lacks, one process a run; says how long it will take; gathers the runs of several machines.
+"""Runs what a study still lacks, one process a run; gathers the runs of several machines.
 
 Several of these may work on one output folder at the same time, on one machine or on a shared file system: each takes
 the next run that no other holds.
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +19,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.evaluation.metric import IOU
+from nnunetv2_retina.files import read_json, write_json
+from nnunetv2_retina.nnunet.commands import Say, process_defaults
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.definition import Study
-from nnunetv2_retina.study.findings.provenance import duration
-from nnunetv2_retina.study.runs import FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun, read_json, rehearsals, write_json
+from nnunetv2_retina.study.runs import ANEW, FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun
 from nnunetv2_retina.training import seeding
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
+from nnunetv2_retina.wording import duration
 
-Say = Callable[[str], None]
 _TAIL = 15
 
 
@@ -49,7 +50,7 @@ def open_output(study: Study, output: Path) -> None:
     """
     path = output / STUDY
     if path.is_file():
-        name = read_json(path).get("name")
+        name = read_json(path, "Give another output folder with -o").get("name")
         if name != study.name:
             raise RetinaError(
                 f"{output} holds the results of study {name!r}; this file is study {study.name!r}. Give another output "
@@ -67,7 +68,7 @@ def open_output(study: Study, output: Path) -> None:
 
 
 def part_of(runs: Sequence[PlannedRun], part: str | None) -> list[PlannedRun]:
-    """Every n-th run, from the i-th, for a part ``i/n``; all for None.
+    """Return every n-th run, from the i-th, for a part ``i/n``; all for None.
 
     Raises:
         RetinaError: for another text.
@@ -97,10 +98,9 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say) -> Outcome:
         took = duration(time.monotonic() - begin)
         if status == 0:
             outcome.finished += 1
-            result = read_json(planned.folder / RESULT)
-            last = result["scores"][str(result["iterations"][-1])]["mean"]["iou"]
-            score = "undefined" if last is None else f"{last:.3f}"
-            say(f"{number} of {len(todo)}   {planned.title}: IoU {score}   {took}")
+            result = read_json(planned.folder / RESULT, ANEW)
+            last = result["scores"][str(result["iterations"][-1])]["mean"][IOU.key]
+            say(f"{number} of {len(todo)}   {planned.title}: {IOU.title} {IOU.show(last)}   {took}")
         else:
             outcome.failed.append(planned)
             say(f"{number} of {len(todo)}   {planned.title}: FAILED after {took}: {_last_line(planned)}")
@@ -119,7 +119,7 @@ def run_one(planned: PlannedRun, device: str) -> int:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"error: {error}\n")
         return _failed(planned, "it did not begin", 2)
-    environment = {**_defaults(), **os.environ, **views}
+    environment = {**process_defaults(), **os.environ, **views}
     environment |= {seeding.VARIABLE: str(planned.run.seed), WEIGHTS_VARIABLE: planned.weights_file or ""}
     command = [sys.executable, "-m", "nnunetv2_retina.study.worker", str(planned.folder), "--device", device]
     with log.open("a", encoding="utf-8") as file:
@@ -140,90 +140,10 @@ def run_one(planned: PlannedRun, device: str) -> int:
 
 
 def _failed(planned: PlannedRun, reason: str, status: int) -> int:
-    """Note in its folder why a run failed; the status."""
+    """Note in its folder why a run failed, and return the status."""
     lines = [reason, "", *_tail(planned.folder / LOG)]
     (planned.folder / FAILED).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return status
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How long the runs of a system on a data set take."""
-
-    dataset: str
-    system: str
-    seconds_per_iteration: float
-    seconds_per_run: float
-    left: int
-    measured_on: str
-    """``runs`` that are finished, or a ``rehearsal``."""
-
-
-def estimates(runs: Sequence[PlannedRun], output: Path, cases: Callable[[PlannedRun], int]) -> list[Estimate]:
-    """From finished runs, else from rehearsals; nothing for what has neither.
-
-    Args:
-        runs: those of the study.
-        output: its folder.
-        cases: number of cases that a run predicts.
-    """
-    groups: dict[Path, list[PlannedRun]] = {}
-    for planned in runs:
-        groups.setdefault(planned.folder.parent, []).append(planned)
-    found = []
-    for members in groups.values():
-        done = [read_json(planned.folder / RESULT) for planned in members if planned.finished()]
-        left = len(members) - len(done)
-        rehearsal = rehearsals(members[:1], output)[0]
-        run = members[0].run
-        if done:
-            result, per_case = done[-1], 1
-        elif rehearsal.finished():
-            result, per_case = read_json(rehearsal.folder / RESULT), cases(members[0])
-        else:
-            continue
-        predicted = max(1, len(run.iterations)) * (result["prediction_seconds"] or 0.0) * per_case
-        iterations = run.iterations[-1] if run.iterations else _OWN_SCHEDULE
-        total = iterations * result["seconds_per_iteration"] + predicted
-        found.append(
-            Estimate(
-                run.dataset,
-                run.system,
-                result["seconds_per_iteration"],
-                total,
-                left,
-                "runs" if done else "rehearsal",
-            )
-        )
-    return found
-
-
-_OWN_SCHEDULE = 250_000
-"""Iterations of nnU-Net's default trainer: 1000 epochs of 250."""
-
-
-def estimate_lines(found: Sequence[Estimate], missing: int) -> list[str]:
-    """A table, and the sum.
-
-    Args:
-        found: of ``estimates``.
-        missing: runs that are not finished, those without an estimate included.
-    """
-    if not missing:
-        return []
-    width = max([len(entry.dataset) for entry in found], default=0), max([len(e.system) for e in found], default=0)
-    lines = [
-        f"{entry.dataset:{width[0]}}  {entry.system:{width[1]}}  {entry.seconds_per_iteration:8.3f} s/iteration  "
-        f"{duration(entry.seconds_per_run):>10} a run  {entry.left} to do  (from {entry.measured_on})"
-        for entry in found
-    ]
-    known = sum(entry.left for entry in found)
-    total = sum(entry.seconds_per_run * entry.left for entry in found)
-    if known:
-        lines.append(f"about {duration(total)} for these {known} runs, one after the other")
-    if known < missing:
-        lines.append(f"no estimate for {missing - known} of the runs, not rehearsed yet")
-    return lines
 
 
 def merge(runs: Sequence[PlannedRun], output: Path, others: Sequence[Path], say: Say) -> int:
@@ -239,24 +159,24 @@ def merge(runs: Sequence[PlannedRun], output: Path, others: Sequence[Path], say:
     for other in others:
         if not (other / STUDY).is_file():
             raise RetinaError(f"{other} holds no results of a study (no {STUDY}). Give the folders that -o named")
-        found = 0
+        taken = 0
         for planned in runs:
-            there = PlannedRun(planned.run, other / planned.folder.relative_to(output), planned.weights_file)
-            if there.finished() and not planned.finished():
+            theirs = PlannedRun(planned.run, other / planned.folder.relative_to(output), planned.weights_file)
+            if theirs.finished() and not planned.finished():
                 temporary = planned.folder.with_name(f".{planned.folder.name}.merging")
                 shutil.rmtree(temporary, ignore_errors=True)
-                shutil.copytree(there.folder, temporary, symlinks=True)
+                shutil.copytree(theirs.folder, temporary, symlinks=True)
                 shutil.rmtree(planned.folder, ignore_errors=True)
                 temporary.rename(planned.folder)
-                found += 1
-        say(f"{other}: {found} runs taken")
-        copied += found
+                taken += 1
+        say(f"{other}: {taken} runs taken")
+        copied += taken
     return copied
 
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Whether the run is ours for the duration."""
+    """Yield whether the run is ours while the body runs."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -270,18 +190,8 @@ def _held(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _defaults() -> dict[str, str]:
-    """Numbers of processes and threads, where the user has set none."""
-    return {
-        "nnUNet_n_proc_DA": str(max(1, min(8, available_cores() - 1))),
-        "OMP_NUM_THREADS": "1",  # of the loaders; the run itself takes every core
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
 def _tail(log: Path) -> list[str]:
-    """The last lines that are not empty."""
+    """Return the last lines that are not empty."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return [line for line in lines if line.strip()][-_TAIL:]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import replacing
+from nnunetv2_retina.files import read_json, write_json
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
 
@@ -22,6 +22,8 @@ RUN, RESULT, FAILED, LOG, STUDY = "run.json", "result.json", "failed.txt", "log.
 PREDICTIONS = "predictions"
 LOCK = ".lock"
 """Held by the process that runs it."""
+ANEW = "Delete its folder to run it anew"
+"""What to do about a file of a run that cannot be read."""
 REHEARSAL_STEPS = 4
 """Training steps of a rehearsal; its first is left out of the time."""
 
@@ -51,16 +53,17 @@ class Run:
     """A few steps and one case, to see that all works and how long it takes."""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return json.loads(json.dumps(asdict(self)))
+        """Return the run as JSON holds it."""
+        contents: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return contents
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
-        """Inverse of ``to_json``."""
+        """Make a run of what ``to_json`` returned."""
         return cls(**{**values, "iterations": tuple(values["iterations"])})
 
     def rehearsed(self) -> Run:
-        """The same, cut down to a rehearsal."""
+        """Return the same run, cut down to a rehearsal."""
         training = {key: value for key, value in self.training.items() if key not in ("checkpoints",)}
         training |= {"iterations": REHEARSAL_STEPS, "iterations_per_epoch": REHEARSAL_STEPS}
         iterations = (REHEARSAL_STEPS,) if self.iterations else ()
@@ -82,7 +85,7 @@ class PlannedRun:
         return f"{self.run.dataset}, {self.run.system}, {seed}"
 
     def finished(self) -> bool:
-        """Whether its result is there.
+        """Return whether its result is there.
 
         Raises:
             RetinaError: if the folder holds a run that is defined otherwise.
@@ -90,7 +93,7 @@ class PlannedRun:
         return self.check_folder() and (self.folder / RESULT).is_file()
 
     def check_folder(self) -> bool:
-        """Whether what the folder holds, if anything, is of this run; refuse one in which another was trained.
+        """Return whether what the folder holds, if anything, is of this run; refuse one that another was trained in.
 
         Raises:
             RetinaError: naming the first setting that differs.
@@ -98,7 +101,7 @@ class PlannedRun:
         path = self.folder / RUN
         if not path.is_file():
             return True
-        stored, wanted = read_json(path), self.run.to_json()
+        stored, wanted = read_json(path, ANEW), self.run.to_json()
         different = [key for key in wanted if stored.get(key) != wanted[key]]
         if different and not self._worthless():
             key = different[0]
@@ -120,7 +123,7 @@ class PlannedRun:
         write_json(self.folder / RUN, self.run.to_json())
 
     def _worthless(self) -> bool:
-        """Whether nothing in the folder took time to make."""
+        """Return whether nothing in the folder took time to make."""
         if self.run.rehearsal:
             return True
         return not (self.folder / RESULT).exists() and not any(self.folder.rglob("checkpoint_*.pth"))
@@ -139,7 +142,7 @@ class Resolved:
 
 
 def planned_runs(study: Study, resolved: Resolved, output: Path) -> list[PlannedRun]:
-    """All runs, one seed of everything before the next, so that an early report has every system.
+    """Return all runs, one seed of everything before the next, so that an early report has every system.
 
     Raises:
         RetinaError: for training settings that do not fit together.
@@ -147,13 +150,13 @@ def planned_runs(study: Study, resolved: Resolved, output: Path) -> list[Planned
     return list(_planned(study, resolved, output))
 
 
-def rehearsals(runs: list[PlannedRun], output: Path) -> list[PlannedRun]:
-    """One for each data set and system of the given runs."""
-    found: dict[Path, PlannedRun] = {}
+def rehearsals(runs: Sequence[PlannedRun], output: Path) -> list[PlannedRun]:
+    """Return one for each data set and system of the given runs."""
+    by_folder: dict[Path, PlannedRun] = {}
     for planned in runs:
         folder = output / "rehearsals" / planned.folder.parent.relative_to(output / "runs")
-        found.setdefault(folder, PlannedRun(planned.run.rehearsed(), folder, planned.weights_file))
-    return list(found.values())
+        by_folder.setdefault(folder, PlannedRun(planned.run.rehearsed(), folder, planned.weights_file))
+    return list(by_folder.values())
 
 
 def _planned(study: Study, resolved: Resolved, output: Path) -> Iterator[PlannedRun]:
@@ -188,24 +191,3 @@ def _run(study: Study, resolved: Resolved, entry: StudyDataset, system: StudySys
         mirroring=study.prediction.mirroring,
         step_size=study.prediction.step_size,
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object.
-
-    Raises:
-        RetinaError: if that fails.
-    """
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RetinaError(f"{path} cannot be read as JSON ({error}). Delete its folder to run it anew") from error
-    if not isinstance(contents, dict):
-        raise RetinaError(f"{path} holds {type(contents).__name__}; expected an object. Delete its folder")
-    return contents
-
-
-def write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write an object; the file is there whole or not at all."""
-    with replacing(path) as temporary:
-        Path(temporary).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

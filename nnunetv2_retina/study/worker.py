@@ -28,21 +28,23 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.output import as_json, versions, write_scores
-from nnunetv2_retina.evaluation.pairs import DATASET_JSON, read_dataset_json
+from nnunetv2_retina.files import read_json, write_json
 from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, model_name
 from nnunetv2_retina.prediction.folder import FolderRun, RunSettings
 from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
 from nnunetv2_retina.protocol import iteration_checkpoint
 from nnunetv2_retina.study import folders
-from nnunetv2_retina.study.runs import PREDICTIONS, REHEARSAL_STEPS, RESULT, RUN, Run, read_json, write_json
+from nnunetv2_retina.study.runs import ANEW, PREDICTIONS, REHEARSAL_STEPS, RESULT, RUN, Run
 from nnunetv2_retina.training import seeding
 
-FINAL, LATEST, TRAINING = "checkpoint_final.pth", "checkpoint_latest.pth", "training.json"
+TRAINING = "training.json"
 FORMAT_VERSION = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """See the module's text; exit status 2 after a RetinaError."""
+    """Carry out the run of a folder; exit status 2 after a RetinaError."""
     parser = argparse.ArgumentParser(prog="python -m nnunetv2_retina.study.worker")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", required=True)
@@ -66,20 +68,20 @@ class Worker:
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder = folder
         self.device = device
-        self.run = Run.from_json(read_json(folder / RUN))
-        trained = f"{self.run.trainer}__{self.run.plans}__{self.run.configuration}"
+        self.run = Run.from_json(read_json(folder / RUN, ANEW))
+        trained = model_name(self.run.trainer, self.run.plans, self.run.configuration)
         self.model = folders.results(folder) / self.run.dataset / trained
         self.fold = self.model / f"fold_{self.run.fold}"
 
     def execute(self) -> None:
-        """Everything that is not done yet."""
+        """Do everything that is not done yet."""
         if self.device.type == "cpu":
             torch.set_num_threads(available_cores())
         started = _now()
         training = self._train()
         iterations = self.run.iterations or (training["iterations"],)
         images, labels = folders.scored_files(self.folder, self.run)
-        dataset_json = read_dataset_json(self.model / DATASET_JSON)
+        dataset_json = read_dataset_json(self.model)
         scores: dict[str, Any] = {}
         seconds = []
         for iteration in iterations:
@@ -90,10 +92,10 @@ class Worker:
             self._predict(images, target, name)
             if not begun:  # else part of it was done by an earlier start
                 seconds.append(time.perf_counter() - begin)
-            found = evaluate(target, labels, dataset_json)
-            write_scores(found, self.folder / "scores" / str(iteration))
-            scores[str(iteration)] = _scores(as_json(found))
-            metrics = found.rule.metrics
+            evaluated = evaluate(target, labels, dataset_json)
+            write_scores(evaluated, self.folder / "scores" / str(iteration))
+            scores[str(iteration)] = _scores(as_json(evaluated))
+            metrics = {metric.key: metric.meaning for metric in evaluated.rule.metrics}
         write_json(
             self.folder / RESULT,
             {
@@ -119,7 +121,7 @@ class Worker:
         """Train to the end, or go on with it; iterations, seconds and parameters."""
         record = self.folder / TRAINING
         if record.is_file():
-            return read_json(record)
+            return read_json(record, ANEW)
         continued = not self.run.rehearsal and any((self.fold / name).is_file() for name in (FINAL, LATEST))
         seeding.set_seed(self.run.seed)
         trainer = get_trainer_from_args(
@@ -169,7 +171,7 @@ class Worker:
 
     def _made_by(self, started: str, dataset_json: Mapping[str, Any]) -> dict[str, Any]:
         report = self.fold / "transfer_report.json"
-        transfer = read_json(report) if report.is_file() else {}
+        transfer = read_json(report, ANEW) if report.is_file() else {}
         return {
             "versions": {**versions(), "torch": torch.__version__},
             "device": _device_name(self.device),
@@ -188,7 +190,7 @@ class Worker:
 
     def _tidy(self, iterations: Sequence[int]) -> None:
         """Delete what can be made again: checkpoints and predictions but the last, links to preprocessed data."""
-        for file in (*self.fold.glob("checkpoint_iteration_*.pth"), self.fold / "checkpoint_best.pth"):
+        for file in (*self.fold.glob("checkpoint_iteration_*.pth"), self.fold / BEST):
             file.unlink(missing_ok=True)
         for iteration in iterations[:-1]:
             shutil.rmtree(self.folder / PREDICTIONS / str(iteration), ignore_errors=True)
@@ -204,7 +206,7 @@ def _rehearse(trainer: nnUNetTrainer) -> float:
     step = trainer.train_step
 
     def timed(batch: dict[str, Any]) -> dict[str, Any]:
-        result = step(batch)
+        result: dict[str, Any] = step(batch)
         ends.append(time.perf_counter())
         return result
 
@@ -214,7 +216,7 @@ def _rehearse(trainer: nnUNetTrainer) -> float:
 
 
 def _facts(trainer: nnUNetTrainer, run: Run, per_step: float | None) -> dict[str, Any]:
-    """Of a finished training. Times are nnU-Net's own of its epochs, also those before an interruption."""
+    """Return what to record of a training. Times are nnU-Net's of its epochs, those before an interruption included."""
     starts = trainer.logger.get_value("epoch_start_timestamps", step=None)
     ends = trainer.logger.get_value("epoch_end_timestamps", step=None)
     seconds = sum(end - start for start, end in zip(starts, ends, strict=False))
@@ -233,7 +235,7 @@ def _facts(trainer: nnUNetTrainer, run: Run, per_step: float | None) -> dict[str
 
 
 def _scores(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """Means of the data set, of its classes and of its cases."""
+    """Return the means of the data set, of its classes and of its cases."""
     return {
         "mean": contents["mean"],
         "classes": contents["classes"],

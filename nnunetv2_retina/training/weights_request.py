@@ -26,6 +26,16 @@ class WeightsRequest:
         """Tell whether nnU-Net itself calls its loader; otherwise the trainer calls it."""
         return self.origin == "-pretrained_weights"
 
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the file's weights.
+
+        Raises:
+            RetinaError: if it cannot be read or holds no weights.
+        """
+        from nnunetv2_retina.weights import checkpoint
+
+        return checkpoint.load(self.path).fingerprint
+
 
 def requested_weights() -> WeightsRequest | None:
     """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None."""

@@ -7,6 +7,10 @@ import pytest
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.distances import Directed, cremi_scores, directed, false_distance
+from nnunetv2_retina.spacing import Spacing
+
+UNIT = Spacing(None, 1, 1)
+CREMI = Spacing(40, 4, 4)
 
 
 def mask(*numbers: int) -> np.ndarray:
@@ -21,8 +25,8 @@ def every_pair(source: np.ndarray, target: np.ndarray, spacing: tuple[float, ...
 
 def test_distances_of_a_line() -> None:
     predicted, actual = mask(1, 1, 0, 0, 0, 0)[None], mask(0, 1, 1, 0, 0, 1)[None]
-    assert directed(predicted, actual, (1, 1)) == Directed(voxels=2, total=1.0, maximum=1.0, beyond=1)
-    assert directed(actual, predicted, (1, 1)) == Directed(voxels=3, total=5.0, maximum=4.0, beyond=2)
+    assert directed(predicted, actual, UNIT) == Directed(voxels=2, total=1.0, maximum=1.0, beyond=1)
+    assert directed(actual, predicted, UNIT) == Directed(voxels=3, total=5.0, maximum=4.0, beyond=2)
 
 
 def test_both_readings_of_the_mean_false_distance() -> None:
@@ -37,7 +41,7 @@ def test_cremi_by_hand_with_anisotropic_voxels() -> None:
     predicted, actual = np.zeros((8, 1, 120), bool), np.zeros((8, 1, 120), bool)
     actual[0, 0, 0] = predicted[0, 0, 0] = True
     predicted[5, 0, 0] = predicted[6, 0, 0] = predicted[0, 0, 50] = predicted[0, 0, 51] = True
-    scores = cremi_scores(predicted, actual, (40.0, 4.0, 4.0))
+    scores = cremi_scores(predicted, actual, CREMI)
     assert (scores.fp, scores.fn) == (2, 0)
     assert scores.adgt == pytest.approx((0 + 200 + 240 + 200 + 204) / 5)
     assert scores.adf == 0
@@ -49,7 +53,7 @@ def test_cremi_by_hand_with_anisotropic_voxels() -> None:
 def test_nothing_within_the_tolerance_is_an_f_score_of_0() -> None:
     predicted, actual = np.zeros((1, 1, 90), bool), np.zeros((1, 1, 90), bool)
     predicted[..., 0], actual[..., -1] = True, True
-    assert cremi_scores(predicted, actual, (40, 4, 4)).f == 0
+    assert cremi_scores(predicted, actual, CREMI).f == 0
 
 
 @pytest.mark.parametrize(
@@ -58,17 +62,17 @@ def test_nothing_within_the_tolerance_is_an_f_score_of_0() -> None:
     ids=["nothing predicted", "no truth", "neither"],
 )
 def test_what_an_empty_set_leaves_undefined(predicted, actual, fp, fn) -> None:
-    scores = cremi_scores(predicted, actual, (4.0,))
+    scores = cremi_scores(predicted[None], actual[None], UNIT)
     assert (scores.fp, scores.fn) == (fp, fn)
     assert all(math.isnan(value) for value in (scores.adgt, scores.adf, scores.score, scores.f))
-    found = false_distance(predicted, actual)
+    found = false_distance(predicted[None], actual[None])
     assert math.isnan(found.hausdorff) and math.isnan(found.mean)
 
 
 def test_equal_sets_are_at_distance_0() -> None:
     full = np.ones((2, 3, 4), bool)
-    assert directed(full, full, (1, 1, 1)) == Directed(24, 0.0, 0.0, 0)
-    assert cremi_scores(full, full, (40, 4, 4)).f == 1
+    assert directed(full, full, Spacing(1, 1, 1)) == Directed(24, 0.0, 0.0, 0)
+    assert cremi_scores(full, full, CREMI).f == 1
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -81,7 +85,7 @@ def test_random_volumes_against_every_pair(seed) -> None:
     source.flat[rng.integers(source.size)], target.flat[rng.integers(target.size)] = True, True
     tolerance = float(rng.choice([0.0, 4.0, 40.0, 50.0]))
     expected = every_pair(source, target, spacing)
-    found = directed(source, target, spacing, tolerance)
+    found = directed(source, target, Spacing.of(spacing), tolerance)
     assert found.voxels == len(expected)
     assert found.mean == pytest.approx(expected.mean(), rel=1e-6)
     assert found.maximum == pytest.approx(expected.max(), rel=1e-6)
@@ -98,7 +102,7 @@ def test_against_scipy(seed) -> None:
     predicted, actual = rng.random((2, 6, 20, 30)) < 0.02
     to_actual = distance_transform_edt(~actual, sampling=(40, 4, 4))[predicted]
     to_predicted = distance_transform_edt(~predicted, sampling=(40, 4, 4))[actual]
-    scores = cremi_scores(predicted, actual, (40, 4, 4), 30)
+    scores = cremi_scores(predicted, actual, CREMI, 30)
     assert (scores.fp, scores.fn) == (np.sum(to_actual > 30), np.sum(to_predicted > 30))
     assert (scores.adgt, scores.adf) == pytest.approx((to_actual.mean(), to_predicted.mean()))
     places = np.argwhere(predicted), np.argwhere(actual)
@@ -111,21 +115,28 @@ def test_room_around_the_objects_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     predicted, actual = np.zeros((2, 20, 25, 30), bool)
     predicted[2:5, 3:9, 4:9], actual[15:18, 20:24, 2:28] = rng.random((3, 6, 5)) < 0.5, rng.random((3, 4, 26)) < 0.5
-    spacing = (40.0, 4.0, 4.0)
     inner = (slice(1, 19), slice(2, 25), slice(1, 29))
-    whole, part = directed(predicted, actual, spacing, 9), directed(predicted[inner], actual[inner], spacing, 9)
+    whole, part = directed(predicted, actual, CREMI, 9), directed(predicted[inner], actual[inner], CREMI, 9)
     assert whole == part
-    assert whole.mean == pytest.approx(every_pair(predicted, actual, spacing).mean(), rel=1e-6)
+    assert whole.mean == pytest.approx(every_pair(predicted, actual, (40, 4, 4)).mean(), rel=1e-6)
 
 
 def test_masks_must_be_masks_of_one_shape() -> None:
     with pytest.raises(RetinaError, match=r"masks of shape \(2,\) and \(3,\).*expected one shape, and bool"):
-        directed(np.ones(2, bool), np.ones(3, bool), (1,))
+        directed(np.ones(2, bool), np.ones(3, bool), UNIT)
     with pytest.raises(RetinaError, match=r"type uint8 and bool; expected one shape, and bool"):
-        directed(np.ones(2, np.uint8), np.ones(2, bool), (1,))
+        directed(np.ones(2, np.uint8), np.ones(2, bool), UNIT)
 
 
-@pytest.mark.parametrize("spacing", [(1.0,), (1.0, 0.0), (1.0, math.nan)])
-def test_spacing_must_fit(spacing) -> None:
-    with pytest.raises(RetinaError, match=r"spacing .* for masks of shape \(2, 2\); expected 2 numbers above 0"):
-        directed(np.ones((2, 2), bool), np.ones((2, 2), bool), spacing)
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ((1.0,), r"spacing \(1.0,\) of 1 axes; expected two \(y, x\) or three"),
+        ((1.0, 0.0), r"spacing \(1.0, 0.0\); expected numbers above 0"),
+        ((1.0, math.nan), "expected numbers above 0"),
+        ((1.0, 1.0, 1.0), r"spacing \(1.0, 1.0, 1.0\) for masks of shape \(2, 2\); expected 2 numbers"),
+    ],
+)
+def test_spacing_must_fit(steps, message) -> None:
+    with pytest.raises(RetinaError, match=message):
+        directed(np.ones((2, 2), bool), np.ones((2, 2), bool), Spacing.of(steps))

@@ -10,6 +10,7 @@ from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
 from nnunetv2_retina.evaluation.evaluate import score_case
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine
+from nnunetv2_retina.spacing import Spacing
 
 BINARY = {"background": 0, "cleft": 1}
 ONE = ScoredClass("cleft", (1,))
@@ -101,7 +102,7 @@ def test_cremi_scores_come_with_a_tolerance_and_leave_out_invalid_voxels() -> No
     rule = Rule.from_dataset_json(dataset_json(labels, distance_tolerance=200.0))
     rng = np.random.default_rng(0)
     truth, prediction = rng.choice(3, (6, 20, 30), p=(0.9, 0.05, 0.05)), rng.choice(2, (6, 20, 30), p=(0.97, 0.03))
-    spacing = (40.0, 4.0, 4.0)
+    spacing = Spacing(40, 4, 4)
     found = score_case("v", prediction, truth, rule, spacing).classes["cleft"].values
     predicted, actual = (prediction == 1) & (truth != 2), truth == 1
     expected = cremi_scores(predicted, actual, spacing, 200)
@@ -122,7 +123,7 @@ def test_ignored_voxels_change_no_metric(score_unit) -> None:
     one, other = rng.choice(2, (2, *truth.shape))
     other = np.where(truth == 2, other, one)
     assert (one != other).any()
-    a, b = (score_case("v", prediction, truth, rule, (4, 4, 4)) for prediction in (one, other))
+    a, b = (score_case("v", prediction, truth, rule, Spacing(4, 4, 4)) for prediction in (one, other))
     assert a.mean == b.mean and a.ignored == np.count_nonzero(truth == 2)
 
 
@@ -211,7 +212,9 @@ def test_the_benchmarks_rules_are_what_their_converters_write() -> None:
 
 
 def test_arrays_that_do_not_fit() -> None:
-    with pytest.raises(RetinaError, match=r"case v: labels of shape \(4,\) with spacing .*expected \(Z, Y, X\)"):
+    with pytest.raises(RetinaError, match=r"case v: labels of shape \(4,\); expected \(Z, Y, X\)"):
         score_case("v", np.zeros(4, int), np.zeros(4, int), Rule((ONE,)))
+    with pytest.raises(RetinaError, match=r"labels of shape \(1, 2\) with spacing \(1, 1, 1\); expected"):
+        score_case("v", np.zeros((1, 2), int), np.zeros((1, 2), int), Rule((ONE,)), Spacing(1, 1, 1))
     with pytest.raises(RetinaError, match="no case to take means of"):
         combine([], Rule((ONE,)))

@@ -1,59 +1,23 @@
-"""Evaluation of folders: which files belong together, what is refused, and what is written."""
+"""Evaluation of folders: which files belong together, and what is refused."""
 
-import csv
 import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
 import tifffile
-from PIL import Image
+from helpers.label_files import dataset_json, save_nifti, save_png, two_images
 
-from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation import evaluate as evaluation
-from nnunetv2_retina.evaluation.evaluate import evaluate, score_case
-from nnunetv2_retina.evaluation.output import MOST_CASES, as_json, csv_rows, prepare_output, table, write_scores
-from nnunetv2_retina.evaluation.pairs import find_dataset_json
-from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
-from nnunetv2_retina.evaluation.scores import combine
-
-BINARY = {"background": 0, "cleft": 1}
-ONE = ScoredClass("cleft", (1,))
-TWO = (ScoredClass("a", (1,)), ScoredClass("b", (2,)))
-
-
-def dataset_json(labels=BINARY, ending=".png", **block) -> dict:
-    return {"name": "Test", "labels": labels, "file_ending": ending} | ({"retina": block} if block else {})
-
-
-def save_nifti(path: Path, array, spacing=(4.0, 4.0, 40.0), origin=(0.0, 0.0, 0.0), direction=None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = SimpleITK.GetImageFromArray(np.asarray(array, np.uint8))
-    image.SetSpacing(spacing[: image.GetDimension()])
-    image.SetOrigin(origin[: image.GetDimension()])
-    if direction is not None:
-        image.SetDirection(direction)
-    SimpleITK.WriteImage(image, str(path))
-
-
-def save_png(path: Path, array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(array, np.uint8)).save(path)
+from nnunetv2_retina.evaluation.evaluate import evaluate
+from nnunetv2_retina.evaluation.output import as_json, table
 
 
 @pytest.fixture
-def folders(tmp_path):
-    """Predictions and ground truths of two images, and what scores them."""
-    truth = np.array([[1, 1, 0, 0], [0, 0, 0, 0]])
-    save_png(tmp_path / "labels" / "a.png", truth)
-    save_png(tmp_path / "labels" / "b.png", np.zeros((2, 4)))
-    save_png(tmp_path / "predictions" / "a.png", [[0, 1, 1, 0], [0, 0, 0, 0]])
-    save_png(tmp_path / "predictions" / "b.png", np.zeros((2, 4)))
-    (tmp_path / "dataset.json").write_text(json.dumps(dataset_json()))
-    return tmp_path
+def folders(tmp_path: Path) -> Path:
+    return two_images(tmp_path)
 
 
 def run(folder: Path, dataset=None, **options):
@@ -88,7 +52,7 @@ def test_nifti_volumes_take_the_spacing_of_the_truth(tmp_path) -> None:
     save_nifti(tmp_path / "labels" / "v.nii.gz", truth)
     save_nifti(tmp_path / "predictions" / "v.nii.gz", prediction)
     scores = run(tmp_path, dataset_json(ending=".nii.gz", distance_tolerance=50))
-    assert scores.cases[0].spacing == pytest.approx((40, 4, 4))
+    assert tuple(scores.cases[0].spacing) == pytest.approx((40, 4, 4))
     assert scores.mean["cremi_adgt"] == pytest.approx((80 + 12) / 2)
     assert scores.mean["cremi_adf"] == pytest.approx(12)
     assert (scores.mean["cremi_fp"], scores.mean["cremi_fn"]) == (1, 0)
@@ -123,40 +87,14 @@ def test_without_distances(folders) -> None:
     assert list(run(folders, distances=False).mean) == ["iou", "f", "precision", "recall"]
 
 
-@pytest.mark.parametrize("given", ["7", 7, "007", "Dataset007_Mine", "folder", "file"])
-@pytest.mark.parametrize("root", ["nnUNet_raw", "nnUNet_preprocessed"])
-def test_a_dataset_by_number_name_folder_or_file(tmp_path, monkeypatch, given, root) -> None:
-    path = tmp_path / root / "Dataset007_Mine" / "dataset.json"
-    path.parent.mkdir(parents=True)
-    path.write_text("{}")
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "nnUNet_raw"))
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nnUNet_preprocessed"))
-    assert find_dataset_json({"folder": path.parent, "file": path}.get(given, given)) == path
-
-
 # What is refused
-
-
-def test_a_dataset_that_is_not_there(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    with pytest.raises(RetinaError, match=r"data set 801 not found in \$nnUNet_raw \(.*\) and .* \(not set\)"):
-        find_dataset_json("801")
-    with pytest.raises(RetinaError, match=r"holds no dataset\.json"):
-        find_dataset_json(tmp_path)
-    with pytest.raises(RetinaError, match=r"nowhere/dataset\.json: no such file or folder\. Expected the path of"):
-        find_dataset_json("nowhere/dataset.json")
-    for name in ("Dataset801_A", "Dataset801_B"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "dataset.json").touch()
-    with pytest.raises(RetinaError, match=r"801 is ambiguous in .*: Dataset801_A, Dataset801_B"):
-        find_dataset_json("801")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"dataset\.json: cannot be read as JSON"),
-        ("[]", r"dataset\.json: no labels and file_ending"),
+        ("{", r"dataset\.json cannot be read as JSON"),
+        ("[]", r"dataset\.json holds a list; expected an object"),
         ('{"file_ending": ".png"}', r"dataset\.json: no labels\. Expected nnU-Net's"),
         ('{"labels": {}, "file_ending": ".png"}', r"dataset\.json has no labels; expected"),
         (
@@ -236,44 +174,6 @@ def test_values_the_dataset_lacks(folders, folder) -> None:
         run(folders)
 
 
-def test_fractions_and_negative_values(tmp_path) -> None:
-    for folder in ("labels", "predictions"):
-        (tmp_path / folder).mkdir()
-        tifffile.imwrite(tmp_path / folder / "v.tiff", np.zeros((2, 3, 4), np.float32), photometric="minisblack")
-    for value, message in ((0.5, r"holds 0\.5; expected whole numbers"), (-1, "from -1 to 0; expected label values")):
-        array = np.zeros((2, 3, 4), np.float32)
-        array[1, 0, 0] = value
-        tifffile.imwrite(tmp_path / "predictions" / "v.tiff", array, photometric="minisblack")
-        with pytest.raises(RetinaError, match=message):
-            run(tmp_path, dataset_json(ending=".tiff"))
-
-
-def test_a_colour_image(folders) -> None:
-    save_png(folders / "predictions" / "a.png", np.zeros((2, 4, 3)))
-    with pytest.raises(RetinaError, match=r"a\.png: shape \(3, 1, 2, 4\).*expected a label image of one channel"):
-        run(folders)
-
-
-@pytest.mark.parametrize("ending", [".png", ".nii.gz", ".tif", ".tiff"])
-def test_an_unreadable_file(tmp_path, ending, capfd) -> None:
-    for folder in ("labels", "predictions"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"a{ending}").write_bytes(b"not an image")
-    with pytest.raises(RetinaError, match=rf"labels.a{ending}: .*Is the file complete"):
-        run(tmp_path, dataset_json(ending=ending))
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def test_a_format_nnunet_cannot_read(tmp_path) -> None:
-    for folder in ("labels", "predictions"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.xyz").touch()
-    with pytest.raises(
-        RetinaError, match=r"nnU-Net has no reader that can open it \(file_ending of dataset\.json: \.xyz"
-    ):
-        run(tmp_path, dataset_json(ending=".xyz"))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -284,101 +184,3 @@ def test_a_format_nnunet_cannot_read(tmp_path) -> None:
 def test_options_out_of_range(folders, options, message) -> None:
     with pytest.raises(RetinaError, match=message):
         run(folders, **options)
-
-
-# What is written
-
-
-def test_json_holds_everything_and_null_with_a_reason(folders) -> None:
-    path, _ = write_scores(run(folders), folders / "out")
-    scores = json.loads(path.read_text())
-    assert scores["mean"]["iou"] == pytest.approx(1 / 3)
-    empty = scores["cases"]["b"]["classes"]["cleft"]
-    assert empty["iou"] is None and empty["reasons"]["iou"] == "in neither the prediction nor the ground truth"
-    assert scores["cases"]["a"]["classes"]["cleft"]["voxels"] == {"tp": 1, "fp": 1, "fn": 1}
-    assert scores["rule"]["classes"] == [{"name": "cleft", "values": [1], "evaluated": True}]
-    assert set(scores["versions"]) >= {"nnunetv2-retina", "nnunetv2", "scipy"}
-    assert any("undefined, left out" in sentence for sentence in scores["excluded"])
-
-
-def test_json_lists_the_scores_of_images() -> None:
-    rule = Rule((ONE,), score_unit="slice", ignore=2)
-    truth = np.array([[[1, 0]], [[2, 2]], [[0, 0]]])
-    entry = as_json(combine([score_case("v", truth % 2, truth, rule)], rule))["cases"]["v"]["classes"]["cleft"]
-    assert entry["images"]["index"] == [0, 2]
-    assert entry["images"]["iou"] == [1, 1] and entry["images"]["recall"] == [1, None]
-
-
-def test_csv_has_one_value_a_line(folders) -> None:
-    scores = run(folders)
-    _, path = write_scores(scores, folders / "out")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(csv_rows(scores)) == 6 * (2 * 2 + 2)
-    found = {(row["case"], row["class"], row["metric"]): row for row in rows}
-    assert float(found["a", "cleft", "iou"]["value"]) == pytest.approx(1 / 3)
-    assert (
-        found["b", "cleft", "iou"] | {"value": "", "reason": "in neither the prediction nor the ground truth"}
-        == (found["b", "cleft", "iou"])
-    )
-    assert rows[-1]["case"] == rows[-1]["class"] == "mean"
-
-
-def test_the_table_is_aligned_and_ends_with_the_means(folders) -> None:
-    lines = table(run(folders))
-    assert lines[0].split() == ["case", "class", "IoU", "F", "prec.", "recall", "MFD-H", "MFD-m"]
-    assert lines[2].split() == ["b", "cleft", *["undef."] * 6]
-    assert lines[3].split() == ["mean", "cleft", "0.3333", "0.5000", "0.5000", "0.5000", "1.00", "0.50"]
-    assert len({len(line) for line in lines[:4]}) == 1
-
-
-def test_the_table_marks_what_is_aside_and_shortens_long_lists() -> None:
-    rule = Rule((TWO[0], ScoredClass("b", (2,), evaluated=False)), distances=False)
-    cases = [score_case(f"case{i}", *[np.array([[1, 2]])] * 2, rule) for i in range(MOST_CASES + 2)]
-    lines = table(combine(cases, rule))
-    assert lines[2].split()[1] == "(b)"
-    assert "2 more cases are in scores.csv" in lines and "(): not in the means" in lines
-    assert lines[3].split()[1] == "mean"
-
-
-def test_an_output_that_cannot_be_written_is_refused_first(folders, capsys) -> None:
-    (folders / "out").write_text("a file")
-    with pytest.raises(RetinaError, match=r"cannot write into .*out .*Give another output folder"):
-        prepare_output(folders / "out")
-    arguments = ["-p", "nowhere", "-g", "nowhere", "-d", "nowhere", "-o", str(folders / "out")]
-    assert cli.evaluate(arguments) == 2
-    assert "error: cannot write into" in capsys.readouterr().err
-
-
-def test_earlier_scores_stay_if_new_ones_cannot_be_written(folders, monkeypatch) -> None:
-    scores = run(folders)
-    path, _ = write_scores(scores, folders / "out")
-    before = path.read_text()
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(RetinaError, match=r"cannot write .*scores\.json \(disk full\)"):
-        write_scores(scores, folders / "out")
-    assert path.read_text() == before and sorted(file.name for file in path.parent.iterdir()) == [
-        "scores.csv",
-        "scores.json",
-    ]
-
-
-def test_the_command(folders, capsys) -> None:
-    arguments = ["-p", folders / "predictions", "-g", folders / "labels", "-d", folders, "-o", folders / "out"]
-    assert cli.evaluate([*map(str, arguments), "-np", "1", "--tolerance", "200"]) == 0
-    printed = capsys.readouterr().out
-    assert "CREMI" in printed.splitlines()[0] and "tolerance 200 nm" in printed
-    assert (folders / "out" / "scores.json").is_file() and (folders / "out" / "scores.csv").is_file()
-    assert cli.evaluate([*map(str, arguments), "-np", "1", "--no-distances"]) == 0
-    assert "MFD" not in capsys.readouterr().out
-
-
-def test_the_command_names_the_missing_case(folders, capsys) -> None:
-    (folders / "predictions" / "a.png").unlink()
-    arguments = ["-p", folders / "predictions", "-g", folders / "labels", "-d", folders, "-o", folders / "out"]
-    assert cli.evaluate(list(map(str, arguments))) == 2
-    assert "error: no prediction for 1 of 2 cases" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from nnunetv2_retina.evaluation.evaluate import score_case
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
+from nnunetv2_retina.spacing import Spacing
 
 IGNORE = 3
 SPACINGS = st.sampled_from([(40.0, 4.0, 4.0), (1.0, 1.0, 1.0), (15.0, 16.0, 16.0), (50.0, 4.6, 4.6)])
@@ -83,7 +84,7 @@ def test_scores_of_any_small_volume(volumes, spacing, masked, tolerance) -> None
         mask_rule="foreground" if masked else "none",
         tolerance=tolerance,
     )
-    found = score_case("case", prediction, truth, rule, spacing)
+    found = score_case("case", prediction, truth, rule, Spacing.of(spacing))
     if (truth == IGNORE).all():
         assert all(math.isnan(value) for values in found.classes.values() for value in values.values.values())
         return
@@ -97,7 +98,7 @@ def test_scores_of_any_small_volume(volumes, spacing, masked, tolerance) -> None
             ), (entry.name, metric, values[metric], value)
             if math.isnan(value):
                 assert found.classes[entry.name].reasons[metric]
-    for metric in rule.metrics:
+    for metric in (metric.key for metric in rule.metrics):
         defined = [v.values[metric] for v in found.classes.values() if not math.isnan(v.values[metric])]
         mean = found.mean[metric]
         assert math.isclose(mean, sum(defined) / len(defined)) if defined else math.isnan(mean)

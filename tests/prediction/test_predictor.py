@@ -246,7 +246,7 @@ def test_3d_model(tmp_path):
 def test_model_folder_without(tmp_path, name):
     folder = make_model(tmp_path / "model")
     (folder / name).unlink()
-    with pytest.raises(RetinaError, match=f"has no {name}, so it is no model folder"):
+    with pytest.raises(RetinaError, match=f"has no {name}, so it is not a model folder"):
         ours(folder)
 
 

@@ -15,13 +15,15 @@ from skimage.io import imsave
 
 from nnunetv2_retina import cli
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.pairs import Labels, Pair
+from nnunetv2_retina.evaluation.evaluate import score_pairs
+from nnunetv2_retina.evaluation.pairs import Pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
-from nnunetv2_retina.nnunet.record import count_parameters, read_record
+from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.record import read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report import page as model_report
 from nnunetv2_retina.report import training
-from nnunetv2_retina.report.cases import choose_slice, pixel_size, score, validation_cases, value_names, worst_and_best
+from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, with_unit, worst_and_best
 from nnunetv2_retina.report.page import ReportSettings, write_model_report
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
@@ -138,7 +140,7 @@ def test_page_stands_alone_and_tells_all(nnunet) -> None:
     assert "Network PlainConvUNet," in said and "background (0), mito (1), vesicle (2)" in said
     assert "Iterations 750 (3 epochs of 250)" in said and "Patch, batch 32 x 32 px, 2 patches" in said
     assert "0.01 in the first epoch, 0.003333 in the last" in said
-    assert "3.0 min in all, 60 s an epoch; begun 2023-11-14" in said
+    assert "3 min in all, 60 s an epoch; begun 2023-11-14" in said
     assert "A &lt;GPU&gt;" in said and "PyTorch 2.9" in said
     assert "What was transferred" not in said and "not finished" not in said
     assert "Mean IoU 0.8" in said and "over 4 cases" in said
@@ -158,7 +160,8 @@ def test_scores_are_those_of_the_evaluation(nnunet, no_drawing) -> None:
     row = re.search(r"<td>mito</td><td>([\d.]+)</td>", page(nnunet))
     assert row is not None and row[1] == f"{expected.classes['mito']['iou']:.3f}"
     cases = validation_cases(folder, ["0"], DATASET, ".png")
-    assert score(cases, json.loads((folder / "dataset.json").read_text())).mean == expected.mean
+    contents = read_dataset_json(folder)
+    assert score_pairs(cases.pairs, contents, Rule.from_dataset_json(contents)).mean == expected.mean
 
 
 def test_transfer_of_a_retina_model(nnunet, no_drawing) -> None:
@@ -279,7 +282,7 @@ def test_volumes_show_the_telling_slice_with_a_scale_bar_in_nm(nnunet, no_drawin
         predictions=nnunet / "pred", labels=nnunet / "truth", images=nnunet / "images", distances=False
     )
     said = text(write_model_report(folder, settings=settings).read_text())
-    assert [row.name for row in rows] == ["v, z = 4"] and "mfd mean" not in said
+    assert [row.name for row in rows] == ["v, z = 4"] and "MFD-m" not in said
     assert rows[0].spacing == Spacing(None, 8, 4, NANOMETRES)
 
 
@@ -303,29 +306,30 @@ def test_worst_and_best_share_no_case(nnunet, no_drawing, number, worst, best) -
             imsave(nnunet / f"{role}{index}.png", array, check_contrast=False)
         pairs.append(Pair(f"case_{index}", nnunet / f"p{index}.png", nnunet / f"t{index}.png"))
     cases = report_cases.CaseSet(tuple(pairs), "", None)
-    found = worst_and_best(score(cases, {"labels": LABELS, "file_ending": ".png"}, distances=False))
+    contents = {"labels": LABELS, "file_ending": ".png"}
+    found = worst_and_best(score_pairs(cases.pairs, contents, Rule.from_dataset_json(contents, distances=False)))
     assert [len(part) for part in found] == [worst, best]
     assert found[0][0].name == f"case_{number - 1}"
     assert not best or found[1][0].name == "case_0"
 
 
-def test_unit_of_a_pixel() -> None:
-    labels = Labels(np.zeros((1, 2, 2), np.uint8), (40.0, 4.0, 4.0), {})
-    assert pixel_size(labels, {"converted_by": "retina_convert 0.1.0"}) == Spacing(None, 4, 4, NANOMETRES)
-    assert pixel_size(labels, {}) == Spacing(None, 4, 4)
-    unknown = Labels(labels.array, (999.0, 1.0, 1.0), {})
-    assert pixel_size(unknown, {"converted_by": "retina_convert 0.1.0"}) == Spacing(None, 1, 1)
+@pytest.mark.parametrize(
+    ("dataset_json", "spacing", "unit"),
+    [
+        ({"retina": {"spacing_unit": "nm"}}, (40, 4, 4), "nm"),
+        ({"retina": {"spacing_unit": "nm"}}, (1, 1, 1), "nm"),
+        ({"converted_by": "retina_convert 0.1.0"}, (40, 4, 4), "nm"),
+        ({"converted_by": "retina_convert 0.1.0"}, (999, 1, 1), None),
+        ({}, (40, 4, 4), None),
+    ],
+)
+def test_unit_of_the_spacing(dataset_json, spacing, unit) -> None:
+    assert with_unit(Spacing.of(spacing), dataset_json) == Spacing.of(spacing, unit)
 
 
 def test_the_smallest_region_names_a_value() -> None:
     rule = Rule((ScoredClass("two", (2,)), ScoredClass("any", (1, 2)), ScoredClass("background", (0,))))
     assert value_names(rule) == {1: "any", 2: "two"}
-
-
-def test_shared_tensors_are_counted_once() -> None:
-    tensor = torch.zeros(3, 4)
-    weights = {"a": tensor, "b.a": tensor, "c": torch.zeros(5), "n.running_mean": torch.zeros(7)}
-    assert count_parameters(weights) == 17
 
 
 def test_cases_of_the_split_come_from_the_newest_log(nnunet, no_drawing) -> None:
@@ -348,7 +352,7 @@ def test_predictions_and_labels_come_together(given, tmp_path) -> None:
 def test_no_model(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match="no model folder /nowhere"):
         write_model_report("/nowhere")
-    with pytest.raises(RetinaError, match=r"has no plans\.json, so it is no model folder"):
+    with pytest.raises(RetinaError, match=r"has no plans\.json, so it is not a model folder"):
         write_model_report(nnunet)
     with pytest.raises(RetinaError, match=r"-f 4: .* has no checkpoint of that fold; it has folds 0\. Choose"):
         page(nnunet, folds=["4"])
@@ -363,10 +367,10 @@ def test_damaged_files(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match=r"case_0\.png: cannot be read"):
         page(nnunet)
     (folder / "fold_0" / "debug.json").write_text("{")
-    with pytest.raises(RetinaError, match=r"debug\.json: cannot be read as JSON .* or move it away"):
+    with pytest.raises(RetinaError, match=r"debug\.json cannot be read as JSON .* or move it away"):
         page(nnunet)
     torch.save({"network_weights": {}}, folder / "fold_0" / "checkpoint_final.pth")
-    with pytest.raises(RetinaError, match=r"checkpoint_final\.pth is no checkpoint of an nnU-Net training \(KeyError"):
+    with pytest.raises(RetinaError, match=r"final\.pth is not a checkpoint of an nnU-Net training \(KeyError"):
         page(nnunet)
 
 
@@ -397,7 +401,7 @@ def test_output_that_cannot_be_written(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match="is a folder; expected the file to write"):
         write_model_report(model(nnunet), nnunet)
     (nnunet / "file").touch()
-    with pytest.raises(RetinaError, match=r"cannot be written .* Give another file with -o"):
+    with pytest.raises(RetinaError, match=r"cannot write to .*Give another file with -o"):
         write_model_report(model(nnunet), nnunet / "file" / "page.html")
 
 
@@ -407,7 +411,7 @@ def test_output_that_cannot_be_written(nnunet, no_drawing) -> None:
 def test_command(nnunet, no_drawing, capsys) -> None:
     page = nnunet / "page.html"
     assert cli.report(["-m", str(model(nnunet)), "-o", str(page), "--no-distances"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(page) and "mfd mean" not in page.read_text()
+    assert capsys.readouterr().out.splitlines()[-1] == str(page) and "MFD-m" not in page.read_text()
     assert cli.report(["-d", "950", "-f", "0", "-o", str(nnunet / "same.html")]) == 0
     assert (nnunet / "same.html").is_file()
     assert cli.report([]) == cli.USAGE_ERROR

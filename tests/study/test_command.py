@@ -23,10 +23,10 @@ from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.checks import resolve
-from nnunetv2_retina.study.definition import read_study
 from nnunetv2_retina.study.pictures import window
 from nnunetv2_retina.study.runner import run_one
 from nnunetv2_retina.study.runs import RESULT, PlannedRun, planned_runs
+from nnunetv2_retina.study.study_file import read_study
 
 STUDY = """
 name: small
@@ -91,7 +91,7 @@ def test_what_a_study_names_is_looked_at_before_anything_runs(study: Path, works
         (
             "dataset: 901",
             "dataset: 77",
-            r"no data sets of ID or name 77 in .*Convert it, then run: nnUNetv2_plan_and_preprocess -d 77",
+            r"data set 77 not found in .*convert the data set, then run: nnUNetv2_plan_and_preprocess -d 77",
         ),
         ("em.pth", "gone.pth", "weights em: no checkpoint at .*gone.pth: no such file"),
         ("_tiny, weights: em", "_tiny", "RETINA_tiny starts from pre-trained weights, and none are given. Add weights"),

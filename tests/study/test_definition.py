@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.study.definition import read_study, slug
+from nnunetv2_retina.study.definition import slug
+from nnunetv2_retina.study.study_file import read_study
 from nnunetv2_retina.training import baselines, trainers
 
 STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.yaml"))
@@ -82,11 +83,11 @@ def test_paths_of_weights_take_variables(write, monkeypatch) -> None:
         ("name: small\n", "", "the file lacks name; it has seeds"),
         ("trainer: nnUNetTrainerRETINA_tiny, ", "", "an entry of systems lacks trainer; it has name, weights"),
         ("name: small", "name: small\nprediction: {step_size: 2}", "step_size is 2; expected a share of the tile"),
-        ("name: small", "name: [", "is no YAML: .* Correct it there"),
+        ("name: small", "name: [", "is not YAML: .* Correct it there"),
         ("weights: {em: weights/em.pth}", "weights: [em]", r"weights is \['em'\]; expected name: file"),
         ("weights: {em: weights/em.pth}", "weights: {em: }", "weights em is None; expected the path of a file"),
         ("TransUNet (random)", "", "an entry of systems: name is None; expected a text"),
-        ("seeds: [1, 2]", "seeds: [1, 2]\nseeds: [3]", "is no YAML: 'seeds' is there twice .*line 4"),
+        ("seeds: [1, 2]", "seeds: [1, 2]\nseeds: [3]", "is not YAML: 'seeds' is there twice .*line 4"),
     ],
 )
 def test_what_cannot_be_is_refused(write, old: str, new: str, message: str) -> None:

@@ -10,7 +10,8 @@ from filelock import FileLock
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
-from nnunetv2_retina.study.runner import estimate_lines, estimates, merge, open_output, part_of, run_all
+from nnunetv2_retina.study.estimates import estimate_lines, estimates
+from nnunetv2_retina.study.runner import merge, open_output, part_of, run_all
 from nnunetv2_retina.study.runs import FAILED, LOG, RESULT, RUN, PlannedRun, Resolved, Run, planned_runs, rehearsals
 
 NAMES = {"901": "Dataset901_a", "902": "Dataset902_b"}
@@ -230,7 +231,7 @@ def test_estimates_come_from_rehearsals_then_from_runs(tmp_path: Path) -> None:
     assert (found[0].seconds_per_run, found[0].left, found[0].measured_on) == (14.0, 1, "runs")
     lines = estimate_lines(found, missing=7)
     assert lines[2:] == [
-        "about 2.5 min for these 3 runs, one after the other",
+        "about 2 min for these 3 runs, one after the other",
         "no estimate for 4 of the runs, not rehearsed yet",
     ]
     assert estimate_lines([], missing=0) == []
@@ -265,7 +266,7 @@ def test_a_data_set_that_cannot_be_linked_fails_its_own_runs_alone(tmp_path: Pat
     assert outcome.failed == runs
     told = "\n".join(said)
     assert "file system with symbolic links; on Windows they need the developer mode" in told
-    assert "no data sets of ID or name Dataset902_b in $nnUNet_preprocessed" in told
+    assert "data set Dataset902_b not found in $nnUNet_preprocessed" in told
     assert all((planned.folder / FAILED).read_text().startswith("it did not begin") for planned in runs)
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_retina.display.plots import Box, Spread, boxes, convergence
-from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.study.findings.results import Result, StudyOutline
 from nnunetv2_retina.study.findings.statistics import Comparison
 from nnunetv2_retina.study.findings.summary import effect_text, p_text
-from nnunetv2_retina.study.findings.tables import Row, Table, evaluated_iterations, metric_label, seed_values
+from nnunetv2_retina.study.findings.tables import Row, Table, evaluated_iterations, seed_values
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ def draw_figures(
     Returns:
         Name of the row -> its figures.
     """
-    label = metric_label(table.metric) + (" (lower is better)" if table.metric in LOWER_IS_BETTER else "")
-    found = {}
+    label = table.metric.label + (" (lower is better)" if table.metric.lower_is_better else "")
+    figures = {}
     for row in table.rows:
-        curves = spreads(outline, results, row, table.metric)
+        curves = spreads(outline, results, row, table.metric.key)
         name = re.sub(r"[^\w.+-]+", "_", row.name)
         over_iterations = beside = None
         if any(len(system.x) > 1 for system in curves):
@@ -58,25 +57,25 @@ def draw_figures(
             beside = folder / f"boxes_{name}.png"
             with replacing(beside) as temporary:
                 boxes(temporary, run_boxes(table, row, outline.reference, comparisons), label)
-        found[row.name] = Figures(over_iterations, beside)
-    return found
+        figures[row.name] = Figures(over_iterations, beside)
+    return figures
 
 
 def spreads(outline: StudyOutline, results: Sequence[Result], row: Row, metric: str) -> list[Spread]:
     """Score over iterations of every system of the study, in its order; those without a score have no run."""
     numbers = evaluated_iterations(results, row)
-    found = []
+    drawn = []
     for system in outline.systems:
         columns = {n: seed_values(outline, results, row, system.name, n, metric) for n in numbers}
         x = [n for n, values in columns.items() if any(not math.isnan(value) for value in values)]
         runs = [list(run) for run in zip(*(columns[n] for n in x), strict=True)]
         runs = [run for run in runs if any(not math.isnan(value) for value in run)]
-        found.append(Spread(system.name, x, runs))
-    return found
+        drawn.append(Spread(system.name, x, runs))
+    return drawn
 
 
 def run_boxes(table: Table, row: Row, reference: str, comparisons: Sequence[Comparison]) -> list[Box]:
-    """The runs of every system that ran on a row, with what the test against the reference gave."""
+    """Return the runs of every system that ran on a row, with what the test against the reference gave."""
     notes = {entry.other: _note(entry) for entry in comparisons if entry.row == row}
     return [
         Box(
@@ -91,7 +90,7 @@ def run_boxes(table: Table, row: Row, reference: str, comparisons: Sequence[Comp
 
 
 def captions(outline: StudyOutline) -> Mapping[str, str]:
-    """What stands below the two kinds of figures."""
+    """Return what stands below the two kinds of figures."""
     return {
         "convergence": "Lines: mean over the runs of each system; bands: from the worst run to the best. Where there "
         "are fewer than three runs, thin lines are the single runs.",

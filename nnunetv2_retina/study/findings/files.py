@@ -13,7 +13,7 @@ from nnunetv2_retina.study.findings.paper_numbers import SOURCE, published, publ
 from nnunetv2_retina.study.findings.results import Result, StudyOutline, Values
 from nnunetv2_retina.study.findings.statistics import Comparison
 from nnunetv2_retina.study.findings.summary import difference_text, effect_text, p_text
-from nnunetv2_retina.study.findings.tables import Cell, Table, metric_label, shown_cell, shown_iterations
+from nnunetv2_retina.study.findings.tables import Cell, Table, shown_cell, shown_iterations
 
 SCORES_JSON, SCORES_CSV, TABLES = "scores.json", "scores.csv", "tables.md"
 _COLUMNS = ("dataset", "system", "seed", "iteration", "level", "name", "metric", "value")
@@ -24,10 +24,9 @@ def scores_json(
     results: Sequence[Result],
     tables: Mapping[str, Table],
     comparisons: Sequence[Comparison],
-    metrics: Mapping[str, str],
     planned: int | None = None,
 ) -> str:
-    """Everything the report is made of; undefined values are null."""
+    """Return everything the report is made of; undefined values are null."""
     content = {
         "format_version": 1,
         "study": outline.name,
@@ -36,7 +35,7 @@ def scores_json(
         "seeds": list(outline.seeds),
         "runs_planned": planned,
         "runs_found": len(results),
-        "metrics": dict(metrics),
+        "metrics": {key: table.metric.meaning for key, table in tables.items()},
         "datasets": {entry.name: {"title": entry.title, "group": entry.group} for entry in outline.datasets},
         "systems": [entry.name for entry in outline.systems],
         "tables": {metric: _table_json(table) for metric, table in tables.items()},
@@ -48,12 +47,12 @@ def scores_json(
 
 
 def scores_csv(results: Iterable[Result]) -> str:
-    """One value a line; ``level`` is mean, class or case, ``name`` which; the value is empty where undefined."""
+    """Return one value a line: ``level`` is mean, class or case, ``name`` which; the value is empty where undefined."""
     return _csv([_COLUMNS, *(row for result in results for row in _result_rows(result))])
 
 
 def table_csv(table: Table) -> str:
-    """A row per data set, and for each system its iterations, mean, standard deviation, and number of runs."""
+    """Return a row per data set, with, for each system its iterations, mean, standard deviation, and number of runs."""
     header = ["data set"]
     for system in table.systems:
         header += [f"{system}: {column}" for column in ("iterations", "mean", "sd", "n", "undefined")]
@@ -68,15 +67,13 @@ def table_csv(table: Table) -> str:
     return _csv(rows)
 
 
-def tables_markdown(
-    outline: StudyOutline, tables: Mapping[str, Table], comparisons: Sequence[Comparison], metrics: Mapping[str, str]
-) -> str:
-    """Every metric's table, the paper's numbers and the tests, as Markdown."""
+def tables_markdown(outline: StudyOutline, tables: Mapping[str, Table], comparisons: Sequence[Comparison]) -> str:
+    """Return every metric's table, the paper's numbers and the tests, as Markdown."""
     parts = [f"# {outline.name}", "Mean ± standard deviation (number of runs); the best of a row is bold."]
-    for metric, table in tables.items():
+    for table in tables.values():
         if table.is_empty:
             continue
-        parts += [f"## {metric_label(metric)}", f"{metrics[metric]}.", _markdown(*score_rows(table))]
+        parts += [f"## {table.metric.label}", f"{table.metric.meaning}.", _markdown(*score_rows(table))]
     beside = paper_rows(outline, tables[outline.metric])
     if len(beside) > 1:
         parts += ["## Beside the paper", f"{SOURCE}.", _markdown(*beside)]
@@ -86,7 +83,7 @@ def tables_markdown(
 
 
 def score_rows(table: Table) -> list[list[str]]:
-    """Header and rows of a table as text, the best of each row in ``**``."""
+    """Return header and rows of a table as text, the best of each row in ``**``."""
     rows = [["data set", "iterations", *table.systems]]
     for row in table.rows:
         cells = [
@@ -98,22 +95,23 @@ def score_rows(table: Table) -> list[list[str]]:
 
 
 def paper_rows(outline: StudyOutline, table: Table) -> list[list[str]]:
-    """Header and a row for each score that the paper has too."""
+    """Return header and a row for each score that the paper has too."""
     rows = [["data set", "system", "iterations here", "in the paper", "mean here", "in the paper", "difference"]]
     for row in table.rows:
         for system in outline.systems:
-            score = published(row.paper, system.paper, table.metric)
+            score = published(row.paper, system.paper, table.metric.key)
             cell = table.cells[row.name, system.name]
             if score is None or not cell.n:
                 continue
             numbers = ", ".join(map(str, cell.iterations))
-            told = [f"{cell.mean:.3f}", f"{score:.3f}", f"{cell.mean - score:+.3f}"]
-            rows.append([row.title, system.name, numbers, str(published_iterations(row.paper)), *told])
+            show = table.metric.show
+            values = [show(cell.mean), show(score), show(cell.mean - score, signed=True)]
+            rows.append([row.title, system.name, numbers, str(published_iterations(row.paper)), *values])
     return rows
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
-    """Header and a row for each comparison."""
+    """Return header and a row for each comparison."""
     rows = [["data set", "against", "runs", "difference (95 % interval)", "A", "r", "U", "p", "p, Holm", "least p"]]
     for entry in comparisons:
         base = [entry.row.title, entry.other, f"{entry.n_reference}, {entry.n_other}", difference_text(entry)]
@@ -149,7 +147,7 @@ def _comparison_json(entry: Comparison) -> dict[str, Any]:
     interval = None if difference is None or math.isnan(difference.low) else [difference.low, difference.high]
     return {
         "dataset": entry.row.name,
-        "metric": entry.metric,
+        "metric": entry.metric.key,
         "reference": entry.reference,
         "other": entry.other,
         "n": [entry.n_reference, entry.n_other],
@@ -167,13 +165,13 @@ def _comparison_json(entry: Comparison) -> dict[str, Any]:
 
 
 def _paper_json(outline: StudyOutline, table: Table) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for row in table.rows:
         for system in outline.systems:
-            score = published(row.paper, system.paper, table.metric)
+            score = published(row.paper, system.paper, table.metric.key)
             if score is not None:
-                found.setdefault(row.name, {})[system.name] = score
-    return found
+                scores.setdefault(row.name, {})[system.name] = score
+    return scores
 
 
 def _run_json(result: Result) -> dict[str, Any]:
@@ -183,11 +181,11 @@ def _run_json(result: Result) -> dict[str, Any]:
         "seed": result.seed,
         "scores": {
             str(number): {
-                "mean": _values_json(found.mean),
-                "classes": {name: _values_json(values) for name, values in found.classes.items()},
-                "cases": {name: _values_json(values) for name, values in found.cases.items()},
+                "mean": _values_json(evaluation.mean),
+                "classes": {name: _values_json(values) for name, values in evaluation.classes.items()},
+                "cases": {name: _values_json(values) for name, values in evaluation.cases.items()},
             }
-            for number, found in result.scores.items()
+            for number, evaluation in result.scores.items()
         },
         "seconds_per_iteration": _defined(result.seconds_per_iteration),
         "training_seconds": _defined(result.training_seconds),
@@ -203,10 +201,10 @@ def _values_json(values: Values) -> dict[str, float | None]:
 
 def _result_rows(result: Result) -> Iterator[Sequence[str]]:
     start = (result.dataset, result.system, str(result.seed))
-    for number, found in result.scores.items():
-        levels: list[tuple[str, str, Values]] = [("mean", "", found.mean)]
-        levels += [("class", name, values) for name, values in found.classes.items()]
-        levels += [("case", name, values) for name, values in found.cases.items()]
+    for number, evaluation in result.scores.items():
+        levels: list[tuple[str, str, Values]] = [("mean", "", evaluation.mean)]
+        levels += [("class", name, values) for name, values in evaluation.classes.items()]
+        levels += [("case", name, values) for name, values in evaluation.cases.items()]
         for level, name, values in levels:
             for metric, value in values.items():
                 yield (*start, str(number), level, name, metric, _number(value))

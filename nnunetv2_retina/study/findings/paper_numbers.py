@@ -34,8 +34,8 @@ class Published:
 
 
 def _row(iterations: int, *scores: float | None) -> Published:
-    found = {system: score for system, score in zip(SYSTEMS, scores, strict=True) if score is not None}
-    return Published(iterations, MappingProxyType(found))
+    known = {system: score for system, score in zip(SYSTEMS, scores, strict=True) if score is not None}
+    return Published(iterations, MappingProxyType(known))
 
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType(
@@ -55,12 +55,12 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
 
 
 def published(dataset: str | None, system: str | None, metric: str = METRIC) -> float | None:
-    """The paper's score of a system on a data set; None where it has none (or for a key of None)."""
+    """Return the paper's score of a system on a data set; None where there is none, or for a key of None."""
     row = PUBLISHED.get(dataset or "")
     return None if row is None or metric != METRIC else row.iou.get(system or "")
 
 
 def published_iterations(dataset: str | None) -> int | None:
-    """After how many iterations the paper scored a data set; None where it did not."""
+    """Return after how many iterations the paper scored a data set; None where it did not."""
     row = PUBLISHED.get(dataset or "")
     return None if row is None else row.iterations

@@ -12,12 +12,13 @@ from typing import Any
 
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.study.findings.results import Result, StudyOutline
+from nnunetv2_retina.wording import duration
 
 _FINGERPRINT_LENGTH = 12
 
 
 def time_rows(outline: StudyOutline, results: Sequence[Result]) -> list[list[str]]:
-    """Header and a row for each data set and system that ran: median of its runs, and from least to most."""
+    """Return header and a row for each data set and system that ran: median of its runs, and from least to most."""
     rows = [["data set", "system", "runs", "10⁶ parameters", "trained", "s per iteration", "training", "prediction"]]
     for dataset in outline.datasets:
         for system in outline.systems:
@@ -28,7 +29,7 @@ def time_rows(outline: StudyOutline, results: Sequence[Result]) -> list[list[str
 
 
 def total_time(results: Sequence[Result]) -> str:
-    """A sentence on the time that all runs trained together."""
+    """Return a sentence on the time that all runs trained together."""
     seconds = [run.training_seconds for run in results]
     known = [value for value in seconds if not math.isnan(value)]
     missing = "" if len(known) == len(seconds) else f" ({len(seconds) - len(known)} runs did not record it)"
@@ -36,37 +37,37 @@ def total_time(results: Sequence[Result]) -> str:
 
 
 def setup_rows(outline: StudyOutline, results: Sequence[Result]) -> list[list[str]]:
-    """Header and a row for each way in which a system was trained, with the data sets it was trained on that way."""
+    """Return header and a row for each way in which a system was trained, with the data sets of that way."""
     titles = {dataset.name: dataset.title for dataset in outline.datasets}
-    found: dict[tuple[str, ...], dict[str, None]] = {}
+    setups: dict[tuple[str, ...], dict[str, None]] = {}
     for system in outline.systems:
         for run in results:
             if run.system == system.name:
                 made = run.made_by
-                told = [str(made.get(key, "-")) for key in ("trainer", "configuration", "fold")]
-                key = (system.name, *told, weights_text(made.get("weights")))
-                found.setdefault(key, {})[titles.get(run.dataset, run.dataset)] = None
+                settings = [str(made.get(key, "-")) for key in ("trainer", "configuration", "fold")]
+                key = (system.name, *settings, weights_text(made.get("weights")))
+                setups.setdefault(key, {})[titles.get(run.dataset, run.dataset)] = None
     header = ["system", "trainer", "configuration", "fold", "weights", "data sets"]
-    return [header, *([*key, ", ".join(datasets)] for key, datasets in found.items())]
+    return [header, *([*key, ", ".join(datasets)] for key, datasets in setups.items())]
 
 
 def version_rows(results: Sequence[Result]) -> list[list[str]]:
-    """Header and a row for each package, device, threads and platform: what all runs have, or how many have what."""
+    """Return header and a row for each package, device, threads and platform: what all runs have, or how many what."""
     kinds: dict[str, list[str]] = {}
     for run in results:
         versions = run.made_by.get("versions")
         for package, version in versions.items() if isinstance(versions, Mapping) else ():
             kinds.setdefault(str(package), []).append(str(version))
     for kind in ("device", "threads", "platform"):
-        found = [run.made_by.get(kind) for run in results]
-        if kind == "device" or any(value is not None for value in found):
-            kinds[kind] = ["not recorded" if value is None else str(value) for value in found]
+        values = [run.made_by.get(kind) for run in results]
+        if kind == "device" or any(value is not None for value in values):
+            kinds[kind] = ["not recorded" if value is None else str(value) for value in values]
     return [["", "runs"], *([kind, _counted(values, len(results))] for kind, values in kinds.items())]
 
 
 def differences(outline: StudyOutline, results: Sequence[Result]) -> list[str]:
-    """Sentences on versions, devices, protocols and weights that differ between runs which are compared."""
-    said = []
+    """Return sentences on versions, devices, protocols and weights that differ between runs which are compared."""
+    sentences = []
     versions = [run.made_by.get("versions") for run in results]
     packages = dict.fromkeys(name for entry in versions if isinstance(entry, Mapping) for name in entry)
     differing = [
@@ -75,39 +76,30 @@ def differences(outline: StudyOutline, results: Sequence[Result]) -> list[str]:
         if len({str(entry.get(name)) if isinstance(entry, Mapping) else None for entry in versions}) > 1
     ]
     if differing:
-        said.append(f"The runs were not all made by the same versions of {shorten(differing, 12)}.")
+        sentences.append(f"The runs were not all made by the same versions of {shorten(differing, 12)}.")
     devices = dict.fromkeys(str(run.made_by.get("device", "not recorded")) for run in results)
     if len(devices) > 1:
-        said.append(
+        sentences.append(
             f"The runs were made on different devices ({'; '.join(devices)}): times cannot be compared, and scores may "
             "differ by the rounding of the device."
         )
     for what in ("protocol", "weights", "configuration", "fold", "trainer"):
         places = _differing_within(outline, results, partial(_made_by, what))
         if places:
-            said.append(f"Runs of one system on one data set differ in their {what}: {shorten(places)}.")
+            sentences.append(f"Runs of one system on one data set differ in their {what}: {shorten(places)}.")
     places = _differing_within(outline, results, lambda run: run.last)
     if places:
-        said.append(f"Runs of one system on one data set stopped at different iterations: {shorten(places)}.")
-    return said
+        sentences.append(f"Runs of one system on one data set stopped at different iterations: {shorten(places)}.")
+    return sentences
 
 
 def weights_text(weights: Any) -> str:
-    """Name of the file, without its folder, and the start of its fingerprint."""
+    """Return the name of the file, without its folder, and the start of its fingerprint."""
     if not isinstance(weights, Mapping):
         return "none"
     name = PurePath(str(weights.get("file", "unnamed")).replace("\\", "/")).name
     fingerprint = str(weights.get("fingerprint", ""))[:_FINGERPRINT_LENGTH]
     return f"{name} ({fingerprint})" if fingerprint else name
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.4 h``; a dash where undefined."""
-    if math.isnan(seconds):
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _made_by(what: str, run: Result) -> object:
@@ -132,16 +124,16 @@ def _count(value: Any) -> str:
     return f"{value / 1e6:.1f}" if value >= 1e6 else f"{value / 1e6:.2g}"
 
 
-def _range(values: Iterable[float], told: Callable[[float], str]) -> str:
+def _range(values: Iterable[float], show: Callable[[float], str]) -> str:
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "-"
-    middle, low, high = told(statistics.median(known)), told(min(known)), told(max(known))
+    middle, low, high = show(statistics.median(known)), show(min(known)), show(max(known))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _counted(values: Sequence[str], runs: int) -> str:
-    """``2.8.1``, or ``2.8.1 (40 runs), 2.8.0 (8 runs)``."""
+    """Return ``2.8.1``, or ``2.8.1 (40 runs), 2.8.0 (8 runs)``."""
     values = [*values, *["not recorded"] * (runs - len(values))]
     kinds = list(dict.fromkeys(values))
     return (
@@ -152,10 +144,10 @@ def _counted(values: Sequence[str], runs: int) -> str:
 
 
 def _differing_within(outline: StudyOutline, results: Sequence[Result], take: Callable[[Result], object]) -> list[str]:
-    """System and data set whose runs do not have all the same of something."""
+    """Return the systems and data sets whose runs differ in something."""
     titles = {dataset.name: dataset.title for dataset in outline.datasets}
-    found: dict[tuple[str, str], set[str]] = {}
+    texts: dict[tuple[str, str], set[str]] = {}
     for run in results:
         text = json.dumps(take(run), sort_keys=True, default=str)
-        found.setdefault((run.system, titles.get(run.dataset, run.dataset)), set()).add(text)
-    return [f"{system} on {title}" for (system, title), kinds in found.items() if len(kinds) > 1]
+        texts.setdefault((run.system, titles.get(run.dataset, run.dataset)), set()).add(text)
+    return [f"{system} on {title}" for (system, title), kinds in texts.items() if len(kinds) > 1]

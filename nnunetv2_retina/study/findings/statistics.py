@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
+from nnunetv2_retina.evaluation.metric import Metric
 from nnunetv2_retina.study.findings.tables import Row, Table
 
 LEVEL = 0.95
@@ -52,7 +52,7 @@ class Comparison:
     """The reference against another system on one data set."""
 
     row: Row
-    metric: str
+    metric: Metric
     reference: str
     other: str
     n_reference: int
@@ -77,7 +77,7 @@ class Comparison:
 
 
 def mann_whitney(first: Sequence[float], second: Sequence[float]) -> MannWhitney:
-    """Two-sided Mann-Whitney U test, exact without ties, and with ties where there are few enough runs to try all
+    """Do a two-sided Mann-Whitney U test: exact without ties, and with ties where there are few enough runs to try all
     relabellings; the normal approximation with its correction for ties otherwise.
 
     Raises:
@@ -94,12 +94,12 @@ def mann_whitney(first: Sequence[float], second: Sequence[float]) -> MannWhitney
 
 
 def smallest_p(n_first: int, n_second: int) -> float:
-    """The least two-sided p that so many runs without ties can give: complete separation, either way round."""
+    """Return the least two-sided p that so many runs without ties can give: complete separation, either way round."""
     return min(1.0, 2 / math.comb(n_first + n_second, n_first))
 
 
 def superiority(first: Sequence[float], second: Sequence[float], lower_is_better: bool = False) -> float:
-    """Probability that a run of the first system is better than one of the second, equal ones counting half
+    """Return the probability that a run of the first system is better than one of the second, equal ones counting half
     (Vargha and Delaney's A, the common-language effect size)."""
     a, b = np.asarray(first)[:, None], np.asarray(second)[None, :]
     better = a < b if lower_is_better else a > b
@@ -107,7 +107,7 @@ def superiority(first: Sequence[float], second: Sequence[float], lower_is_better
 
 
 def welch_difference(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Difference:
-    """Mean of the first minus mean of the second, with an interval that does not assume equal variances (Welch 1947).
+    """Return mean of the first minus mean of the second, with an interval for unequal variances (Welch 1947).
 
     Without spread in either sample, or with a single value in one, there is no interval.
     """
@@ -125,7 +125,7 @@ def welch_difference(first: Sequence[float], second: Sequence[float], level: flo
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p values, in their order; NaN stays NaN and does not count."""
+    """Correct p values by Holm's step-down method, in their order; NaN stays NaN and does not count."""
     order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     corrected, highest = [math.nan] * len(p_values), 0.0
     for rank, (p, place) in enumerate(order):
@@ -135,18 +135,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(table: Table, reference: str) -> list[Comparison]:
-    """The reference against every other system, on every data set and group; Holm's correction is over all of them.
+    """Compare the reference with every other system, on every data set and group, Holm's correction over all of them.
 
     Systems without any run on a data set are left out there.
     """
-    found = [
+    comparisons = [
         _comparison(table, row, reference, other)
         for row in table.rows
         for other in table.systems
         if other != reference and table.cells[row.name, other].iterations
     ]
-    corrected = holm([math.nan if entry.test is None else entry.test.p for entry in found])
-    return [replace(entry, p_holm=p) for entry, p in zip(found, corrected, strict=True)]
+    corrected = holm([math.nan if entry.test is None else entry.test.p for entry in comparisons])
+    return [replace(entry, p_holm=p) for entry, p in zip(comparisons, corrected, strict=True)]
 
 
 def _comparison(table: Table, row: Row, reference: str, other: str) -> Comparison:
@@ -165,13 +165,13 @@ def _comparison(table: Table, row: Row, reference: str, other: str) -> Compariso
         base,
         test=mann_whitney(first, second),
         smallest_p=smallest_p(len(first), len(second)),
-        superiority=superiority(first, second, table.metric in LOWER_IS_BETTER),
+        superiority=superiority(first, second, table.metric.lower_is_better),
         difference=welch_difference(first, second),
     )
 
 
 def _relabelled(values: Sequence[float], n_first: int) -> MannWhitney:
-    """Exact p with ties: the share of relabellings whose U is as far from its expectation as the one seen."""
+    """Do the exact test with ties: p is the share of relabellings whose U is as far from its expectation."""
     ranks = stats.rankdata(values)
     smallest_sum = n_first * (n_first + 1) / 2
     expected = n_first * (len(values) - n_first) / 2

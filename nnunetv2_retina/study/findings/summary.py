@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
 from nnunetv2_retina.study.findings.paper_numbers import published
 from nnunetv2_retina.study.findings.results import Result, StudyOutline
 from nnunetv2_retina.study.findings.statistics import SIGNIFICANT, Comparison
-from nnunetv2_retina.study.findings.tables import Row, Table, metric_label, shown_cell
+from nnunetv2_retina.study.findings.tables import Row, Table, shown_cell
 
 
 def completeness(outline: StudyOutline, results: Sequence[Result], planned: int | None = None) -> list[str]:
-    """How many runs there are of how many, then, if some are missing, a sentence a data set on which.
+    """Say how many runs there are of how many, then, for each data set, which are missing.
 
     Args:
         outline: the study.
@@ -24,72 +23,72 @@ def completeness(outline: StudyOutline, results: Sequence[Result], planned: int 
     total = every if planned is None else planned
     missing = max(0, total - len(results))
     seeds = f"{len(outline.seeds)} seed{'' if len(outline.seeds) == 1 else 's'}"
-    told = f"{missing} missing" if missing else "none is missing"
-    said = [
-        f"{len(results)} of {total} planned runs are there, {told} ({len(outline.datasets)} data sets, "
+    absent = f"{missing} missing" if missing else "none is missing"
+    sentences = [
+        f"{len(results)} of {total} planned runs are there, {absent} ({len(outline.datasets)} data sets, "
         f"{len(outline.systems)} systems, {seeds})."
     ]
-    return said + (_absent(outline, results) if missing else [])
+    return sentences + (_absent(outline, results) if missing else [])
 
 
 def rankings(table: Table, reference: str) -> list[str]:
-    """A sentence a row: the best system, the one after it, and where the reference stands."""
+    """Return a sentence a row: the best system, the one after it, and where the reference stands."""
     return [_ranking(table, row, reference) for row in table.rows]
 
 
 def beyond_chance(comparisons: Sequence[Comparison]) -> list[str]:
-    """How many differences from the reference the tests find, before and after the correction, and what they cannot."""
+    """Say how many differences from the reference the tests find, with and without correction, and what they cannot."""
     tested = [entry for entry in comparisons if entry.test is not None]
     untested = len(comparisons) - len(tested)
-    said = []
+    sentences = []
     if tested:
         raw = [entry for entry in tested if entry.test is not None and entry.test.p < SIGNIFICANT]
         better = sum(entry.superiority > 0.5 for entry in raw)
         kept = [entry for entry in raw if entry.p_holm < SIGNIFICANT]
         reference, number = tested[0].reference, len(tested)
         sides = f": {reference} better in {better}, worse in {len(raw) - better}" if raw else ""
-        said.append(
+        sentences.append(
             f"Comparisons of {reference} with another system by the two-sided Mann-Whitney U test: {len(raw)} of "
             f"{number} have p < {SIGNIFICANT}{sides}. After Holm's correction for making {number}, {len(kept)} do"
             f"{_which(kept)}."
         )
         least = number * min(entry.smallest_p for entry in tested)
         if min(entry.smallest_p for entry in tested) < SIGNIFICANT <= least:
-            said.append(
+            sentences.append(
                 f"With so many tests for so few runs the correction leaves no p below {min(1, least):.2g}, however "
                 "large the differences: compare fewer systems, or train from more seeds."
             )
         bounds = [e.difference for e in tested if e.difference is not None and not math.isnan(e.difference.low)]
         away = sum(bound.low > 0 or bound.high < 0 for bound in bounds)
-        said.append(
+        sentences.append(
             f"The 95 % interval of the difference of means leaves out 0 in {away} of {len(bounds)} (Welch; assumes "
             "normal scores, not corrected for their number)."
         )
     for first, second in sorted({(e.n_reference, e.n_other) for e in tested if e.smallest_p >= SIGNIFICANT}):
         least = next(e.smallest_p for e in tested if (e.n_reference, e.n_other) == (first, second))
-        said.append(
+        sentences.append(
             f"With {first} and {second} runs no p below {least:.2g} is possible, so that the test can call no such "
             "difference beyond chance, however large: go by the effect sizes and intervals."
         )
     if untested:
-        said.append(f"{untested} of {len(comparisons)} comparisons have too few runs for any test.")
-    return said
+        sentences.append(f"{untested} of {len(comparisons)} comparisons have too few runs for any test.")
+    return sentences
 
 
 def undefined_scores(table: Table) -> list[str]:
-    """Where runs have no defined score; nothing if there is no such run."""
-    found = [
+    """Say which runs have no defined score, if any."""
+    places = [
         f"{system} on {row.title}: {table.cells[row.name, system].undefined}"
         for row in table.rows
         for system in table.systems
         if table.cells[row.name, system].undefined
     ]
-    text = f"Runs whose {metric_label(table.metric)} is undefined, left out of the means: {'; '.join(found)}."
-    return [text] if found else []
+    text = f"Runs whose {table.metric.label} is undefined, left out of the means: {'; '.join(places)}."
+    return [text] if places else []
 
 
 def beside_the_paper(outline: StudyOutline, table: Table) -> list[str]:
-    """How far the means are from the paper's; nothing where the paper has none of them."""
+    """Say how far the means are from the paper's, if it has any of them."""
     differences = sorted(paper_differences(outline, table), key=lambda entry: -abs(entry[2]))
     if not differences:
         return []
@@ -98,35 +97,36 @@ def beside_the_paper(outline: StudyOutline, table: Table) -> list[str]:
     near = sum(abs(entry[2]) <= 0.01 for entry in differences)
     return [
         f"Scores here that the paper has too: {len(differences)}, of which {near} within 0.01 of the paper's. "
-        f"The furthest is {system} on {row.title}: {mean:.3f} here, {mean - difference:.3f} in the paper."
+        f"The furthest is {system} on {row.title}: {table.metric.show(mean)} here, "
+        f"{table.metric.show(mean - difference)} in the paper."
     ]
 
 
 def paper_differences(outline: StudyOutline, table: Table) -> Iterator[tuple[Row, str, float]]:
-    """Row, system and mean minus the paper's score, wherever both are."""
+    """Yield row, system and mean minus the paper's score, wherever both are."""
     keys = {system.name: system.paper for system in outline.systems}
     for row in table.rows:
         for system in table.systems:
-            score = published(row.paper, keys[system], table.metric)
+            score = published(row.paper, keys[system], table.metric.key)
             mean = table.cells[row.name, system].mean
             if score is not None and not math.isnan(mean):
                 yield row, system, mean - score
 
 
 def _absent(outline: StudyOutline, results: Sequence[Result]) -> list[str]:
-    """A sentence a data set on the seeds of its systems that have no run."""
-    found, said = {result.key for result in results}, []
+    """Return a sentence a data set on the seeds of its systems that have no run."""
+    present, sentences = {result.key for result in results}, []
     for dataset in outline.datasets:
-        told = []
+        systems = []
         for system in outline.systems:
-            absent = [seed for seed in outline.seeds if (dataset.name, system.name, seed) not in found]
+            absent = [seed for seed in outline.seeds if (dataset.name, system.name, seed) not in present]
             if absent:
                 every = "every seed" if len(outline.seeds) > 1 else "the seed"
                 what = every if len(absent) == len(outline.seeds) else _listed("seed", absent)
-                told.append(f"{system.name} ({what})")
-        if told:
-            said.append(f"{dataset.title}: no run of {', '.join(told)}.")
-    return said
+                systems.append(f"{system.name} ({what})")
+        if systems:
+            sentences.append(f"{dataset.title}: no run of {', '.join(systems)}.")
+    return sentences
 
 
 def _ranking(table: Table, row: Row, reference: str) -> str:
@@ -136,28 +136,28 @@ def _ranking(table: Table, row: Row, reference: str) -> str:
     best, score = order[0], shown_cell(table, row, order[0])
     if len(order) == 1:
         return f"{row.title}: only {best} has a score, {score}."
-    word = "lowest" if table.metric in LOWER_IS_BETTER else "highest"
+    word = "lowest" if table.metric.lower_is_better else "highest"
     place = order.index(reference) + 1 if reference in order else 0
-    told = f"{order[1]} follows with {shown_cell(table, row, order[1])}"
+    rest = f"{order[1]} follows with {shown_cell(table, row, order[1])}"
     if table.cells[row.name, order[1]].mean == table.cells[row.name, best].mean:
-        told = f"{order[1]} has the same"
+        rest = f"{order[1]} has the same"
     if place > 2:
-        told += f"; {reference} is number {place} of {len(order)} with {shown_cell(table, row, reference)}"
+        rest += f"; {reference} is number {place} of {len(order)} with {shown_cell(table, row, reference)}"
     elif place == 0:
-        told += f"; {reference} has none"
-    return f"{row.title}: {best} has the {word} mean {metric_label(table.metric)}, {score}; {told}."
+        rest += f"; {reference} has none"
+    return f"{row.title}: {best} has the {word} mean {table.metric.label}, {score}; {rest}."
 
 
 def _which(comparisons: Sequence[Comparison]) -> str:
-    """``: UroCell (better than a, b; worse than c), CREMI (...)``, or nothing."""
-    told: dict[str, dict[str, list[str]]] = {}
+    """Return ``: UroCell (better than a, b; worse than c), CREMI (...)``, or nothing."""
+    by_title: dict[str, dict[str, list[str]]] = {}
     for entry in comparisons:
         word = "better" if entry.superiority > 0.5 else "worse"
-        told.setdefault(entry.row.title, {}).setdefault(word, []).append(entry.other)
+        by_title.setdefault(entry.row.title, {}).setdefault(word, []).append(entry.other)
     parts = []
-    for title, sides in told.items():
+    for title, sides in by_title.items():
         parts.append(f"{title} (" + "; ".join(f"{word} than {', '.join(who)}" for word, who in sides.items()) + ")")
-    return f": {', '.join(parts)}" if told else ""
+    return f": {', '.join(parts)}" if by_title else ""
 
 
 def _listed(noun: str, values: Iterable[object]) -> str:
@@ -166,20 +166,21 @@ def _listed(noun: str, values: Iterable[object]) -> str:
 
 
 def difference_text(comparison: Comparison) -> str:
-    """``0.012 (-0.003 to 0.027)``: difference of means and its interval; a dash where there is none."""
-    found = comparison.difference
-    if found is None:
+    """Return a difference of means and its interval, ``0.012 (-0.003 to 0.027)``; a dash where there is none."""
+    if comparison.difference is None:
         return "-"
-    if math.isnan(found.low):
-        return f"{found.value:+.3f}"
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+    bounds = comparison.difference
+    value, low, high = (
+        comparison.metric.show(number, signed=True) for number in (bounds.value, bounds.low, bounds.high)
+    )
+    return value if math.isnan(bounds.low) else f"{value} ({low} to {high})"
 
 
 def p_text(p: float) -> str:
-    """Three digits that count; a dash where undefined."""
+    """Return p with three significant digits; a dash where there is none."""
     return "-" if math.isnan(p) else f"{p:.3g}"
 
 
 def effect_text(value: float) -> str:
-    """Two decimals; a dash where undefined."""
+    """Return an effect size with two decimals; a dash where there is none."""
     return "-" if math.isnan(value) else f"{value:.2f}"

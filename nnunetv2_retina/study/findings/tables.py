@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nnunetv2_retina.evaluation.rule import LOWER_IS_BETTER
+from nnunetv2_retina.evaluation.metric import UNDEFINED, Metric, metric_of
 from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED
-from nnunetv2_retina.study.findings.results import Result, StudyOutline, Values
-
-_LABELS = {
-    "iou": "IoU",
-    "f": "F-score",
-    "precision": "precision",
-    "recall": "recall",
-    "mfd_hausdorff": "Mean False Distance (Hausdorff), voxels",
-    "mfd_mean": "Mean False Distance (mean), voxels",
-    "cremi_fp": "CREMI false positives, voxels",
-    "cremi_fn": "CREMI false negatives, voxels",
-    "cremi_adgt": "CREMI ADGT, nm",
-    "cremi_adf": "CREMI ADF, nm",
-    "cremi_score": "CREMI score, nm",
-    "cremi_f": "F-score within the tolerance",
-}
-_COUNTS = frozenset({"cremi_fp", "cremi_fn"})
+from nnunetv2_retina.study.findings.results import Result, StudyOutline
 
 
 @dataclass(frozen=True)
@@ -47,6 +31,11 @@ class Cell:
         return len(self.values)
 
     @property
+    def counts(self) -> str:
+        """Number of defined scores, and how many are undefined, as text."""
+        return f"{self.n}; {self.undefined} {UNDEFINED}" if self.undefined else f"{self.n}"
+
+    @property
     def mean(self) -> float:
         """NaN without a score."""
         return statistics.fmean(self.values) if self.values else math.nan
@@ -66,31 +55,26 @@ class Row:
     datasets: tuple[str, ...]
     paper: str | None = None
 
-    @property
-    def is_group(self) -> bool:
-        """Whether it is a mean over data sets."""
-        return self.datasets != (self.name,)
-
 
 @dataclass(frozen=True)
 class Table:
     """One metric: data sets x systems."""
 
-    metric: str
+    metric: Metric
     rows: tuple[Row, ...]
     systems: tuple[str, ...]
     cells: Mapping[tuple[str, str], Cell]
     """(Name of the row, system) -> scores; every combination."""
 
     def ranking(self, row: Row) -> list[str]:
-        """The systems that have a score of a row, best mean first."""
+        """Return the systems that have a score of a row, best mean first."""
         means = {system: self.cells[row.name, system].mean for system in self.systems}
-        sign = 1 if self.metric in LOWER_IS_BETTER else -1
-        found = [system for system, mean in means.items() if not math.isnan(mean)]
-        return sorted(found, key=lambda system: sign * means[system])
+        sign = 1 if self.metric.lower_is_better else -1
+        scored = [system for system, mean in means.items() if not math.isnan(mean)]
+        return sorted(scored, key=lambda system: sign * means[system])
 
     def is_best(self, row: Row, system: str) -> bool:
-        """Whether no system has a better mean, where there are at least two different ones to choose from."""
+        """Return whether no system has a better mean, where there are at least two different ones to choose from."""
         means = [self.cells[row.name, name].mean for name in self.ranking(row)]
         return bool(means) and means[-1] != means[0] == self.cells[row.name, system].mean
 
@@ -101,7 +85,7 @@ class Table:
 
 
 def study_rows(outline: StudyOutline) -> tuple[Row, ...]:
-    """A row per data set, and after the last of each group the group's; the paper's key of a group is its name."""
+    """Return a row per data set, and after the last of each group the group's, whose name is its key in the paper."""
     rows = []
     for dataset in outline.datasets:
         rows.append(Row(dataset.name, dataset.title, (dataset.name,), dataset.paper))
@@ -114,9 +98,9 @@ def study_rows(outline: StudyOutline) -> tuple[Row, ...]:
 
 
 def build_table(
-    outline: StudyOutline, results: Sequence[Result], metric: str | None = None, iteration: int | None = None
+    outline: StudyOutline, results: Sequence[Result], metric: Metric | None = None, iteration: int | None = None
 ) -> Table:
-    """The table of one metric.
+    """Make the table of one metric.
 
     Args:
         outline: the study.
@@ -124,12 +108,12 @@ def build_table(
         metric: None: the study's.
         iteration: take the scores after this many iterations; None: each run's last.
     """
-    metric = outline.metric if metric is None else metric
+    metric = metric or metric_of(outline.metric)
     runs = {result.key: result for result in results}
     rows, systems = study_rows(outline), tuple(system.name for system in outline.systems)
     cells = {
         (row.name, system): _cell(
-            [_of_seed(runs, row, system, seed, metric, iteration) for seed in outline.seeds], outline
+            [_of_seed(runs, row, system, seed, metric.key, iteration) for seed in outline.seeds], outline
         )
         for row in rows
         for system in systems
@@ -137,10 +121,9 @@ def build_table(
     return Table(metric, rows, systems, cells)
 
 
-def class_tables(outline: StudyOutline, results: Sequence[Result], metric: str | None = None) -> dict[str, Table]:
-    """Data set -> its table of classes (rows) x systems; data sets of fewer than two classes are left out."""
-    metric = outline.metric if metric is None else metric
-    systems = tuple(system.name for system in outline.systems)
+def class_tables(outline: StudyOutline, results: Sequence[Result]) -> dict[str, Table]:
+    """Return data set -> its table of classes (rows) x systems; data sets of fewer than two classes are left out."""
+    metric, systems = metric_of(outline.metric), tuple(system.name for system in outline.systems)
     tables = {}
     for dataset in outline.datasets:
         runs = {result.key: result for result in results if result.dataset == dataset.name}
@@ -150,56 +133,38 @@ def class_tables(outline: StudyOutline, results: Sequence[Result], metric: str |
         cells = {}
         for name in names:
             for system in systems:
-                found = [runs.get((dataset.name, system, seed)) for seed in outline.seeds]
-                entries = [
-                    None if run is None else _entry(run.scores[run.last].classes, name, metric, run) for run in found
-                ]
+                of_seed = [runs.get((dataset.name, system, seed)) for seed in outline.seeds]
+                entries = [None if run is None else _of_class(run, name, metric.key) for run in of_seed]
                 cells[name, system] = _cell(entries, outline)
         tables[dataset.name] = Table(metric, tuple(Row(name, name, (name,)) for name in names), systems, cells)
     return tables
 
 
 def seed_values(
-    outline: StudyOutline, results: Sequence[Result], row: Row, system: str, iteration: int, metric: str | None = None
+    outline: StudyOutline, results: Sequence[Result], row: Row, system: str, iteration: int, metric: str
 ) -> list[float]:
-    """The scores of a system on a row after a number of iterations, one a seed; NaN where there is none."""
+    """Return the scores of a system on a row after a number of iterations, one a seed; NaN where there is none."""
     runs = {result.key: result for result in results}
-    metric = outline.metric if metric is None else metric
     entries = [_of_seed(runs, row, system, seed, metric, iteration) for seed in outline.seeds]
     return [math.nan if entry is None else entry[0] for entry in entries]
 
 
 def evaluated_iterations(results: Sequence[Result], row: Row) -> list[int]:
-    """Every number of iterations at which a run of the row's data sets was scored, ascending."""
+    """Return every number of iterations at which a run of the row's data sets was scored, ascending."""
     return sorted({number for result in results if result.dataset in row.datasets for number in result.scores})
 
 
-def metric_label(metric: str) -> str:
-    """Short name and unit of a metric."""
-    return _LABELS.get(metric, metric)
-
-
-def shown(metric: str, value: float) -> str:
-    """A score for the eye: three decimals, two for distances, none for counts; a dash where undefined."""
-    if math.isnan(value):
-        return "-"
-    if metric in _COUNTS:
-        return f"{value:.0f}"
-    return f"{value:.2f}" if metric in LOWER_IS_BETTER else f"{value:.3f}"
-
-
 def shown_cell(table: Table, row: Row, system: str) -> str:
-    """``0.610 ± 0.012 (3)``: mean, standard deviation and number of runs; and how many are undefined."""
+    """Return mean, standard deviation, number of runs and how many are undefined as text: ``0.610 ± 0.012 (3)``."""
     cell = table.cells[row.name, system]
-    told = f"{cell.n}; {cell.undefined} undefined" if cell.undefined else f"{cell.n}"
     if not cell.n:
-        return f"undefined ({cell.undefined})" if cell.undefined else "-"
-    spread = "" if math.isnan(cell.deviation) else f" ± {shown(table.metric, cell.deviation)}"
-    return f"{shown(table.metric, cell.mean)}{spread} ({told})"
+        return f"{UNDEFINED} ({cell.undefined})" if cell.undefined else "-"
+    spread = "" if math.isnan(cell.deviation) else f" ± {table.metric.show(cell.deviation)}"
+    return f"{table.metric.show(cell.mean)}{spread} ({cell.counts})"
 
 
 def shown_iterations(table: Table, row: Row) -> str:
-    """``200``; where systems differ, the commonest number, then the others with their systems."""
+    """Return the iterations as text; where systems differ, the commonest first, then the others with their systems."""
     numbers = {system: _joined(table.cells[row.name, system].iterations) for system in table.systems}
     numbers = {system: text for system, text in numbers.items() if text}
     if not numbers:
@@ -216,7 +181,7 @@ _Entry = tuple[float, tuple[int, ...]]
 def _of_seed(
     runs: Mapping[tuple[str, str, int], Result], row: Row, system: str, seed: int, metric: str, iteration: int | None
 ) -> _Entry | None:
-    """The score of a seed: of a group, the mean over its data sets, undefined if one is; None unless all are there."""
+    """Return the score of a seed: for a group the mean over its data sets, NaN if one is; None unless all are there."""
     entries = []
     for dataset in row.datasets:
         run = runs.get((dataset, system, seed))
@@ -229,20 +194,16 @@ def _of_seed(
     return statistics.fmean(value for value, _ in entries), tuple(number for _, number in entries)
 
 
-def _entry(classes: Mapping[str, Values], name: str, metric: str, run: Result) -> _Entry:
-    return classes.get(name, {}).get(metric, math.nan), (run.last,)
+def _of_class(run: Result, name: str, metric: str) -> _Entry:
+    return run.scores[run.last].classes.get(name, {}).get(metric, math.nan), (run.last,)
 
 
 def _cell(entries: Sequence[_Entry | None], outline: StudyOutline) -> Cell:
-    found = [entry for entry in entries if entry is not None]
-    defined = tuple(value for value, _ in found if not math.isnan(value))
+    present = [entry for entry in entries if entry is not None]
+    defined = tuple(value for value, _ in present if not math.isnan(value))
     missing = tuple(seed for seed, entry in zip(outline.seeds, entries, strict=True) if entry is None)
-    return Cell(defined, len(found) - len(defined), missing, tuple(sorted(set(_all_iterations(found)))))
-
-
-def _all_iterations(entries: Sequence[_Entry]) -> Iterator[int]:
-    for _, numbers in entries:
-        yield from numbers
+    iterations = {number for _, numbers in present for number in numbers}
+    return Cell(defined, len(present) - len(defined), missing, tuple(sorted(iterations)))
 
 
 def _joined(numbers: Sequence[int]) -> str:

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.evaluation.metric import metric_of
 from nnunetv2_retina.study.findings.figures import run_boxes, spreads
 from nnunetv2_retina.study.findings.page import write_report
 from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED, SYSTEMS, published
-from nnunetv2_retina.study.findings.provenance import differences, duration, setup_rows, time_rows, version_rows
+from nnunetv2_retina.study.findings.provenance import differences, setup_rows, time_rows, version_rows
+from nnunetv2_retina.study.findings.result_files import read_result, read_results
 from nnunetv2_retina.study.findings.results import (
     DatasetOutline,
     Evaluation,
     Result,
     StudyOutline,
     SystemOutline,
-    read_result,
-    read_results,
     select,
 )
 from nnunetv2_retina.study.findings.statistics import compare
@@ -215,7 +215,7 @@ def test_tables_at_an_iteration_of_classes_and_where_lower_is_better() -> None:
     assert shown_iterations(table, row) == "200; theirs: 1000"
     assert build_table(study, results, iteration=50).cells["Dataset_A", "ours"].mean == pytest.approx(0.3)
     assert build_table(study, results, iteration=50).cells["Dataset_A", "theirs"].missing == (1, 2, 3)
-    distance = build_table(study, results, "mfd_mean")
+    distance = build_table(study, results, metric_of("mfd_mean"))
     assert table.is_best(row, "ours") and not table.is_best(row, "theirs")
     assert distance.is_best(row, "theirs") and distance.ranking(row) == ["theirs", "ours"]
     classes = class_tables(study, results)["Dataset_A"]
@@ -298,7 +298,6 @@ def test_runs_that_differ_in_what_made_them_are_pointed_out() -> None:
     assert differences(study, [first]) == []
     assert [row[0] for row in setup_rows(study, results)[1:]] == ["ours", "ours"]
     assert time_rows(study, [read_result(FIXTURE)]) == time_rows(study, [])
-    assert [duration(seconds) for seconds in (45, 720, 12240, math.nan)] == ["45 s", "12 min", "3.4 h", "-"]
 
 
 def test_report_of_a_study(tmp_path: Path) -> None:
@@ -355,7 +354,7 @@ def test_report_of_next_to_nothing(tmp_path: Path, runs: int, seeds: int) -> Non
 
 def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RetinaError, match="cannot write into"):
+    with pytest.raises(RetinaError, match=r"cannot write to .*Give another output folder"):
         write_report(outline(), [], tmp_path / "file")
 
 
@@ -365,5 +364,5 @@ def test_results_of_other_studies_are_left_out_and_the_rest_is_in_order() -> Non
 
 
 def test_table_of_a_metric_nobody_has_is_empty() -> None:
-    table: Table = build_table(outline(), [result()], "cremi_score")
+    table: Table = build_table(outline(), [result()], metric_of("cremi_score"))
     assert table.is_empty and table.cells["Dataset_A", "ours"].undefined == 1

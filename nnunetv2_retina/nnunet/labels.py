@@ -1,0 +1,151 @@
+"""Label files: which a folder holds, and reading them with nnU-Net's own readers.
+
+Reading refuses what would make a score meaningless: fractions, several channels, values that are no labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.nnunet.datasets import DATASET_JSON
+from nnunetv2_retina.spacing import Spacing
+
+INSTANCES = "_instances"
+"""What ``retina_predict --instances`` puts after a case's name in the file of its objects, beside its prediction."""
+_SEVERAL_READERS = (".tif",)
+"""Endings of which nnU-Net has a 2D and a 3D reader, and chooses by trying."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label file's contents."""
+
+    array: NDArray[Any]
+    """uint8 or uint16, (Z, Y, X); Z is 1 for an image."""
+    spacing: Spacing
+    """In the file's unit, which no file tells: nm in data sets that ``retina_convert`` wrote."""
+    geometry: Mapping[str, tuple[float, ...]]
+    """Spacing, and origin and direction where the format has them."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Silence nnU-Net's reader of a file, and turn what it raises into one message.
+
+    Raises:
+        RetinaError: for whatever error the body raises.
+    """
+    try:
+        with _quiet():
+            yield
+    except Exception as error:  # the decoders raise whatever their C libraries and parsers do
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise RetinaError(
+            f"{path}: cannot be read ({reason}). Is the file complete, and of the format its name says?"
+        ) from error
+
+
+def list_labels(folder: Path, ending: str, role: str) -> dict[str, Path]:
+    """Return the label files of a folder by the names of their cases, in their order; no hidden ones, no folders.
+
+    Args:
+        folder: where they are; its subfolders are not searched.
+        ending: such as ``.nii.gz``.
+        role: what they are, for the message.
+
+    Raises:
+        RetinaError: for a folder that is missing or holds none.
+    """
+    if not folder.is_dir():
+        raise RetinaError(f"{folder} is not a folder; expected the folder of {role} files. Check the path")
+    paths = (path for path in sorted(folder.glob(f"*{ending}")) if path.is_file() and not path.name.startswith("."))
+    files = {path.name[: -len(ending)]: path for path in paths}
+    if not files:
+        others = shorten(sorted(path.name for path in folder.iterdir()), 3) or "nothing"
+        raise RetinaError(
+            f"{folder} holds no {role} (*{ending}, as {DATASET_JSON} says in file_ending); it holds {others}. "
+            "Check the path and the data set"
+        )
+    return files
+
+
+def choose_reader(dataset_json: Mapping[str, Any], example: Path) -> type[Any]:
+    """Return nnU-Net's reader class for the data set's files, so that the same rules hold as in training.
+
+    Args:
+        dataset_json: a loaded ``dataset.json``.
+        example: an image or label file of the data set, to try where nnU-Net has several readers.
+
+    Raises:
+        RetinaError: if nnU-Net has none.
+    """
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    ending = str(dataset_json["file_ending"])
+    tried = str(example) if ending.lower() in _SEVERAL_READERS else None
+    with _quiet():  # a reader that does not fit prints its traceback
+        try:
+            reader: type[Any] = determine_reader_writer_from_dataset_json(dict(dataset_json), tried, verbose=False)
+        except RuntimeError as error:
+            raise RetinaError(
+                f"{example}: nnU-Net has no reader that can open it (file_ending of {DATASET_JSON}: {ending}). "
+                "Is the file complete, and of the format its name says?"
+            ) from error
+    return reader
+
+
+def read_labels(path: Path, reader: type[Any]) -> Labels:
+    """Read a label file.
+
+    Raises:
+        RetinaError: if it cannot be read, or does not hold one channel of whole numbers from 0 to 65535.
+    """
+    with reading(path):
+        array, properties = reader().read_seg(str(path))
+    if array.ndim != 4 or len(array) != 1 or array.size == 0:
+        raise RetinaError(f"{path}: shape {array.shape} (channels, z, y, x); expected a label image of one channel")
+    spacing = Spacing.of(properties["spacing"])
+    return Labels(_whole_numbers(array[0], path), spacing, _geometry(properties, spacing))
+
+
+def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Return the same values as uint8 or uint16. Works plane by plane: a volume as nnU-Net reads it is float32."""
+    least, most = float(array.min()), float(array.max())
+    if not (least >= 0 and most <= np.iinfo(np.uint16).max):
+        raise RetinaError(f"{path} holds values from {least:g} to {most:g}; expected label values from 0 to 65535")
+    whole = array.astype(np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16)
+    for plane, stored in zip(array, whole, strict=True):
+        if not np.array_equal(plane, stored):
+            wrong = plane[plane != stored]
+            raise RetinaError(
+                f"{path} holds {wrong[0]:g}; expected whole numbers (label values), no probabilities. Was it resampled?"
+            )
+    return whole
+
+
+def _geometry(properties: Mapping[str, Any], spacing: Spacing) -> dict[str, tuple[float, ...]]:
+    geometry = {"spacing": tuple(spacing)}
+    header = properties.get("sitk_stuff", {})
+    for name in ("direction", "origin"):
+        if name in header:
+            geometry[name] = tuple(float(number) for number in header[name])
+    if "nibabel_stuff" in properties:
+        affine = np.asarray(properties["nibabel_stuff"]["original_affine"], np.float64)
+        geometry["affine"] = tuple(affine.ravel().tolist())
+    return geometry
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow what nnU-Net's readers print."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
