@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.store.decoding import UNREADABLE, Array, RejectionError, decode
+from nnunetv2_retina.images.picture import Array
+from pretraining.store.decoding import UNREADABLE, RejectionError, decode
 from pretraining.store.duplicates import difference_hash
 from pretraining.store.reader import SIZE, fastest_crc32
 
