@@ -44,6 +44,11 @@ class Picture:
     remarks: tuple[str, ...] = ()
     """What a user should know of how it was read."""
 
+    @property
+    def has_grey_palette(self) -> bool:
+        """Whether a palette holds nothing but grey levels, in whatever order the program that wrote it chose."""
+        return self.palette is not None and bool((self.palette == self.palette[:, :1]).all())
+
     def shown(self) -> Array:
         """Return the grey levels or colours that the file shows.
 
@@ -53,23 +58,24 @@ class Picture:
             (..., Y, X), or (..., Y, X, 3) if it has colours, also equal ones.
         """
         if self.palette is not None:
-            grey = (self.palette == self.palette[:, :1]).all()
-            return np.asarray((self.palette[:, 0] if grey else self.palette)[self.values])
+            return np.asarray((self.palette[:, 0] if self.has_grey_palette else self.palette)[self.values])
         values, highest = self.values, 2**self.bits - 1
         if self.white_is_zero:
             values = -values if values.dtype.kind == "f" else ~values if self.bits >= 8 else highest - values
         return values if self.bits >= 8 else (values.astype(np.uint16) * 255 // highest).astype(np.uint8)
 
-    def stored(self) -> Array:
-        """Return the numbers that the file stores, as the values of a mask: those of a palette are its indices.
+    def labels(self) -> Array:
+        """Return the values of a mask: the numbers that the file stores.
+
+        Those of a palette are its indices where it has colours, which stand for classes. A palette of grey levels is
+        a grey image that a program has packed, so the levels are the values.
 
         Raises:
-            ImageError: where the numbers are not what the file shows: grey levels of a palette in another order, or
-                shapes that only the alpha channel holds.
+            ImageError: if the shapes are in the alpha channel alone.
         """
-        if self.palette is not None:
-            self._check_palette(self.palette)
-        if self.alpha is not None and self.values.size and not _is_constant(self.alpha):
+        if self.has_grey_palette:
+            return self.shown()
+        if self.alpha is not None and self.values.size and not (self.alpha == self.alpha.flat[0]).all():
             first = self.values.reshape(-1, 3)[0] if self.values.ndim > len(self.axes) else self.values.flat[0]
             if (self.values == first).all():
                 raise ImageError(
@@ -77,17 +83,6 @@ class Picture:
                     "class. Export it without transparency (a flattened image)"
                 )
         return self.values
-
-    def _check_palette(self, palette: Array) -> None:
-        used = np.unique(self.values)
-        colours = palette[used].astype(np.int64)
-        levels = colours[:, 0]
-        if (colours == colours[:, :1]).all() and (np.diff(levels) <= 0).any():
-            raise ImageError(
-                f"its palette shows the stored values {', '.join(map(str, used[:5].tolist()))} as the grey levels "
-                f"{', '.join(map(str, levels[:5].tolist()))}, which is another order, so the values are not what the "
-                "mask shows. Save it as a grey image without a palette"
-            )
 
 
 def oriented(array: Array, orientation: int, y: int) -> Array:
@@ -144,7 +139,3 @@ def check_size(number_of_bytes: int, most_bytes: int, what: str) -> None:
             f"its header says {what}, {format_bytes(number_of_bytes)} decoded; expected at most "
             f"{format_bytes(most_bytes)}"
         )
-
-
-def _is_constant(values: Array) -> bool:
-    return bool((values == values.flat[0]).all())

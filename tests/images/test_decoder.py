@@ -127,7 +127,7 @@ def test_the_name_says_nothing(tmp_path):
     (tmp_path / "mask.png").write_bytes(pillow(OBJECT, "JPEG"))
     assert read_picture(tmp_path / "mask.png", MOST).lossy
     (tmp_path / "mask.tif").write_bytes(pillow(OBJECT, "PNG"))
-    np.testing.assert_array_equal(read_picture(tmp_path / "mask.tif", MOST).stored(), OBJECT)
+    np.testing.assert_array_equal(read_picture(tmp_path / "mask.tif", MOST).labels(), OBJECT)
 
 
 @pytest.mark.parametrize("number", range(1, 9))
@@ -226,22 +226,22 @@ def test_one_file_of_several_is_no_stack(picture, description, text):
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_stored_values_of_few_bits(picture, bits):
     values = GREY >> (8 - bits)
-    np.testing.assert_array_equal(picture(png(values, bits)).stored(), values)
-    stored = picture(tiff(values > 0, photometric="miniswhite") if bits == 1 else tiff(values, bitspersample=bits))
-    np.testing.assert_array_equal(stored.stored(), values)
+    np.testing.assert_array_equal(picture(png(values, bits)).labels(), values)
+    written = tiff(values > 0, photometric="miniswhite") if bits == 1 else tiff(values, bitspersample=bits)
+    np.testing.assert_array_equal(picture(written).labels(), values)
 
 
-def test_indices_of_a_palette_are_the_values_of_a_mask(picture):
+def test_indices_of_a_palette_of_colours_are_the_values_of_a_mask(picture):
     colours = [[0, 0, 0], [200, 30, 30], [10, 250, 10]]
-    np.testing.assert_array_equal(picture(palette_png(OBJECT * 2, colours)).stored(), OBJECT * 2)
-    np.testing.assert_array_equal(picture(palette_png(OBJECT, [[0] * 3, [255] * 3])).stored(), OBJECT)
+    np.testing.assert_array_equal(picture(palette_png(OBJECT * 2, colours)).labels(), OBJECT * 2)
 
 
-def test_a_palette_in_another_order_is_refused_for_masks(picture):
-    read = picture(palette_png(1 - OBJECT, [[255] * 3, [0] * 3]))
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_palette_of_grey_levels_is_a_grey_mask_in_whatever_order(picture, order):
+    levels = np.array([0, 255])[::order]
+    read = picture(palette_png(OBJECT if order > 0 else 1 - OBJECT, np.tile(levels[:, None], 3)))
+    np.testing.assert_array_equal(read.labels(), OBJECT * 255)
     np.testing.assert_array_equal(read.shown(), OBJECT * 255)
-    with pytest.raises(ImageError, match=r"shows the stored values 0, 1 as the grey levels 255, 0.* without a palette"):
-        read.stored()
 
 
 @pytest.mark.parametrize(
@@ -253,12 +253,12 @@ def test_a_palette_in_another_order_is_refused_for_masks(picture):
 )
 def test_a_mask_that_only_its_alpha_holds_is_refused(picture, data):
     with pytest.raises(ImageError, match=r"only the transparency differs; .* Export it without transparency"):
-        picture(data).stored()
+        picture(data).labels()
 
 
 def test_alpha_that_follows_the_mask_is_dropped(picture):
     read = picture(pillow(np.dstack([OBJECT * 255, OBJECT * 255]), "PNG"))
-    np.testing.assert_array_equal(read.stored(), OBJECT * 255)
+    np.testing.assert_array_equal(read.labels(), OBJECT * 255)
     np.testing.assert_array_equal(picture(palette_png(OBJECT, [[0] * 3, [255] * 3], [0, 255])).alpha, OBJECT * 255)
 
 
