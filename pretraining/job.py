@@ -26,7 +26,7 @@ from pretraining.objectives.mae import MaskedAutoencoder
 from pretraining.objectives.reconstruction import Objective, Reconstruction
 from pretraining.objectives.simclr import SimCLR
 from pretraining.recipe import Execution, Recipe
-from pretraining.store.packing import count_images, open_or_pack
+from pretraining.store.cache import count_images, open_or_pack
 from pretraining.store.reader import SIZE
 
 _PROBE = ".writable"

@@ -6,10 +6,6 @@ from nnunetv2_retina.images.decoder import read_grey_pages
 from nnunetv2_retina.images.picture import Array, ImageError, TooLargeError
 
 EMPTY, UNREADABLE, TOO_LARGE = "empty file", "unreadable", "too large"
-ALWAYS_DECODED = 256 << 20
-"""Bytes that a file may grow to whatever its size."""
-MOST_GROWTH = 100
-"""How many times the size of its file an image may take: micrographs shrink to a third or half, not to a hundredth."""
 
 
 class RejectionError(Exception):
@@ -17,8 +13,11 @@ class RejectionError(Exception):
 
 
 def most_bytes(packed: int) -> int:
-    """Return how many bytes may come of ``packed`` compressed ones: a header that says more is not believed."""
-    return max(ALWAYS_DECODED, MOST_GROWTH * packed)
+    """Return how many bytes may come of ``packed`` compressed ones: a header that says more is not believed.
+
+    Micrographs shrink to a third, as JPEG to a tenth. A small file may hold an image of one grey level.
+    """
+    return max(256 << 20, 4 * packed, min(100 * packed, 4 << 30))
 
 
 def decode(data: bytes) -> list[Array]:
