@@ -16,10 +16,10 @@ from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.importing import read_weights
 from nnunetv2_retina.weights.transfer import check_compatible, trained_prefixes
+from nnunetv2_retina.wording import duration
 from pretraining.loop import state as training_state
 from pretraining.loop.engine import Engine
 from pretraining.loop.processes import Processes, StopSignals, join, leave
-from pretraining.loop.progress import duration
 from pretraining.loop.run import Outcome, Run
 from pretraining.loop.stream import Stream, split
 from pretraining.objectives.mae import MaskedAutoencoder

@@ -8,9 +8,10 @@ from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from pretraining.store.archives import open_source
+from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
 from pretraining.store.packing import pack
 from pretraining.store.packing_errors import no_images
-from pretraining.store.reader import JOURNAL_FILE, MANIFEST_FILE, ImageStore
+from pretraining.store.reader import ImageStore
 from pretraining.store.sources import IMAGE_ENDINGS, STORE_ENDING
 
 

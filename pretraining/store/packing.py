@@ -20,20 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.files import LOCK, locked
+from nnunetv2_retina.files import LOCK, locked, make_folder
 from pretraining.store.archives import Archive, open_source
 from pretraining.store.decode_workers import Work, decode_all, default_workers
 from pretraining.store.decoding import RejectionError
+from pretraining.store.journal import Journal, is_leftover, start_again
+from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
 from pretraining.store.packing_errors import (
     check_rejected,
     explain_full_disk,
-    not_writable,
     other_option,
 )
-from pretraining.store.reader import JOURNAL_FILE, MANIFEST_FILE, ImageStore
+from pretraining.store.reader import ImageStore
 from pretraining.store.sources import IMAGE_ENDINGS, Census, Source, SourceFile
 from pretraining.store.tiles import WHOLE, Tiles
-from pretraining.store.writer import Journal, StoreWriter, is_leftover, start_again
+from pretraining.store.writer import StoreWriter
 
 MAX_REJECTED = 0.05
 NOT_AN_IMAGE = "not an image"
@@ -124,12 +125,9 @@ def _reuse(source: Source, path: Path, deduplicate: int | None) -> ImageStore:
 
 
 def _prepare(path: Path) -> Path:
-    """Make the store's folder, or see that it is one."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        others = [entry.name for entry in path.iterdir() if entry.name != LOCK and not is_leftover(entry.name)]
-    except OSError as error:
-        raise RetinaError(not_writable(path, error)) from error
+    """Make the store's folder, and refuse one that holds anything else."""
+    make_folder(path, "Change the permissions, or choose another folder for the store")
+    others = [entry.name for entry in path.iterdir() if entry.name != LOCK and not is_leftover(entry.name)]
     if others and JOURNAL_FILE not in others:
         raise RetinaError(
             f"{path} holds other files ({shorten(sorted(others), 3)}) and is no image store; expected a new or an "

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
 from pretraining.store.archives import ARCHIVE_ENDINGS, Archive
-from pretraining.store.reader import IMAGE_BYTES, INDEX, JOURNAL_FILE, REJECTED_FILE
+from pretraining.store.journal import Journal
+from pretraining.store.layout import IMAGE_BYTES, INDEX, JOURNAL_FILE, REJECTED_FILE
 from pretraining.store.sources import IMAGE_ENDINGS, Source
-from pretraining.store.writer import Journal, StoreWriter
+from pretraining.store.writer import StoreWriter
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

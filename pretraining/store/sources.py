@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
-from pretraining.store.reader import NAMES_ENCODING
+from pretraining.store.layout import NAMES_ENCODING
 
 IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 STORE_ENDING = ".retina_store"

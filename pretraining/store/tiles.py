@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.images.picture import Array
 from pretraining.store.decoding import TOO_LARGE, UNREADABLE, RejectionError, decode
 from pretraining.store.duplicates import difference_hash
-from pretraining.store.reader import SIZE, fastest_crc32
+from pretraining.store.layout import SIZE, fastest_crc32
 
 Place = tuple[int, int, int]
 """Page, y and x of a tile in its file; -1 where there is only one."""
