@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with one message when they cannot be, hashed."""
+"""Files: written whole or not at all, read with one message when they cannot be, hashed; folders: made, locked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from nnunetv2_retina.errors import RetinaError
 
+LOCK = ".lock"
+"""Name of the file that ``locked`` locks."""
 _BLOCK = 1 << 20
 
 
@@ -93,6 +95,36 @@ def make_folder(folder: Path, advice: str) -> Path:
     except OSError as error:
         raise RetinaError(f"cannot write to {folder} ({error.strerror or error}). {advice}") from error
     return folder
+
+
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder, which exists, against other processes that take the same lock.
+
+    The lock ends with the process, however that ends; its empty file ``LOCK`` stays. File systems and systems without
+    locks (Windows) let everyone in.
+
+    Raises:
+        RetinaError: with the text ``refusal``, if another process holds it.
+    """
+    with open(folder / LOCK, "a") as file:
+        if not _take_lock(file.fileno()):
+            raise RetinaError(refusal)
+        yield
+
+
+def _take_lock(file: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

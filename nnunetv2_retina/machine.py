@@ -12,6 +12,14 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """Return the machine's memory; 16 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 16 << 30
+
+
 def multiplies_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively; elsewhere autocast to it is slower than float32."""
     import torch

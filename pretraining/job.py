@@ -17,17 +17,17 @@ from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.compatibility import check_compatible
 from nnunetv2_retina.weights.importing import read_weights
 from nnunetv2_retina.weights.transfer import trained_prefixes
+from nnunetv2_retina.wording import duration
 from pretraining.loop import state as training_state
 from pretraining.loop.engine import Engine
 from pretraining.loop.processes import Processes, StopSignals, join, leave
-from pretraining.loop.progress import duration
 from pretraining.loop.run import Outcome, Run
 from pretraining.loop.stream import Stream, split
 from pretraining.objectives.mae import MaskedAutoencoder
 from pretraining.objectives.reconstruction import Objective, Reconstruction
 from pretraining.objectives.simclr import SimCLR
 from pretraining.recipe import Execution, Recipe
-from pretraining.store.packing import count_images, open_or_pack
+from pretraining.store.cache import count_images, open_or_pack
 from pretraining.store.reader import SIZE
 
 _PROBE = ".writable"

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pretraining.loop.processes import Processes
 from pretraining.loop.stream import Indices, Stream
-from pretraining.store.reader import SIZE, ImageStore
+from pretraining.store.layout import SIZE
+from pretraining.store.reader import ImageStore
 
 Batch = tuple[Indices, Tensor]
 """Indices into the store (B,) and the images (B, 224, 224) uint8."""

@@ -16,14 +16,13 @@ from nnunetv2_retina.display.plots import Curve, curves
 from nnunetv2_retina.display.sheets import grey_sheet
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing
+from nnunetv2_retina.wording import duration
 
 LOG = "log.jsonl"
 PLOT = "progress.png"
 _SECONDS_BETWEEN_LINES = 30
 _SECONDS_BETWEEN_UPDATES = 0.5
 _SECONDS_TO_MEASURE = 1
-
-Record = dict[str, Any]
 
 
 class ProgressLine:
@@ -67,17 +66,6 @@ class ProgressLine:
     def _write(self, text: str) -> None:
         self.out.write(f"\r\x1b[K{text}" if self._changing else f"{text}\n")
         self.out.flush()
-
-
-def duration(seconds: float) -> str:
-    """``5 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``"""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def write_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from typing import IO
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.machine import available_cores
-from pretraining.store.decoding import UNREADABLE
+from pretraining.store.decoding import TOO_LARGE, UNREADABLE
 from pretraining.store.tiles import WHOLE, Tiles, read_tiles
 
 MOST_WORKERS = 8
@@ -109,6 +109,8 @@ def _decode(content: str | bytes | Tiles, hashes: bool) -> Tiles:
     try:
         with open(content, "rb") as file:
             data = file.read()
+    except MemoryError:
+        return Tiles(rejected=((WHOLE, f"{TOO_LARGE}: it does not fit into memory"),))
     except OSError as error:
         gone = isinstance(error, FileNotFoundError) and not os.path.islink(content)
         if isinstance(error, PermissionError | FileNotFoundError) and not gone:

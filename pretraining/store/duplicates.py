@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.store.reader import SIZE
+from pretraining.store.layout import SIZE
 
-CEM_THRESHOLD = 12
-"""cem-dataset's default."""
 _ROWS, _COLUMNS = 8, 9
 
 

@@ -13,33 +13,28 @@ Memory does not grow with the number of images, but for the names of one folder 
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import LOCK, locked, make_folder
+from pretraining.store.archives import Archive, open_source
 from pretraining.store.decode_workers import Work, decode_all, default_workers
-from pretraining.store.decoding import UNREADABLE
-from pretraining.store.reader import IMAGE_BYTES, INDEX, JOURNAL_FILE, MANIFEST_FILE, REJECTED_FILE, ImageStore
-from pretraining.store.sources import (
-    ARCHIVE_ENDINGS,
-    IMAGE_ENDINGS,
-    STORE_ENDING,
-    Archive,
-    Census,
-    Source,
-    SourceFile,
-    UnreadableMemberError,
-    open_source,
+from pretraining.store.decoding import RejectionError
+from pretraining.store.journal import Journal, is_leftover, start_again
+from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
+from pretraining.store.packing_errors import (
+    check_rejected,
+    explain_full_disk,
+    other_option,
 )
+from pretraining.store.reader import ImageStore
+from pretraining.store.sources import IMAGE_ENDINGS, Census, Source, SourceFile
 from pretraining.store.tiles import WHOLE, Tiles
-from pretraining.store.writer import Journal, StoreWriter, is_leftover, start_again
+from pretraining.store.writer import StoreWriter
 
 MAX_REJECTED = 0.05
 NOT_AN_IMAGE = "not an image"
@@ -50,7 +45,6 @@ COMPANIONS = (
 """Endings of files that usually lie beside images."""
 FEW_FILES = 256
 """Up to so many are decoded in this process: starting others would take longer."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Progress = Callable[[int, int | None], None]
 
@@ -91,71 +85,17 @@ def pack(
         raise RetinaError(f"{opened.path} is empty: expected images ({', '.join(IMAGE_ENDINGS)}). Check the path")
     if workers is None:
         workers = 1 if total is not None and total <= FEW_FILES else default_workers()
-    with _locked(_prepare(path)), _full_disk(path, total):
+    busy = f"another process is packing into {path}. Wait until it has ended, or choose another store"
+    with explain_full_disk(path, total), locked(_prepare(path), busy):
         writer = StoreWriter(path, _journal(path, deduplicate))
         try:
             _write(opened, writer, workers, progress, total)
             writer.commit()
-            _check_rejected(opened, writer, max_rejected)
+            check_rejected(opened, writer, max_rejected)
             writer.finish(_remember(opened, writer.journal))
         finally:
             writer.close()
     return ImageStore(path)
-
-
-def open_or_pack(source: Path, store: Path | None, fallback: Path, **options: Any) -> ImageStore:
-    """Open a store, or pack a source into its cache and open that.
-
-    Args:
-        source: a store, a folder tree of images, or an archive of one.
-        store: where the packed images go; None: ``SOURCE.retina_store`` beside the source, if that can be written to.
-        fallback: where they go otherwise.
-        options: of ``pack``.
-
-    Raises:
-        RetinaError: as ``pack`` and ``ImageStore``.
-    """
-    if is_store(source):
-        return ImageStore(source)
-    return pack(source, store or cache_folder(source, fallback), **options)
-
-
-def count_images(source: Path, store: Path | None) -> tuple[int, str]:
-    """How many images a run would have, as far as can be told without writing anything, and what was counted.
-
-    Raises:
-        RetinaError: if there are none, or a store is damaged.
-    """
-    cache = store or _beside(open_source(source).path) if not is_store(source) else source
-    if (Path(cache) / MANIFEST_FILE).is_file() or is_store(source):
-        return len(ImageStore(cache)), f"images in the store {cache}"
-    count = sum(1 for file in open_source(source) if file.ending in IMAGE_ENDINGS)
-    if not count:
-        raise RetinaError(_no_images(open_source(source)))
-    return count, f"image files in {source}, not packed yet"
-
-
-def is_store(path: str | Path) -> bool:
-    """Whether a folder is a store, finished or not."""
-    return any((Path(path) / name).is_file() for name in (MANIFEST_FILE, JOURNAL_FILE))
-
-
-def cache_folder(source: Path, fallback: Path) -> Path:
-    """The store of a source that was given none: beside it if that is there or can be written, else the fallback."""
-    beside = _beside(open_source(source).path)
-    if (beside / MANIFEST_FILE).is_file():
-        return beside
-    if is_store(fallback) and not is_store(beside):
-        return fallback
-    return beside if _writable(beside if beside.exists() else beside.parent) else fallback
-
-
-def _beside(source: Path) -> Path:
-    return source.with_name(source.name + STORE_ENDING)
-
-
-def _writable(folder: Path) -> bool:
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _check_options(deduplicate: int | None, max_rejected: float, workers: int | None) -> None:
@@ -173,7 +113,7 @@ def _reuse(source: Source, path: Path, deduplicate: int | None) -> ImageStore:
     (path / JOURNAL_FILE).unlink(missing_ok=True)  # killed between writing the one and removing the other
     packed = store.manifest["options"]["deduplicate"]
     if packed != deduplicate:
-        raise RetinaError(_other_option(path, packed, deduplicate))
+        raise RetinaError(other_option(path, packed, deduplicate))
     differences = Census(**store.manifest["source"]["census"]).differences(source.census())
     if differences:
         raise RetinaError(
@@ -184,30 +124,16 @@ def _reuse(source: Source, path: Path, deduplicate: int | None) -> ImageStore:
     return store
 
 
-def _other_option(path: Path, packed: int | None, asked: int | None) -> str:
-    def spelt(value: int | None) -> str:
-        return "without near-duplicate removal" if value is None else f"with --deduplicate {value}"
-
-    return f"{path} was packed {spelt(packed)}, not {spelt(asked)}. Give the same option, or choose another store"
-
-
 def _prepare(path: Path) -> Path:
-    """Make the store's folder, or see that it is one."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        others = [entry.name for entry in path.iterdir() if not is_leftover(entry.name)]
-    except OSError as error:
-        raise RetinaError(_not_writable(path, error)) from error
+    """Make the store's folder, and refuse one that holds anything else."""
+    make_folder(path, "Change the permissions, or choose another folder for the store")
+    others = [entry.name for entry in path.iterdir() if entry.name != LOCK and not is_leftover(entry.name)]
     if others and JOURNAL_FILE not in others:
         raise RetinaError(
             f"{path} holds other files ({shorten(sorted(others), 3)}) and is no image store; expected a new or an "
             "empty folder. Choose another one"
         )
     return path
-
-
-def _not_writable(path: Path, error: OSError) -> str:
-    return f"the store {path} cannot be written ({error.strerror}). Change the permissions, or choose another folder"
 
 
 def _journal(path: Path, deduplicate: int | None) -> Journal:
@@ -218,7 +144,7 @@ def _journal(path: Path, deduplicate: int | None) -> Journal:
     if not journal.images:  # nothing to lose, and perhaps other files or options this time
         return Journal(deduplicate)
     if journal.deduplicate != deduplicate:
-        raise RetinaError(_other_option(path, journal.deduplicate, deduplicate))
+        raise RetinaError(other_option(path, journal.deduplicate, deduplicate))
     return journal
 
 
@@ -248,8 +174,8 @@ def _content(file: SourceFile) -> str | bytes | Tiles:
         return file.path or ""
     try:
         return file.read()
-    except UnreadableMemberError as error:
-        return Tiles(rejected=((WHOLE, f"{UNREADABLE}: {error}"),))
+    except RejectionError as rejection:
+        return Tiles(rejected=((WHOLE, str(rejection)),))
 
 
 def _skip(remaining: Iterator[SourceFile], source: Source, writer: StoreWriter) -> None:
@@ -266,88 +192,6 @@ def _skip(remaining: Iterator[SourceFile], source: Source, writer: StoreWriter) 
         )
 
 
-def _check_rejected(source: Source, writer: StoreWriter, limit: float) -> None:
-    journal = writer.journal
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(journal.rejected.items()))
-    if not journal.counted:
-        writer.close()
-        shutil.rmtree(writer.path)
-        raise RetinaError(_no_images(source))
-    if not journal.images:
-        raise RetinaError(
-            f"no image of {source.path} can be used: of {journal.counted:,} files {reasons}. What is wrong with each: "
-            f"{writer.path / REJECTED_FILE}"
-        )
-    if journal.rejected_share > limit:
-        raise RetinaError(
-            f"{sum(journal.rejected.values()):,} of {journal.counted:,} files in {source.path} cannot be used "
-            f"({journal.rejected_share:.1%}; allowed are {limit:.1%}): {reasons}. They are listed in "
-            f"{writer.path / REJECTED_FILE}. To go on without them, raise the limit: "
-            f"--max-rejected {_next_percent(journal.rejected_share)}; nothing needs to be packed again. To repair them "
-            f"first, do so, delete the folder {writer.path}, and give the same command"
-        )
-
-
-def _next_percent(share: float) -> int:
-    return min(100, int(100 * share) + 1)
-
-
-def _no_images(source: Source) -> str:
-    advice = "Check the path"
-    if not isinstance(source, Archive) and any(file.name.lower().endswith(ARCHIVE_ENDINGS) for file in source):
-        advice = "Give the archive in it as the source, or unpack it"
-    return f"no images in {source.path}: none of its files ends in {', '.join(IMAGE_ENDINGS)}. {advice}"
-
-
 def _remember(source: Source, journal: Journal) -> dict[str, Any]:
     census = source.census() if isinstance(source, Archive) else journal.census
     return {"path": str(source.path), "census": asdict(census)}
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RetinaError(
-                f"another process is packing into {path}. Wait until it has ended, or choose another store"
-            ) from error
-        except OSError:  # file systems without locks
-            pass
-        yield
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _full_disk(path: Path, total: int | None) -> Iterator[None]:
-    """Errors of writing the store, in words."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise RetinaError(_not_writable(path, error)) from error
-        raise RetinaError(
-            f"no space is left for {path} ({error.strerror}): {_space(path, total)}. Free some, then give the same "
-            "command again to continue; or delete the folder and choose another store"
-        ) from error
-
-
-def _space(path: Path, total: int | None) -> str:
-    """How much is there and how much is needed."""
-    free = shutil.disk_usage(path).free
-    journal = Journal.read(path / JOURNAL_FILE) if (path / JOURNAL_FILE).is_file() else Journal()
-    done, each = journal.census.files, IMAGE_BYTES + INDEX.itemsize
-    written = f"{sum(journal.bytes.values()):,} bytes are written and {free:,} are free"
-    if total is None:
-        return f"{written}; every image takes {each:,} bytes"
-    needed = int((total - done) * each * (journal.images / done if done else 1))
-    return f"{written}, but about {needed:,} more are needed for the {total - done:,} files to come"

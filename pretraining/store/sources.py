@@ -1,7 +1,6 @@
-"""Where images come from: a folder tree, or a zip or tar of one read in place. Lists files; decodes nothing.
+"""Where images come from: a folder tree; archives of one are in ``store.archives``. Lists files; decodes nothing.
 
-The order is fixed: in each folder first the files, then the folders, sorted by name. A folder and a zip of it give the
-same list; a tar is taken in the order in which it was written, since it can only be read from front to end.
+The order is fixed: in each folder first the files, then the folders, sorted by name.
 
 A file's group, the source it comes from, is the first folder below SOURCE. Files that lie directly in SOURCE belong to
 the part of their names before ``-LOC-`` if they have one (so the CEM projects name crops: volume-em/cem-dataset,
@@ -10,31 +9,24 @@ like the archive, is not counted.
 
 Hidden files and folders, ``__MACOSX``, ``Thumbs.db``, ``desktop.ini`` and image stores are passed over in silence.
 
-Memory: of a folder tree only the names of one folder (and of the folders beside those above it) are held at a time; of
-a tar, one file's name; of a zip the whole directory, since Python's reader keeps it (about 1 kB a file).
+Memory: only the names of one folder (and of the folders beside those above it) are held at a time.
 """
 
 from __future__ import annotations
 
-import lzma
 import os
-import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
-from pretraining.store.reader import NAMES_ENCODING
+from pretraining.store.layout import NAMES_ENCODING
 
 IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-ARCHIVE_ENDINGS = (".zip", *TAR_ENDINGS)
 STORE_ENDING = ".retina_store"
 _PASSED_OVER = ("__macosx", "thumbs.db", "desktop.ini")
 _LOCATION = "-LOC-"
-_ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 @dataclass(frozen=True)
@@ -114,129 +106,13 @@ class Source:
         return printable(first)
 
 
-class Archive(Source):
-    """A zip or tar of a folder tree."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        ending = next(ending for ending in ARCHIVE_ENDINGS if path.name.lower().endswith(ending))
-        self.name = path.name[: -len(ending)]
-        self.is_zip = ending == ".zip"
-
-    def __iter__(self) -> Iterator[SourceFile]:
-        try:
-            yield from self._zip_members() if self.is_zip else self._tar_members()
-        except RetinaError:
-            raise
-        except _ARCHIVE_ERRORS as error:
-            raise _damaged(self.path, error) from error
-
-    def count(self) -> int | None:
-        return sum(1 for _ in self) if self.is_zip else None
-
-    def census(self) -> Census:
-        info = self.path.stat()
-        return Census(1, info.st_size, info.st_mtime_ns)
-
-    def group(self, relative: str) -> str:
-        return super().group(relative.removeprefix(f"{self.name}/"))
-
-    def _zip_members(self) -> Iterator[SourceFile]:
-        with zipfile.ZipFile(self.path) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir() and not _is_passed_over(info.filename)]
-            for info in sorted(members, key=lambda info: _walk_order(info.filename)):
-                if info.flag_bits & 1:
-                    raise RetinaError(f"{self.path} is encrypted; expected a zip without a password. Unpack it first")
-                date = int("".join(f"{part:02d}" for part in info.date_time))
-                yield self._member(info.filename, info.file_size, date, _ZipReader(self.path, archive, info))
-
-    def _tar_members(self) -> Iterator[SourceFile]:
-        with tarfile.open(self.path, "r:*") as archive:
-            while (member := archive.next()) is not None:
-                if member.isfile() and not _is_passed_over(member.name):
-                    yield self._member(
-                        member.name, member.size, int(member.mtime), _TarReader(self.path, archive, member)
-                    )
-                archive.members.clear()  # type: ignore[attr-defined]  # it keeps all of them
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(512) != bytes(512):  # reading just stops there
-                raise tarfile.ReadError("it ends without an end mark")
-
-    def _member(self, name: str, size: int, modified: int, read: Callable[[], bytes]) -> SourceFile:
-        relative = str(PurePosixPath(name.replace("\\", "/") if self.is_zip else name))
-        return SourceFile(printable(relative), self.group(relative), size, modified, None, read)
-
-
-class UnreadableMemberError(Exception):
-    """One file of a zip cannot be unpacked; the others may be."""
-
-
-@dataclass(frozen=True)
-class _ZipReader:
-    path: Path
-    archive: zipfile.ZipFile
-    info: zipfile.ZipInfo
-
-    def __call__(self) -> bytes:
-        try:
-            return self.archive.read(self.info)
-        except OSError as error:
-            raise _damaged(self.path, error) from error
-        except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
-            raise UnreadableMemberError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class _TarReader:
-    path: Path
-    archive: tarfile.TarFile
-    member: tarfile.TarInfo
-
-    def __call__(self) -> bytes:
-        try:
-            file = self.archive.extractfile(self.member)
-            data = b"" if file is None else file.read()
-            if len(data) != self.member.size:
-                raise tarfile.ReadError("unexpected end of data")
-        except _ARCHIVE_ERRORS as error:
-            raise _damaged(self.path, error) from error
-        return data
-
-
-def _damaged(path: Path, error: Exception) -> RetinaError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return RetinaError(
-        f"{path} cannot be read as an archive ({reason}): it is incomplete, damaged or of another kind. Copy or "
-        "download it again, then start the same command again"
-    )
-
-
-def open_source(path: str | Path) -> Source:
-    """A folder tree or an archive.
-
-    Raises:
-        RetinaError: if there is nothing at ``path``, or it is a file of another kind.
-    """
-    path = Path(path).expanduser().resolve()
-    if path.is_dir():
-        return Source(path)
-    if not path.exists():
-        raise RetinaError(f"no images at {path}: no such folder or file. Check the path")
-    if not path.is_file() or not path.name.lower().endswith(ARCHIVE_ENDINGS):
-        raise RetinaError(
-            f"{path} is a single file; expected a folder of images or an archive ({', '.join(ARCHIVE_ENDINGS)}). "
-            "Give the folder that it lies in"
-        )
-    return Archive(path)
-
-
 def printable(name: str) -> str:
     """A name as it can be written into a text file of one line a name."""
     text = name.encode(*NAMES_ENCODING).decode()
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
-def _is_passed_over(name: str) -> bool:
+def is_passed_over(name: str) -> bool:
     parts = name.replace("\\", "/").split("/")
     return any(
         (part.startswith(".") and part not in (".", ".."))
@@ -244,12 +120,6 @@ def _is_passed_over(name: str) -> bool:
         or part.endswith(STORE_ENDING)
         for part in parts
     )
-
-
-def _walk_order(name: str) -> list[tuple[bool, str]]:
-    """Sort key of a path: files of a folder before its folders, as ``_walk`` goes."""
-    *folders, file = PurePosixPath(name.replace("\\", "/")).parts
-    return [*((True, folder) for folder in folders), (False, file)]
 
 
 def _is_broken_link(entry: os.DirEntry[str]) -> bool:
@@ -265,7 +135,7 @@ def _walk(
         own = os.stat(folder)
         with os.scandir(folder) as entries:
             for entry in entries:
-                if _is_passed_over(entry.name):
+                if is_passed_over(entry.name):
                     continue
                 if entry.is_dir():
                     folders.append(entry)

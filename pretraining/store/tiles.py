@@ -13,7 +13,8 @@
   below 112 px are rejected as too small.
 - A tile with one value everywhere is rejected.
 
-A file is decoded whole: memory grows with the largest file.
+A file is decoded whole: memory grows with the largest file. One that says it is far larger than its bytes can hold, or
+that does not fit into memory, is rejected.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.store.decoding import UNREADABLE, Array, RejectionError, decode
+from nnunetv2_retina.images.picture import Array
+from pretraining.store.decoding import TOO_LARGE, UNREADABLE, RejectionError, decode
 from pretraining.store.duplicates import difference_hash
-from pretraining.store.reader import SIZE, fastest_crc32
+from pretraining.store.layout import SIZE, fastest_crc32
 
 Place = tuple[int, int, int]
 """Page, y and x of a tile in its file; -1 where there is only one."""
@@ -64,9 +66,14 @@ def read_tiles(data: bytes, hashes: bool = False) -> Tiles:
         hashes: whether to compute difference hashes.
     """
     try:
-        pages = to_uint8(decode(data))
+        return _cut_pages(to_uint8(decode(data)), hashes)
     except RejectionError as rejection:
         return Tiles(rejected=((WHOLE, str(rejection)),))
+    except MemoryError:
+        return Tiles(rejected=((WHOLE, f"{TOO_LARGE}: it does not fit into memory"),))
+
+
+def _cut_pages(pages: list[NDArray[np.uint8]], hashes: bool) -> Tiles:
     images: list[NDArray[np.uint8]] = []
     places: list[Place] = []
     rejected: list[tuple[Place, str]] = []
@@ -163,8 +170,6 @@ def _limits(pages: list[Array]) -> tuple[float, float]:
 
 
 def _page_to_uint8(page: Array, low: float, high: float) -> NDArray[np.uint8]:
-    if page.dtype == bool:
-        return page.astype(np.uint8) * np.uint8(255)
     if page.dtype == np.int8:
         return page.view(np.uint8) ^ np.uint8(128)
     if page.dtype == np.uint8:

@@ -1,30 +1,30 @@
 """Writing a store so that it can be stopped at any moment and continued to the very same bytes.
 
 Four files only grow. Every few seconds they are brought to disk (fsync), and then the journal ``packing.json`` is
-replaced: how far the source was read, and how long the four files were at that point. To continue, the files are cut to
-those lengths. ``store.json`` is written last, and the journal is removed.
+replaced (``store.journal``). To continue, the files are cut to the lengths that it holds. ``store.json`` is written
+last, and the journal is removed.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import replacing
+from nnunetv2_retina.files import write_json
 from pretraining.store.duplicates import NearDuplicates
-from pretraining.store.reader import (
+from pretraining.store.journal import FILES, Journal, is_leftover, start_again
+from pretraining.store.layout import (
     FORMAT_VERSION,
     IMAGE_BYTES,
     IMAGES_FILE,
@@ -39,60 +39,12 @@ from pretraining.store.reader import (
     manifest_checksum,
     place_suffix,
 )
-from pretraining.store.sources import Census, SourceFile
+from pretraining.store.sources import SourceFile
 from pretraining.store.tiles import Place, Tiles
 
-FILES = (IMAGES_FILE, INDEX_FILE, NAMES_FILE, REJECTED_FILE)
 FILES_PER_COMMIT = 5000
 SECONDS_PER_COMMIT = 5.0
 NEAR_DUPLICATE = "near duplicate"
-
-
-@dataclass
-class Journal:
-    """How far packing has come. All numbers are exact integers, so stopping leaves no trace in the result."""
-
-    deduplicate: int | None = None
-    census: Census = field(default_factory=Census)
-    """Of the files done."""
-    last: str = ""
-    """Name of the last file done."""
-    counted: int = 0
-    """Files that count for the limit of rejected ones."""
-    rejected: dict[str, int] = field(default_factory=dict)
-    """Of those the rejected ones, by reason."""
-    near_duplicates: int = 0
-    """Images left out as such."""
-    images: int = 0
-    pixel_sum: int = 0
-    pixel_squares: int = 0
-    groups: list[str] = field(default_factory=list)
-    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FILES, 0))
-
-    @staticmethod
-    def read(path: Path) -> Journal:
-        """Read ``packing.json``.
-
-        Raises:
-            RetinaError: if it is damaged or of another version.
-        """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            version = content.pop("format_version")
-            content["census"] = Census(**content["census"])
-            journal = Journal(**content)
-        except (ValueError, KeyError, TypeError) as error:
-            raise RetinaError(f"{path} is damaged. {start_again(path.parent)}") from error
-        if version != FORMAT_VERSION:
-            raise RetinaError(
-                f"{path} is of format version {version}; this installation writes version {FORMAT_VERSION}. "
-                f"{start_again(path.parent)}"
-            )
-        return journal
-
-    @property
-    def rejected_share(self) -> float:
-        return sum(self.rejected.values()) / max(self.counted, 1)
 
 
 class StoreWriter:
@@ -233,7 +185,7 @@ class StoreWriter:
         self._committed = time.monotonic(), self.journal.census.files
 
     def _write_journal(self) -> None:
-        _replace_json(self.path / JOURNAL_FILE, {"format_version": FORMAT_VERSION, **asdict(self.journal)})
+        write_json(self.path / JOURNAL_FILE, {"format_version": FORMAT_VERSION, **asdict(self.journal)})
 
     def finish(self, source: dict[str, Any]) -> None:
         """Write ``store.json``.
@@ -259,20 +211,5 @@ class StoreWriter:
             "near_duplicates": journal.near_duplicates,
             "source": source,
         }
-        _replace_json(self.path / MANIFEST_FILE, manifest | {"checksum": manifest_checksum(manifest)})
+        write_json(self.path / MANIFEST_FILE, manifest | {"checksum": manifest_checksum(manifest)})
         (self.path / JOURNAL_FILE).unlink()
-
-
-def _replace_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file was left by a process killed while it replaced the journal or the manifest."""
-    return name.startswith((f"{JOURNAL_FILE}.", f"{MANIFEST_FILE}.")) and name.endswith(".tmp")
-
-
-def start_again(path: Path) -> str:
-    """Advice."""
-    return f"To pack from the start, delete the folder {path} and give the same command"

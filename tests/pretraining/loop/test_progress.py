@@ -6,8 +6,9 @@ import json
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.wording import duration
 from pretraining.loop import progress
-from pretraining.loop.progress import ProgressLine, TensorBoard, duration, plot, write_log
+from pretraining.loop.progress import ProgressLine, TensorBoard, plot, write_log
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import pytest
 import tifffile
 
 from nnunetv2_retina.errors import RetinaError
+from pretraining.store.layout import INDEX, fastest_crc32, manifest_checksum
 from pretraining.store.packing import pack
-from pretraining.store.reader import INDEX, ImageStore, fastest_crc32, manifest_checksum
+from pretraining.store.reader import ImageStore
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 224, 224), dtype=np.uint8)
 NAMES = ["a/0.tif", "a/1.tif", "a/2.tif", "b/3.tif", "b/4.tif", "b/big.tif [y=0, x=0]", "b/big.tif [y=0, x=224]"]
@@ -157,7 +158,7 @@ def test_flipped_bit_in_index_or_names(path, name, position):
 @pytest.mark.parametrize("position", [0, 30, 100, 250, -1])
 def test_flipped_bit_in_the_manifest(path, position):
     flip(path / "store.json", position)
-    with pytest.raises(RetinaError, match=r"is damaged|store of format version"):
+    with pytest.raises(RetinaError, match=r"is damaged|cannot be read as JSON|store of format version"):
         ImageStore(path)
 
 
@@ -171,7 +172,9 @@ def test_edited_manifest(path):
 @pytest.mark.parametrize("content", ["", "[]", "{}", "\0"])
 def test_manifest_of_something_else(path, content):
     (path / "store.json").write_text(content)
-    with pytest.raises(RetinaError, match=r"store.json is damaged: it is not what packing writes"):
+    with pytest.raises(
+        RetinaError, match=r"store.json (is damaged|cannot be read as JSON|holds a list).*Copy the store again"
+    ):
         ImageStore(path)
 
 

@@ -9,7 +9,9 @@ import zipfile
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from pretraining.store.sources import Census, UnreadableMemberError, open_source, printable
+from pretraining.store.archives import open_source
+from pretraining.store.decoding import RejectionError
+from pretraining.store.sources import Census, printable
 
 LISTED = ["b.tif", "c-LOC-0_1.tif", "a/y.tif", "a/z/2.png", "k/1.TIF"]
 GROUPS = ["images", "c", "a", "a", "k"]
@@ -123,7 +125,7 @@ def test_archives_damaged_in_the_middle(tree, kind):
     data = bytearray(path.read_bytes())
     if kind == ".zip":
         data[data.index(content) + 1000] ^= 1
-        expected: tuple = (UnreadableMemberError, "Bad CRC-32 for file 'b.tif'")
+        expected: tuple = (RejectionError, "unreadable: Bad CRC-32 for file 'b.tif'")
     else:
         del data[150_000:]
         expected = (RetinaError, "cannot be read as an archive")

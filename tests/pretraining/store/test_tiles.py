@@ -8,7 +8,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pretraining.store.decoding import RejectionError, decode, to_grey
+from nnunetv2_retina.images.picture import ImageError, to_grey
+from pretraining.store.decoding import decode
 from pretraining.store.duplicates import difference_hash
 from pretraining.store.tiles import cut, read_tiles, to_uint8
 
@@ -238,5 +239,5 @@ def test_truncated(data, share):
 
 
 def test_a_missing_image_is_told():
-    with pytest.raises(RejectionError, match="unreadable: 5 channels"):
+    with pytest.raises(ImageError, match="5 channels"):
         to_grey(np.zeros((2, 2, 5)))

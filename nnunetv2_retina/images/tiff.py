@@ -1,0 +1,124 @@
+"""TIFF files: every full image in them, or their first series as one stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunetv2_retina.images.picture import Array, ImageError, Picture, check_size, orientation_remark, oriented
+from nnunetv2_retina.images.tiff_file import check_ome, full_images, is_one_page_stack, opened
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JPEG = (6, 7, 33007, 34892)
+_LOSSY = (*_JPEG, 33003, 33004, 33005, 34927, 50001)
+"""Compressions that change values: JPEG, the lossy JPEG 2000, WebP."""
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_ORIENTATION = 274
+
+
+def read_pages(source: bytes | Path, most_bytes: int) -> list[Picture]:
+    """Read every image of a file but thumbnails and transparency masks, in the file's order.
+
+    Raises:
+        ImageError: if one of them cannot be read.
+    """
+    with opened(source) as tiff:
+        pages = full_images(tiff)
+        if is_one_page_stack(tiff):
+            return _planes(_read_series(tiff, most_bytes))
+        check_size(sum(page.nbytes for page in pages), most_bytes, f"{len(pages)} images of {_size(pages[0].shape)}")
+        return [plane for page in pages for plane in _planes(_read_page(page, most_bytes))]
+
+
+def read_stack(source: bytes | Path, most_bytes: int) -> Picture:
+    """Read the first series of a file: an image, or a stack with the axes that the file names.
+
+    Raises:
+        ImageError: if it cannot be read, or lies in several files.
+    """
+    with opened(source) as tiff:
+        pages = full_images(tiff)
+        if tiff.is_ome:
+            check_ome(tiff)
+        if len(pages) > 1 or is_one_page_stack(tiff):
+            return _read_series(tiff, most_bytes)
+        return _read_page(pages[0], most_bytes)
+
+
+def _read_page(page: Any, most_bytes: int) -> Picture:
+    check_size(page.nbytes, most_bytes, _size(page.shape))
+    return _picture(page.asarray(maxworkers=1), page.axes, page)
+
+
+def _read_series(tiff: Any, most_bytes: int) -> Picture:
+    series = tiff.series[0]
+    check_size(series.size * series.dtype.itemsize, most_bytes, _size(series.shape))
+    array, axes = series.asarray(maxworkers=1), series.axes
+    if "S" not in axes and "C" in axes and array.shape[axes.index("C")] in (3, 4):
+        axes = axes.replace("C", "S")  # colours as channels, which is how ImageJ saves a composite
+    number = len(tiff.series)
+    more = f"the file holds {number} images of different shape; the first was taken"
+    return _picture(array, axes, series.keyframe, (more,) if number > 1 else ())
+
+
+def _picture(array: Array, axes: str, page: Any, remarks: tuple[str, ...] = ()) -> Picture:
+    _check_colours(page)
+    alpha = None
+    if "S" in axes:
+        array, alpha = _split(np.moveaxis(array, axes.index("S"), -1))
+        axes = axes.replace("S", "")
+    if not axes.endswith("YX"):
+        raise ImageError(f"a TIFF with axes {axes}; expected ...YX")
+    turn = page.tags.valueof(_ORIENTATION, 1)
+    y = len(axes) - 2
+    return Picture(
+        values=oriented(array.view(np.uint8) if array.dtype == bool else array, turn, y),
+        axes=axes,
+        alpha=None if alpha is None else oriented(alpha, turn, y),
+        palette=_palette(page.colormap) if page.photometric == _PALETTE else None,
+        white_is_zero=page.photometric == _WHITE_IS_ZERO,
+        bits=min(page.bitspersample, 8),
+        lossy=int(page.compression) in _LOSSY,
+        remarks=(*remarks, *orientation_remark(turn)),
+    )
+
+
+def _check_colours(page: Any) -> None:
+    kind = page.photometric
+    if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE) or (kind == _YCBCR and page.compression in _JPEG):
+        return
+    raise ImageError(f"a TIFF with colours of kind {getattr(kind, 'name', kind)}; expected grey or RGB")
+
+
+def _split(samples: Array) -> tuple[Array, Array | None]:
+    """Split (..., C) into grey or RGB and the opacity."""
+    number = samples.shape[-1]
+    if number > 4:
+        raise ImageError(f"{number} channels; expected grey or RGB, with alpha or without")
+    values = samples[..., :3] if number > 2 else samples[..., 0]
+    return values, samples[..., -1] if number in (2, 4) else None
+
+
+def _palette(colours: Any) -> Array:
+    table = np.moveaxis(np.asarray(colours), 0, -1)
+    return (table >> 8 if table.max() > 255 else table).astype(np.uint8)
+
+
+def _planes(picture: Picture) -> list[Picture]:
+    """Split a stack into its images."""
+    if picture.axes == "YX":
+        return [picture]
+    values = picture.values.reshape(-1, *picture.values.shape[len(picture.axes) - 2 :])
+    return [
+        Picture(
+            values=plane, palette=picture.palette, white_is_zero=picture.white_is_zero, bits=picture.bits,
+            lossy=picture.lossy, remarks=picture.remarks,
+        )
+        for plane in values
+    ]  # fmt: skip
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{' x '.join(map(str, shape))} pixels"

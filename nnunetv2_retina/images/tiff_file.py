@@ -1,0 +1,112 @@
+"""Opening TIFF files and checking that they are whole: tifffile only logs what is missing, or fills it with zeros."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_retina.images.picture import ImageError
+
+_REDUCED_OR_MASK = 1 | 4
+
+
+@contextmanager
+def opened(source: bytes | Path) -> Iterator[Any]:
+    """Yield a ``tifffile.TiffFile``.
+
+    Raises:
+        ImageError: at the end, if tifffile reported an error meanwhile, such as pages that are missing.
+    """
+    import tifffile
+
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _complaints() as complaints, tifffile.TiffFile(file) as tiff:
+        yield tiff
+    if complaints:
+        raise ImageError(complaints[0][:200])
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect tifffile's messages of errors instead of logging them."""
+    messages: list[str] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            messages.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(collect)
+    try:
+        yield messages
+    finally:
+        logger.removeFilter(collect)
+
+
+def full_images(tiff: Any) -> list[Any]:
+    """Return the pages that are images of their own, not thumbnails or transparency masks.
+
+    Raises:
+        ImageError: if there are none, or the data of one of them do not all lie in the file.
+    """
+    pages = [page for page in tiff.pages if not page.subfiletype & _REDUCED_OR_MASK]
+    if not pages:
+        raise ImageError("no image in the file")
+    size, number = tiff.filehandle.size, len(tiff.pages)
+    for page in pages:
+        ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        end = page.dataoffsets[0] + page.nbytes if page.is_contiguous else max(ends, default=0)
+        if end > size:
+            raise ImageError(f"image {page.index + 1} of {number} ends at byte {end:,}; the file has {size:,}: cut off")
+        if not end or 0 in page.databytecounts:
+            raise ImageError(f"image {page.index + 1} of {number} has parts that were never written")
+    return pages
+
+
+def is_one_page_stack(tiff: Any) -> bool:
+    """Whether one page describes a whole stack: ImageJ beyond 4 GB, tifffile's truncated series, MetaMorph."""
+    first = tiff.pages[0]
+    truncated = first.is_shaped and '"truncated": true' in first.description
+    if len(tiff.pages) > 1 or not (tiff.is_imagej or truncated or tiff.is_stk):
+        return False
+    return bool(tiff.series) and tiff.series[0].ndim > first.ndim
+
+
+def check_ome(tiff: Any) -> None:
+    """Check that an OME-TIFF holds all planes of its images.
+
+    Raises:
+        ImageError: if the planes lie in several files, of which this is one, or some are missing.
+    """
+    import tifffile
+
+    ome = tifffile.xml2dict(tiff.ome_metadata or "").get("OME", {})
+    if "BinaryOnly" in ome:
+        raise ImageError(
+            f"one file of several of an OME-TIFF; {ome['BinaryOnly'].get('MetadataFile')} describes all. {_MERGE}"
+        )
+    needed, own = 0, ome.get("UUID")
+    for image in _listed(ome.get("Image")):
+        pixels = image.get("Pixels", {})
+        planes = pixels.get("SizeZ", 1) * pixels.get("SizeT", 1) * pixels.get("SizeC", 1)
+        needed += planes // max(1, tiff.pages[0].samplesperpixel)
+        for data in _listed(pixels.get("TiffData")):
+            identity = data.get("UUID") if isinstance(data, dict) else None
+            if isinstance(identity, dict) and own and identity.get("value") != own:
+                raise ImageError(
+                    f"one file of several of an OME-TIFF (another is {identity.get('FileName')}). {_MERGE}"
+                )
+    if needed > len(tiff.pages):
+        raise ImageError(f"holds {len(tiff.pages)} of the {needed} planes that its OME description lists: cut off")
+
+
+_MERGE = "Save all in one file (Fiji: File > Import > Bio-Formats, then File > Save As > Tiff)"
+
+
+def _listed(entry: Any) -> list[Any]:
+    return entry if isinstance(entry, list) else [] if entry is None else [entry]
