@@ -16,7 +16,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
 
 PROTOCOLS = ("clean", "paper")
-"""``clean``: voxels nobody annotated become nnU-Net's ignore label; ``paper``: what the published numbers used."""
+"""``clean``: unannotated voxels become nnU-Net's ignore label; ``paper``: what the published numbers used."""
 
 _FIXED = "mean and deviation: released configuration; inference, classes and split: CEM500K's benchmark scripts"
 

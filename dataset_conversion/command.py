@@ -23,4 +23,4 @@ class Command:
     """Declare its options."""
     run: Callable[[argparse.Namespace, CaseProgress | None], str]
     """Do what the parsed options say, and return the text to print. The second argument is called after each written
-    case; None if nobody watches."""
+    case; None: without a display of progress."""

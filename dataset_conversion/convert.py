@@ -1,4 +1,4 @@
-"""The command ``retina_convert``: one subcommand a source of data, each ending in an nnU-Net raw data set."""
+"""The command ``retina_convert``: one subcommand for each source of data; each writes an nnU-Net raw data set."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ voxels.
         """\
 The Kasthuri++ benchmark as Dataset803_KasthuriPP. SOURCE holds kasthuri_pp.zip, or the folders unpacked from it:
 
-  Train_In Train_Out                                    one PNG a slice: images and masks; cut into five slabs along z,
+  Train_In Train_Out                                    one PNG per slice: images, masks; cut into five slabs along z,
                                                         fold i validates on slab i, fold all trains on all five
   Test_In Test_Out                                      the same, one volume
 
@@ -50,7 +50,7 @@ SOURCE holds chm-supplemental_data.zip, or the folders unpacked from it:
   training_images training_labels                       training
   test_images ground_truth                              test
 
-Each holds the folders lysosomes, mitochondria, nuclei and nucleoli, with one PNG an image; an image and its mask have
+Each holds the folders lysosomes, mitochondria, nuclei and nucleoli, with one PNG per image; an image and its mask have
 the same NNN in PREFIX.NNN.png. In test images not every object is labelled: the scores count only predicted objects
 that touch a labelled one.
 """,
@@ -58,11 +58,11 @@ that touch a labelled one.
     "urocell": (
         "lysosomes and mitochondria in the mouse urothelium (UroCell)",
         """\
-The UroCell benchmark as Dataset808_UroCell. SOURCE holds the repository (its zip, or unpacked), or of it, for the
+The UroCell benchmark as Dataset808_UroCell. SOURCE holds the repository (as zip or unpacked), or these files of the
 volumes fib1-1-0-3, -3-2-1, -3-3-0 and -4-3-0 (training) and fib1-0-0-0 (test):
 
   data/VOLUME.nii.gz                                    the image
-  mito/binary/VOLUME.nii.gz  lyso/binary/VOLUME.nii.gz  the masks; mito/ and lyso/ of before 2021 and 2022 do as well
+  mito/binary/VOLUME.nii.gz  lyso/binary/VOLUME.nii.gz  the masks; the older mito/VOLUME.nii.gz and lyso/... will do
 
 Each training volume becomes three cases, with its xy, xz and yz planes as slices; they share a fold. The test volume
 is written once. Rows where data are missing are cut off. Labels: 1 lysosome, 2 mitochondrion.

@@ -1,7 +1,7 @@
 """The form of a benchmark: what its subcommand accepts, and the way from downloaded files to data sets.
 
 A benchmark's own module holds ``find_contents(source, structures)``, which finds its files and returns one ``Contents``
-a data set. Nothing heavy is imported before that module is.
+for each data set. Nothing heavy is imported before that module is.
 """
 
 from __future__ import annotations

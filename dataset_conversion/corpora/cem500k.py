@@ -36,7 +36,7 @@ def instructions(corpus: Corpus, folder: str | Path) -> str:
 
     Args:
         corpus: one of ``catalogue.CORPORA``.
-        folder: where the images are to go.
+        folder: where the images will go.
     """
     target, entry = shlex.quote(str(folder)), corpus.entry
     option = "" if corpus.key == "cem500k" else f" --corpus {corpus.key}"

@@ -193,7 +193,7 @@ _UROCELL_HASHES = {
 
 
 def _urocell_files() -> tuple[RemoteFile, ...]:
-    """List three files a volume. The earlier commit holds the same content; its labels lie one folder higher."""
+    """List three files per volume. The earlier commit holds the same content; its labels lie one folder higher."""
     files = []
     for volume, (image, *labels) in _UROCELL_HASHES.items():
         checksums = (Checksum("git_blob", image), *map(_sha256, labels))

@@ -1,4 +1,4 @@
-"""Compute the hashes of downloaded files, and remember those that nobody published."""
+"""Compute the hashes of downloaded files, and remember those that were not published."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class _State:
 
 
 def transfer(url: str, target: Path, progress: ByteProgress | None = None) -> bool:
-    """Bring a whole file to ``target`` + ``.part``. An interrupted one is left there, to be continued the next time.
+    """Bring a whole file to ``target`` + ``.part``. An interrupted one is kept there and continued the next time.
 
     Args:
         url: http or https; redirects are followed.

@@ -41,7 +41,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", nargs="+", metavar="VALUE=NAME",
         help="names of mask values: 1=mitochondria 2=lysosome; any=NAME takes all others (default: values as found)",
     )  # fmt: skip
-    parser.add_argument("--ignore", type=int, metavar="VALUE", help="mask value of voxels nobody annotated")
+    parser.add_argument("--ignore", type=int, metavar="VALUE", help="mask value of unannotated voxels")
     parser.add_argument(
         "--spacing", nargs="+", type=float, metavar="NM",
         help="voxel size in nm: z y x, for 2D images y x (default: from the files, else 1)",
@@ -56,7 +56,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"at the first step (default {default.learning_rate:g}, for pre-trained weights; a short training from "
         "random initialisation gets further with 0.03)",
     )
-    parser.add_argument("--batch-size", type=int, help=f"patches a step (default {default.batch_size})")
+    parser.add_argument("--batch-size", type=int, help=f"patches per step (default {default.batch_size})")
     parser.add_argument("--iterations-per-epoch", type=int, help=f"default {default.iterations_per_epoch}")
     parser.add_argument("--patch-size", type=int, help=f"side of a patch in pixels (default {default.patch_size})")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")

@@ -196,7 +196,7 @@ def _similar(name: str, others: list[str]) -> str:
 
 
 def case_names(originals: Iterable[str]) -> dict[str, str]:
-    """Choose names that nnU-Net and every file system accept: letters, digits, ``_`` and ``-``; never two alike.
+    """Choose names that nnU-Net and every file system accept: letters, digits, ``_`` and ``-``; all different.
 
     A name that needs no change keeps it; one that would meet another (also by capitals alone) gets ``_2``, ``_3``, ...
 

@@ -128,7 +128,7 @@ def found_map(present: Collection[int], ignore: int | None = None) -> tuple[Mask
         The map, and remarks.
 
     Raises:
-        RetinaError: if the values do not speak for themselves; the text gives the option to type.
+        RetinaError: if the values do not tell the classes; the text gives the option to type.
     """
     classes = sorted(set(present) - {0, ignore})
     if not classes:

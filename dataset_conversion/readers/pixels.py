@@ -30,13 +30,13 @@ def integer_label(label: Array, case: str) -> Array:
     if label.dtype.kind in "iu":
         return label
     if label.dtype.kind != "f":
-        raise RetinaError(f"case {case}: the mask has type {label.dtype}; expected whole numbers, one value a class")
+        raise RetinaError(f"case {case}: the mask has type {label.dtype}; expected whole numbers, one value per class")
     fractional = ~np.isfinite(label) | (label != np.floor(label))
     if fractional.any():
         position = first_position(fractional)
         raise RetinaError(
             f"case {case}: the mask holds {float(label[tuple(position.values())])} at {format_position(position)} "
-            f"({int(fractional.sum())} values that are not whole numbers); expected one whole number a class. "
+            f"({int(fractional.sum())} values that are not whole numbers); expected one whole number per class. "
             "Was it interpolated or saved as probabilities? Export it again as an integer image."
         )
     return label.astype(np.int64)
@@ -45,7 +45,7 @@ def integer_label(label: Array, case: str) -> Array:
 def count_values(label: Array) -> dict[int, int]:
     """Count the voxels of each value in an integer array, values ascending.
 
-    Plane by plane with a table where the values are small: sorting a whole volume takes minutes.
+    Small values are counted plane by plane in a table: sorting a whole volume takes minutes.
     """
     if label.size == 0:
         return {}

@@ -36,7 +36,7 @@ def pair_by_number(images: Sequence[SourceFile], masks: Sequence[SourceFile]) ->
         problems = [f"no mask for {shorten(lone_images)}"] if lone_images else []
         problems += [f"no image for {shorten(lone_masks)}"] if lone_masks else []
         raise RetinaError(
-            f"{'; '.join(problems)}; expected one mask an image, with the same number at the end of its name. "
+            f"{'; '.join(problems)}; expected one mask per image, with the same number at the end of its name. "
             "The source is incomplete: unpack or download it again."
         )
     return {image_of[number][0]: (image_of[number][1], mask_of[number][1]) for number in sorted(image_of)}
@@ -52,7 +52,7 @@ def _numbered(files: Sequence[SourceFile]) -> dict[int, tuple[str, SourceFile]]:
         number = int(match[1])
         if number in result:
             raise RetinaError(
-                f"two files of one number: {result[number][1]} and {file}; expected one a slice. Remove one."
+                f"two files of one number: {result[number][1]} and {file}; expected one per slice. Remove one."
             )
         result[number] = (match[1], file)
     return result

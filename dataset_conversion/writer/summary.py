@@ -75,14 +75,14 @@ def _case_table(report: dict[str, Any]) -> list[str]:
 
 
 def _label_table(report: dict[str, Any]) -> list[str]:
-    """Return one row a label; voxels and share for training and, if there are any, test cases."""
+    """Return one row per label; voxels and share for training and, if there are any, test cases."""
     totals = {split: part for split, part in report["totals"].items() if part["labelled_cases"]}
     rows = [["label", "name", *(text for split in totals for text in (f"{split} voxels", "share"))]]
     for name, value in report["labels"].items():
         row = [str(value), name]
         for part in totals.values():
-            count, whole = part["label_counts"][str(value)], sum(part["label_counts"].values())
-            row += [f"{count:,}", f"{100 * count / whole:.2f} %"]
+            count, total = part["label_counts"][str(value)], sum(part["label_counts"].values())
+            row += [f"{count:,}", f"{100 * count / total:.2f} %"]
         rows.append(row)
     cases = ", ".join(f"{part['cases']} {split}" for split, part in report["totals"].items() if part["cases"])
     number = len(report["cases"])
@@ -90,7 +90,7 @@ def _label_table(report: dict[str, Any]) -> list[str]:
 
 
 def _fold_table(report: dict[str, Any]) -> list[str]:
-    """Return one line a fold: cases to train on, cases to validate on."""
+    """Return one line per fold: cases to train on, cases to validate on."""
     lines = []
     for number, fold in enumerate(report["folds"]):
         shown = shorten(fold["val"], 3)

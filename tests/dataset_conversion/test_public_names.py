@@ -1,7 +1,9 @@
 """The names at the top of the package: each used once as its user would, and none imported before it is."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,12 @@ def test_the_names():
         assert getattr(dataset_conversion, name).__doc__
     with pytest.raises(AttributeError, match=r"no attribute 'convert_folders'; public names are Case, "):
         dataset_conversion.convert_folders  # noqa: B018
+
+
+def test_the_stub_for_editors_has_the_same_names():
+    stub = ast.parse(Path(dataset_conversion.__file__).with_suffix(".pyi").read_text())
+    imported = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(dataset_conversion.__all__)
 
 
 def test_write_raw_dataset(tmp_path):

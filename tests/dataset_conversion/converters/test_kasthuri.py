@@ -140,8 +140,8 @@ def test_exchanged_folders(source, raw):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Train_In/slice3.png", r"no image for \S+Train_Out/slice3.png; expected one mask an image"),
-        ("Test_Out/slice2.png", r"no mask for \S+Test_In/slice2.png; expected one mask an image"),
+        ("Train_In/slice3.png", r"no image for \S+Train_Out/slice3.png; expected one mask per image"),
+        ("Test_Out/slice2.png", r"no mask for \S+Test_In/slice2.png; expected one mask per image"),
     ],
 )
 def test_missing_slice(source, raw, name, message):
@@ -194,7 +194,7 @@ def test_two_slices_of_one_number(source, raw):
     grey = png(np.zeros((40, 44), np.uint8))
     change(source, **{"Train_In/slice03.png": grey})
     refused(
-        source, raw, r"two files of one number: \S+slice0?3.png and \S+slice0?3.png; expected one a slice. Remove one"
+        source, raw, r"two files of one number: \S+slice0?3.png and \S+slice0?3.png; expected one per slice. Remove one"
     )
 
 
