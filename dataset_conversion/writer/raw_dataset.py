@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
@@ -30,15 +29,14 @@ from dataset_conversion.writer.record import (
     dataset_report,
     ordered,
 )
-from dataset_conversion.writer.target_folder import PARTS, SPLIT_FILE, atomic_folder, check_target
+from dataset_conversion.writer.sheet import SheetCollector
+from dataset_conversion.writer.target_folder import atomic_folder, check_target
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import write_json
 from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
+from nnunetv2_retina.nnunet.datasets import SPLITS_JSON, split_folders
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
-
-if TYPE_CHECKING:
-    from dataset_conversion.writer.sheet import SheetCollector
 
 
 def write_raw_dataset(
@@ -81,7 +79,7 @@ class _Writer:
     def __init__(self, spec: DatasetSpec, folder: Path) -> None:
         self.spec = spec
         self.folder = folder
-        self.sheet = _sheet_collector() if spec.benchmark else None
+        self.sheet = SheetCollector() if spec.benchmark else None
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
         self.units: set[str | None] = set()
@@ -98,19 +96,15 @@ class _Writer:
         ending = self._check_ending(case.name, image)
         spacing = _spacing(case)
         label, counts = (None, None) if case.label is None else self._checked_label(case, case.label)
-        self._write("images", case.split, f"{case.name}_0000{ending}", image, spacing)
+        images, labels = split_folders(self.folder, case.split)
+        _write(images / f"{case.name}_0000{ending}", image, spacing)
         if label is not None:
-            self._write("labels", case.split, f"{case.name}{ending}", label, spacing)
+            _write(labels / f"{case.name}{ending}", label, spacing)
         if self.sheet is not None:
             self.sheet.add(case, image, label)
         self.units.add(spacing.unit)
         self.records.append(case_record(case, image, spacing, counts))
         return self.records[-1]
-
-    def _write(self, kind: str, split: str, name: str, array: Array, spacing: Spacing) -> None:
-        folder = self.folder / (kind + PARTS[split])
-        folder.mkdir(exist_ok=True)
-        write_array(folder / name, array, spacing)
 
     def finish(self) -> None:
         """Write ``dataset.json``, ``conversion_report.json`` and, where volumes are kept together, the split file.
@@ -149,8 +143,9 @@ class _Writer:
         """Return the folds, and write them where nnU-Net's own would part cases of one volume or need more cases."""
         splits = make_splits([record.name for record in training], protocol)
         if splits and (protocol.folds or protocol.groups or len(training) < MAX_FOLDS):
+            # nnU-Net copies it to the preprocessed data set when it plans, and every trainer of its own reads it.
             parts = [{part: list(split[part]) for part in ("train", "val")} for split in splits]
-            (self.folder / SPLIT_FILE).write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
+            (self.folder / SPLITS_JSON).write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
         return splits
 
     def _check_name(self, case: Case) -> None:
@@ -208,10 +203,9 @@ class _Writer:
         return replace(protocol, groups=groups or None, spacing_unit=unit or protocol.spacing_unit)
 
 
-def _sheet_collector() -> SheetCollector:
-    from dataset_conversion.writer.sheet import SheetCollector
-
-    return SheetCollector()
+def _write(path: Path, array: Array, spacing: Spacing) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_array(path, array, spacing)
 
 
 def _spacing(case: Case) -> Spacing:

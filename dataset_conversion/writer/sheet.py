@@ -1,4 +1,4 @@
-"""The slices of ``conversion_sheet.png``, picked while the cases go by. Imports matplotlib, which takes a second."""
+"""The slices of ``conversion_sheet.png``, picked while the cases go by."""
 
 from __future__ import annotations
 

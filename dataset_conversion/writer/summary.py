@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from dataset_conversion.writer.record import REPORT, SHEET
-from dataset_conversion.writer.target_folder import PREPROCESSED, SPLIT_FILE
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.files import read_json
+from nnunetv2_retina.nnunet.datasets import PREPROCESSED, SPLITS_JSON, nnunet_folder
 from nnunetv2_retina.wording import format_rows
 
 SHOWN_CASES, SHOWN_REMARKS = 12, 10
@@ -36,13 +35,13 @@ def _next_steps(path: Path) -> list[str]:
     """Return the command to type; where a data set of this name was preprocessed earlier, what to do before."""
     number = int(path.name[len("Dataset") :].split("_", 1)[0])
     command = f"nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity"
-    folder = os.environ.get(PREPROCESSED)
-    earlier = Path(folder) / path.name if folder else None
+    folder = nnunet_folder(PREPROCESSED)
+    earlier = folder / path.name if folder else None
     if earlier is None or not earlier.exists():
         return [f"  {command}"]
-    stale = earlier / SPLIT_FILE
+    stale = earlier / SPLITS_JSON
     # nnU-Net stops without a word if that file has other folds than the raw data set's.
-    differs = stale.is_file() and not ((path / SPLIT_FILE).is_file() and _same_json(stale, path / SPLIT_FILE))
+    differs = stale.is_file() and not ((path / SPLITS_JSON).is_file() and _same_json(stale, path / SPLITS_JSON))
     first = [f"  rm {stale}   # folds of the data set that was overwritten"] if differs else []
     return [*first, f"  {command} --clean"]  # without it nnU-Net keeps the old fingerprint
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -10,12 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
-
-RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
-PARTS = {"train": "Tr", "test": "Ts"}
-"""How the folders of a raw data set end: ``imagesTr``, ``labelsTs``."""
-SPLIT_FILE = "splits_final.json"
-"""nnU-Net copies it from the raw to the preprocessed data set when it plans, and every trainer of its own reads it."""
+from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS, nnunet_folder
 
 
 def check_target(root: str | Path | None, folder_name: str, overwrite: bool) -> Path:
@@ -36,7 +30,7 @@ def check_target(root: str | Path | None, folder_name: str, overwrite: bool) -> 
 
 def _raw_root(root: str | Path | None) -> Path:
     """Return the folder that holds the raw data sets: ``root``, or ``$nnUNet_raw``."""
-    given = os.environ.get(RAW) if root is None else str(root)
+    given = nnunet_folder(RAW) if root is None else root
     label = f"${RAW}" if root is None else "the target folder"
     if not given:
         raise RetinaError(
@@ -57,10 +51,8 @@ def _check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) 
     nnU-Net finds a data set by its ID alone, in its three folders together: two names for one ID stop it later.
     """
     prefix = folder_name.split("_", 1)[0] + "_"
-    folders = [
-        root,
-        *(Path(value) for name in (PREPROCESSED, RESULTS) if elsewhere and (value := os.environ.get(name))),
-    ]
+    others = [nnunet_folder(name) for name in (PREPROCESSED, RESULTS) if elsewhere]
+    folders = [root, *filter(None, others)]
     for folder in folders:
         taken = sorted(path.name for path in folder.glob(f"{prefix}*") if path.is_dir() and path.name != folder_name)
         if taken:

@@ -12,7 +12,7 @@ from dataset_conversion.writer.raw_dataset import write_raw_dataset
 from dataset_conversion.writer.record import SHEET, padding_share
 from dataset_conversion.writer.sheet import SheetCollector, pick_slices
 from dataset_conversion.writer.summary import summary
-from dataset_conversion.writer.target_folder import SPLIT_FILE
+from nnunetv2_retina.nnunet.datasets import SPLITS_JSON
 from nnunetv2_retina.protocol import Protocol
 
 # ------------------------------------------------------------------------------------------------------------ padding
@@ -51,14 +51,14 @@ def test_folds_are_reported_and_written_where_nnunet_could_not_make_them(tmp_pat
     settings = spec(protocol=Protocol(folds=({"train": ["a"], "val": ["b"]},)))
     folder = write_raw_dataset(settings, [case("a"), case("b")], tmp_path)
     assert (
-        json.loads((folder / SPLIT_FILE).read_text()) == report_of(folder)["folds"] == [{"train": ["a"], "val": ["b"]}]
+        json.loads((folder / SPLITS_JSON).read_text()) == report_of(folder)["folds"] == [{"train": ["a"], "val": ["b"]}]
     )
 
 
 @pytest.mark.parametrize(("number", "written"), [(1, False), (3, True), (5, False)])
 def test_fewer_cases_than_nnunet_has_folds(tmp_path, number, written):
     folder = write_raw_dataset(spec(), [case(name) for name in "abcde"[:number]], tmp_path)
-    assert (folder / SPLIT_FILE).is_file() == written
+    assert (folder / SPLITS_JSON).is_file() == written
     assert len(report_of(folder)["folds"]) == (number if number > 1 else 0)
 
 
@@ -85,8 +85,8 @@ def test_stale_folds_are_to_be_deleted_first(tmp_path, monkeypatch, stale):
     preprocessed.mkdir(parents=True)
     (tmp_path / "raw").mkdir()
     folder = write_raw_dataset(spec(), [case("a"), case("b")], tmp_path / "raw")
-    content = "[]" if stale else (folder / SPLIT_FILE).read_text()
-    (preprocessed / SPLIT_FILE).write_text(content)
+    content = "[]" if stale else (folder / SPLITS_JSON).read_text()
+    (preprocessed / SPLITS_JSON).write_text(content)
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     text = summary(folder)
     assert ("rm " in text) == stale
