@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.metric import IOU
-from nnunetv2_retina.files import read_json, write_json
+from nnunetv2_retina.files import make_folder, read_json, write_json
 from nnunetv2_retina.nnunet.commands import Say, process_defaults
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.definition import Study
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def open_output(study: Study, output: Path) -> None:
-    """Make the output folder, or see that it is this study's.
+    """Make the output folder, or check that it is this study's.
 
     Raises:
         RetinaError: if it holds something else, or cannot be written.
@@ -60,11 +60,8 @@ def open_output(study: Study, output: Path) -> None:
         raise RetinaError(
             f"{output} is not empty and holds no results of a study (no {STUDY}). Give a new folder with -o"
         )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(path, study.to_json())
-    except OSError as error:
-        raise RetinaError(f"cannot write into {output} ({error}). Give another folder with -o") from error
+    make_folder(output, "Give another folder with -o")
+    write_json(path, study.to_json())
 
 
 def part_of(runs: Sequence[PlannedRun], part: str | None) -> list[PlannedRun]:

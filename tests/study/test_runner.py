@@ -177,7 +177,7 @@ def test_the_output_folder_of_another_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RetinaError, match=r"is not empty and holds no results of a study \(no study.json\)"):
         open_output(make_study(), tmp_path / "mine")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RetinaError, match=r"cannot write into .*file"):
+    with pytest.raises(RetinaError, match=r"cannot write to .*file"):
         open_output(make_study(), tmp_path / "file")
 
 

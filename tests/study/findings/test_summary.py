@@ -1,0 +1,69 @@
+"""What a study's numbers say in sentences."""
+
+import pytest
+from helpers.study_results import SPREAD, outline, paper_study, result
+
+from nnunetv2_retina.study.findings.statistics import compare
+from nnunetv2_retina.study.findings.summary import beyond_chance, completeness, rankings
+from nnunetv2_retina.study.findings.tables import build_table
+
+
+def test_systems_that_score_alike_have_no_best() -> None:
+    table = build_table(outline(), [result(), result(system="theirs")])
+    assert not any(table.is_best(table.rows[0], system) for system in table.systems)
+    assert rankings(table, "ours") == ["A: ours has the highest mean IoU, 0.600 (1); theirs has the same."]
+
+
+def test_the_papers_tests_come_out_with_its_three_runs() -> None:
+    study, results = paper_study()
+    found = {(entry.row.title, entry.other): entry for entry in compare(build_table(study, results), "RETINA")}
+    far = found["UroCell", "UNet-RN50 random"]  # 0.407 apart, the runs at most 0.018
+    assert far.test is not None and far.test.p == pytest.approx(0.1) and far.superiority == 1
+    near = found["Kasthuri++", "UNet-RN50 CEM500K"]  # 0.001 apart: of 9 pairs the reference is better in 6
+    pairs = [(0.916 + a) > (0.915 + b) for a in SPREAD for b in SPREAD]
+    assert near.superiority == pytest.approx(sum(pairs) / 9) and near.test is not None and near.test.u == sum(pairs)
+    assert all(entry.p_holm == 1 for entry in found.values())
+    said = " ".join(beyond_chance(list(found.values())))
+    assert f"0 of {len(found)} have p < 0.05" in said and "With 3 and 3 runs no p below 0.1 is possible" in said
+
+
+def test_sentences_say_who_is_best_and_what_is_missing() -> None:
+    study = outline("A B C", "ours theirs third", seeds=2)
+    results = [result(system=name, iou=score) for name, score in (("ours", 0.4), ("theirs", 0.6), ("third", 0.5))]
+    results += [result("B", seed=seed) for seed in (1, 2)]
+    assert rankings(build_table(study, results), "ours") == [
+        "A: theirs has the highest mean IoU, 0.600 (1); third follows with 0.500 (1); ours is number 3 of 3 with "
+        "0.400 (1).",
+        "B: only ours has a score, 0.600 ± 0.000 (2).",
+        "C: no score yet.",
+    ]
+    first, *absent = completeness(study, results)
+    assert first == "5 of 18 planned runs are there, 13 missing (3 data sets, 3 systems, 2 seeds)."
+    assert absent[:2] == [
+        "A: no run of ours (seed 2), theirs (seed 2), third (seed 2).",
+        "B: no run of theirs (every seed), third (every seed).",
+    ]
+    assert completeness(study, results, planned=5)[0].startswith("5 of 5 planned runs are there, none is missing")
+    assert len(completeness(study, results, planned=5)) == 1
+
+
+def test_what_is_significant_is_named() -> None:
+    study = outline(systems="ours theirs same", seeds=6)
+    results = [
+        result(system=system, seed=seed, iou=score + seed / 1000)
+        for system, score in (("ours", 0.6), ("theirs", 0.5), ("same", 0.6))
+        for seed in study.seeds
+    ]
+    said = " ".join(beyond_chance(compare(build_table(study, results), "ours")))
+    assert "1 of 2 have p < 0.05: ours better in 1, worse in 0. After Holm's correction for making 2, 1 do" in said
+    assert "1 do: A (better than theirs)." in said and "no p below" not in said and "leaves out 0 in 1 of 2" in said
+
+
+def test_corrections_that_no_difference_could_pass_are_said_to_be() -> None:
+    names = [f"s{number}" for number in range(25)]  # 24 tests of 6 and 6 runs: 24 * 2 / 924 = 0.052
+    study = outline(systems=" ".join(names), seeds=6)
+    results = [
+        result(system=name, seed=seed, iou=seed / 1000 + (name == "s0") / 2) for name in names for seed in study.seeds
+    ]
+    said = " ".join(beyond_chance(compare(build_table(study, results), "s0")))
+    assert "24 of 24 have p < 0.05" in said and "24, 0 do." in said and "leaves no p below 0.052" in said
