@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,11 @@ def make_folder(folder: Path, advice: str) -> Path:
     except OSError as error:
         raise RetinaError(f"cannot write to {folder} ({error.strerror or error}). {advice}") from error
     return folder
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is what ``replacing`` and ``make_folder`` leave when their process is killed."""
+    return re.fullmatch(r".+\.\d+\.tmp|\.\d+\.probe", name) is not None
 
 
 @contextmanager

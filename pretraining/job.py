@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from nnunetv2_retina.weights.transfer import trained_prefixes
 from nnunetv2_retina.wording import duration
 from pretraining.loop import state as training_state
 from pretraining.loop.engine import Engine
+from pretraining.loop.output import held_output
 from pretraining.loop.processes import Processes, StopSignals, join, leave
 from pretraining.loop.run import Outcome, Run
 from pretraining.loop.stream import Stream, split
@@ -29,8 +31,6 @@ from pretraining.objectives.simclr import SimCLR
 from pretraining.recipe import Execution, Recipe
 from pretraining.store.cache import count_images, open_or_pack
 from pretraining.store.reader import SIZE
-
-_PROBE = ".writable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,12 @@ def pretrain(job: Job, say: Callable[[str], None]) -> Outcome:
     processes = join(job.execution.device)
     try:
         processes.share(job.recipe.batch_size)
-        run = _set_up(job, processes, say if processes.is_first else lambda _: None)
-        with StopSignals() as signals:
-            return run.fit(signals)
+        output = held_output(job.output) if processes.is_first else nullcontext()
+        with ExitStack() as stack:
+            processes.first_before_others(lambda: stack.enter_context(output))
+            run = _set_up(job, processes, say if processes.is_first else lambda _: None)
+            with StopSignals() as signals:
+                return run.fit(signals)
     except OSError as error:
         raise RetinaError(f"{error.filename or job.output}: {error.strerror or error}") from error
     finally:
@@ -73,7 +76,6 @@ def pretrain(job: Job, say: Callable[[str], None]) -> Outcome:
 
 
 def _set_up(job: Job, processes: Processes, say: Callable[[str], None]) -> Run:
-    processes.first_before_others(lambda: prepare_output(job.output) if processes.is_first else None)
     store = processes.first_before_others(
         lambda: open_or_pack(job.source, job.store, job.output / "store", **job.packing)
     )
@@ -113,20 +115,6 @@ def _seconds(engine: Engine, images: torch.Tensor, step: int, total: int) -> flo
     start = time.perf_counter()
     float(engine.step(images, min(step, total - 1), total))
     return time.perf_counter() - start
-
-
-def prepare_output(folder: Path) -> None:
-    """Make the output folder, see that it can be written to, and remove what a killed run left half written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in (*folder.glob("*.tmp"), folder / _PROBE):
-            left.unlink(missing_ok=True)
-        (folder / _PROBE).touch()
-        (folder / _PROBE).unlink()
-    except OSError as error:
-        raise RetinaError(
-            f"the output folder {folder} cannot be written to ({error.strerror}). Choose another with -o"
-        ) from error
 
 
 def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Objective:

@@ -11,8 +11,6 @@ from pretraining.store.layout import (
     FORMAT_VERSION,
     IMAGES_FILE,
     INDEX_FILE,
-    JOURNAL_FILE,
-    MANIFEST_FILE,
     NAMES_FILE,
     REJECTED_FILE,
 )
@@ -67,11 +65,6 @@ class Journal:
     @property
     def rejected_share(self) -> float:
         return sum(self.rejected.values()) / max(self.counted, 1)
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file was left by a process killed while it replaced the journal or the manifest."""
-    return name.startswith((f"{JOURNAL_FILE}.", f"{MANIFEST_FILE}.")) and name.endswith(".tmp")
 
 
 def start_again(path: Path) -> str:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.files import LOCK, locked, make_folder
+from nnunetv2_retina.files import LOCK, is_leftover, locked, make_folder
 from pretraining.store.archives import Archive, open_source
 from pretraining.store.decode_workers import Work, decode_all, default_workers
 from pretraining.store.decoding import RejectionError
-from pretraining.store.journal import Journal, is_leftover, start_again
+from pretraining.store.journal import Journal, start_again
 from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
 from pretraining.store.packing_errors import (
     check_rejected,

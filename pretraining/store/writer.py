@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import write_json
+from nnunetv2_retina.files import is_leftover, write_json
 from pretraining.store.duplicates import NearDuplicates
-from pretraining.store.journal import FILES, Journal, is_leftover, start_again
+from pretraining.store.journal import FILES, Journal, start_again
 from pretraining.store.layout import (
     FORMAT_VERSION,
     IMAGE_BYTES,
