@@ -201,7 +201,8 @@ def test_a_finished_run_is_not_repeated(source, reference):
 
 TWO_PROCESSES = """
 import os, sys, numpy as np, torch
-from pretraining import batches, cli, run
+from pretraining import cli, job
+from pretraining.loop import batches, run
 rank, folder, seen = os.environ["RANK"], sys.argv[3], []
 read = batches.read
 def noted(store, indices, device):
@@ -331,7 +332,7 @@ def test_init_starts_from_the_weights(source, reference, tmp_path):
 def test_an_output_that_cannot_be_written_is_refused(source, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(source), "-o", str(tmp_path / "file"), *SETTINGS]) == 2
-    assert "file cannot be written to" in capsys.readouterr().err
+    assert "cannot write to" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_the_earlier_checkpoint(source, tmp_path, monkeypatch, capsys):
