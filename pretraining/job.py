@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -20,17 +21,24 @@ from nnunetv2_retina.weights.importing import read_weights
 from nnunetv2_retina.weights.transfer import trained_prefixes
 from nnunetv2_retina.wording import duration
 from pretraining.loop import state as training_state
+from pretraining.loop.batches import read
 from pretraining.loop.engine import Engine
 from pretraining.loop.output import held_output
 from pretraining.loop.processes import Processes, StopSignals, join, leave
 from pretraining.loop.run import Outcome, Run
 from pretraining.loop.stream import Stream, split
+from pretraining.objectives.distil import Distillation
 from pretraining.objectives.mae import MaskedAutoencoder
 from pretraining.objectives.reconstruction import Objective, Reconstruction
 from pretraining.objectives.simclr import SimCLR
+from pretraining.objectives.teacher import efficientnet_lite0
+from pretraining.objectives.tokens import sine_positions
 from pretraining.recipe import Execution, Recipe
 from pretraining.store.cache import count_images, open_or_pack
 from pretraining.store.reader import SIZE
+
+SAMPLE = 128
+"""Images that an objective is shown before the first step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,8 @@ def _set_up(job: Job, processes: Processes, say: Callable[[str], None]) -> Run:
     initial = read_weights(job.init) if job.init else None
     recipe = replace(job.recipe, init=initial.fingerprint) if initial else job.recipe
     engine = Engine(build_objective(recipe, initial), recipe, job.execution, processes)
+    sample = training[:: math.ceil(len(training) / SAMPLE)]
+    engine.objective.begin(read(store, sample, engine.device).to(engine.device), recipe.seed)
     groups = np.asarray(store.group_index)[training]
     run = Run(job.output, engine, job.execution, store, Stream(training, recipe, groups), held_out, say)
     run.restore()
@@ -118,17 +128,19 @@ def _seconds(engine: Engine, images: torch.Tensor, step: int, total: int) -> flo
 
 
 def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Objective:
-    """The network, seeded, and what it learns.
+    """Build the network, seeded, and what it learns.
 
     Args:
         recipe: size, arm and options.
         initial: weights to start from; the head too, where it has one output channel.
 
     Raises:
-        RetinaError: if they are of another size.
+        RetinaError: if they are of another size, or the arm needs a package that is not installed.
     """
     torch.manual_seed(recipe.seed)
     network = TransUNet(1, 1, recipe.network)
+    if recipe.positions == "sine":
+        network.embedding.pos_embed.data = sine_positions(network.config.grid_size, network.config.embed_dim)
     if initial is not None:
         check_compatible(initial.weights, network, str(initial.path))
         mine = network.state_dict()
@@ -140,6 +152,9 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
 
 
 def _objective(network: TransUNet, recipe: Recipe) -> Objective:
+    if recipe.arm == "distil":
+        teacher = efficientnet_lite0()
+        return Distillation(network, teacher, recipe.augmentation, crop=recipe.crop, blanked=recipe.blanked)
     if recipe.arm == "mae":
         return MaskedAutoencoder(network, recipe.augmentation)
     if recipe.arm == "simclr":

@@ -1,19 +1,25 @@
-"""The settings of a pre-training: what defines its result, and how it is carried out."""
+"""The settings of a pre-training: what defines its result, and how it is carried out. Imports no torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nnunetv2_retina.console import setting
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.network import SIZES, NetworkConfig
-from pretraining.augmentation.views import AugmentationSettings
+from pretraining.augmentation.draws import AugmentationSettings
 
-ARMS = ("reconstruction", "mae", "simclr")
+if TYPE_CHECKING:
+    from nnunetv2_retina.network import NetworkConfig
+
+SIZE_NAMES = ("retina", "base", "tiny")
+ARMS = ("reconstruction", "distil", "mae", "simclr")
 POWER = 0.9
 """Of the polynomial decay of the learning rate, stepped every iteration."""
+STRIDE, SIDE = 16, 224
+"""Pixels of a cell of the token grid, and of a packed image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,52 +31,83 @@ class Recipe:
         RetinaError: with every problem of the values.
     """
 
-    size: str = "retina"
-    """Of the network: retina, base or tiny."""
-    arm: str = "reconstruction"
-    """reconstruction (the paper's), mae (transformer alone) or simclr (CNN alone)."""
-    epochs: float = 200
-    """How often every image is seen; not used if ``iterations`` is given."""
-    iterations: int | None = None
-    """Optimiser steps."""
-    batch_size: int = 256
-    """Images a step, over all processes together."""
-    learning_rate: float = 0.003
-    """At the first step; it falls to 0 with power 0.9."""
+    size: str = setting("retina", "size of the network", choices=SIZE_NAMES)
+    arm: str = setting(
+        "reconstruction",
+        "what is learned; distil: the features of an ImageNet network, mae: transformer alone, simclr: CNN alone",
+        choices=ARMS,
+    )
+    epochs: float = setting(200.0, "how often every image is seen; not used with --iterations")
+    iterations: int | None = setting(None, "optimiser steps, instead of --epochs")
+    batch_size: int = setting(256, "images a step, over all processes together")
+    learning_rate: float = setting(0.003, "highest learning rate", flag="--lr")
+    optimiser: str = setting("sgd", "sgd with momentum .9, or adamw with betas .9 and .95", choices=("sgd", "adamw"))
+    weight_decay: float = setting(1e-4, "of all parameters (sgd), or of matrices and kernels alone (adamw)")
+    warmup: float = setting(0.0, "steps in which the learning rate rises from 0; below 1: their share of all steps")
+    schedule: str = setting("poly", "how it falls: poly (power .9) or cosine", choices=("poly", "cosine"))
+    clip: float | None = setting(None, "largest norm of the gradient; longer ones are shortened (default: any)")
+    crop: int | None = setting(
+        None, "pixels along each side of a random part of each image, which is used alone (default: the whole image)"
+    )
+    positions: str = setting("zero", "position embeddings at the start", choices=("zero", "sine"))
+    seed: int = setting(0, "of initialisation, order, augmentation and dropout")
+    balance: float = setting(
+        0.0, "draw an image of a source with n images with weight n^-GAMMA; 0: every image once an epoch",
+        metavar="GAMMA",
+    )  # fmt: skip
+    blanked: float = setting(0.4, "distil: share of the 16 px cells of an image that the network does not see")
+    masked_loss: bool = setting(False, "reconstruction: count only pixels that were changed")
+    skip_drop: float = setting(0.0, "reconstruction: probability of dropping a skip connection", metavar="P")
     momentum: float = 0.9
-    weight_decay: float = 1e-4
-    seed: int = 0
-    """Of initialisation, order, augmentation and dropout."""
-    balance: float = 0.0
-    """Gamma: an image of a source with n images is drawn with weight n^-gamma. 0: every image once an epoch."""
+    """Of SGD; of AdamW the first of its betas."""
+    second_beta: float = 0.95
+    """Of AdamW."""
     exclude: tuple[str, ...] = ()
     """Patterns (``*`` and ``?``) of image names that are left out."""
-    masked_loss: bool = False
-    """Count only pixels that were changed."""
-    skip_drop: float = 0.0
-    """Probability with which a skip connection of an image is dropped."""
     init: str | None = None
     """Fingerprint of the weights to start from; None: random initialisation."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
     def __post_init__(self) -> None:
-        problems = [text for text in self._problems() if text]
+        problems = [text for text in (*_wrong_choices(self), *self._number_problems(), *self._arm_problems()) if text]
         if problems:
             raise RetinaError(f"settings of the pre-training: {'; '.join(problems)}. Correct them")
 
-    def _problems(self) -> list[str | None]:
+    @classmethod
+    def named(cls, name: str, **settings: Any) -> Recipe:
+        """Return a recipe of ``RECIPES``; ``settings`` replace some of its values.
+
+        Raises:
+            RetinaError: for an unknown name, or with every problem of the values.
+        """
+        if name not in RECIPES:
+            raise RetinaError(f"recipe is {name!r}; expected one of {', '.join(RECIPES)}")
+        return cls(**{**RECIPES[name], **settings})
+
+    def _number_problems(self) -> list[str | None]:
         return [
-            None if self.size in SIZES else f"size is {self.size!r}; expected one of {', '.join(SIZES)}",
-            None if self.arm in ARMS else f"arm is {self.arm!r}; expected one of {', '.join(ARMS)}",
             _above(0, epochs=self.epochs),
             _above(0, iterations=1 if self.iterations is None else self.iterations),
             _above(0, batch_size=self.batch_size),
             _above(0, learning_rate=self.learning_rate),
+            _above(0, clip=1 if self.clip is None else self.clip),
+            None if 0 <= self.warmup < math.inf else f"warmup is {self.warmup}; expected 0 or more",
             None if 0 <= self.momentum < 1 else f"momentum is {self.momentum}; expected 0 to below 1",
+            None if 0 <= self.second_beta < 1 else f"second_beta is {self.second_beta}; expected 0 to below 1",
             None if self.weight_decay >= 0 else f"weight_decay is {self.weight_decay}; expected 0 or more",
             None if 0 <= self.seed < 2**63 else f"seed is {self.seed}; expected 0 to 2^63 - 1",
             None if 0 <= self.balance <= 1 else f"balance is {self.balance}; expected 0 to 1",
+            None if 0 <= self.blanked < 1 else f"blanked is {self.blanked}; expected 0 to below 1",
             None if 0 <= self.skip_drop < 1 else f"skip_drop is {self.skip_drop}; expected 0 to below 1",
+        ]
+
+    def _arm_problems(self) -> list[str | None]:
+        crop = self.crop or SIDE
+        return [
+            None
+            if crop % STRIDE == 0 and 2 * STRIDE <= crop <= SIDE
+            else f"crop is {crop}; expected a multiple of {STRIDE} from {2 * STRIDE} to {SIDE}",
+            None if self.arm == "distil" or self.crop is None else f"crop belongs to the arm distil, not to {self.arm}",
             None
             if self.arm == "reconstruction" or not (self.masked_loss or self.skip_drop)
             else f"masked_loss and skip_drop belong to the arm reconstruction, not to {self.arm}",
@@ -78,27 +115,60 @@ class Recipe:
 
     @property
     def network(self) -> NetworkConfig:
-        """Sizes of the network."""
+        """Return the sizes of the network."""
+        from nnunetv2_retina.network import NetworkConfig
+
         return NetworkConfig.named(self.size)
 
     def total_iterations(self, images: int) -> int:
-        """Optimiser steps of the whole run, for so many training images; the last step may begin another epoch."""
+        """Return the optimiser steps of the whole run, for so many images; the last step may begin another epoch."""
         return self.iterations or max(1, math.ceil(self.epochs * images / self.batch_size - 1e-9))
 
     def learning_rate_at(self, iteration: int, total: int) -> float:
-        """Learning rate of an optimiser step, counted from 0."""
-        return self.learning_rate * (1 - iteration / total) ** POWER
+        """Return the learning rate of an optimiser step, counted from 0."""
+        rising = self.warmup if self.warmup >= 1 else round(self.warmup * total)
+        if iteration < rising:
+            return self.learning_rate * (iteration + 1) / rising
+        done = (iteration - rising) / (total - rising)
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        return self.learning_rate * (1 - done) ** POWER
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, texts and lists, for checkpoints and JSON files."""
+        """Return plain numbers, texts and lists, for checkpoints and JSON files."""
         values = asdict(self) | {"augmentation": self.augmentation.to_dict()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def differences(self, recorded: Mapping[str, Any]) -> list[str]:
-        """Where another run's ``to_dict`` differs from this one's, in words."""
-        mine = self.to_dict()
-        names = [field.name for field in fields(self) if mine[field.name] != recorded.get(field.name)]
-        return [f"{name} {recorded.get(name)!r} there, {mine[name]!r} now" for name in names]
+        """Say in words where another run's ``to_dict`` differs from this one's.
+
+        A setting that the record lacks did not exist when it was written: that run did what the default does.
+        """
+        mine, there = self.to_dict(), {**Recipe().to_dict(), **recorded}
+        names = [entry.name for entry in fields(self) if mine[entry.name] != there[entry.name]]
+        return [f"{name} {there[name]!r} there, {mine[name]!r} now" for name in names]
+
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "published": {},
+    "distil": {
+        "arm": "distil",
+        "batch_size": 16,
+        "crop": 112,
+        "optimiser": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "warmup": 100.0,
+        "schedule": "cosine",
+        "clip": 1.0,
+        "positions": "sine",
+        "augmentation": AugmentationSettings(
+            rotation_p=0.0, crop_p=0.0, contrast_p=0.0, noise_p=1.0, noise_variance=(0.0, 400.0), blur_p=0.0,
+            holes_p=0.0, normalisation="image",
+        ),
+    },
+}  # fmt: skip
+"""Settings of each named recipe that differ from the published one's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,30 +179,25 @@ class Execution:
         RetinaError: with every problem of the values.
     """
 
-    device: str = "auto"
-    """auto (the GPU if there is one), cuda or cpu."""
-    precision: str = "auto"
-    """auto, bf16, fp16 or fp32; auto: bf16 where the device multiplies it natively, else fp16 on GPUs, fp32 on CPUs."""
-    compile: str = "auto"
-    """auto (on GPUs), on or off: torch.compile."""
-    micro_batch: int | None = None
-    """Images a process computes at once; gradients are accumulated. None: as many as fit (16 on CPUs)."""
-    workers: int = 2
-    """Threads that read images ahead, in each process."""
-    checkpoint_minutes: float = 15
-    """Time between two writings of checkpoint_latest.pth, which is also written after each epoch."""
-    keep_every: int = 20
-    """Epochs between two checkpoints that are kept; 0: only the last."""
-    tensorboard: bool = False
+    device: str = setting("auto", "auto: the GPU if there is one", choices=("auto", "cuda", "cpu"))
+    precision: str = setting(
+        "auto",
+        "auto: bf16 where the device multiplies it natively, else fp16 on GPUs, fp32 on CPUs",
+        choices=("auto", "bf16", "fp16", "fp32"),
+    )
+    compile: str = setting("auto", "torch.compile; auto: on GPUs", choices=("auto", "on", "off"))
+    micro_batch: int | None = setting(
+        None, "images a process computes at once; gradients are accumulated (default: what fits; 16 on CPUs)"
+    )
+    workers: int = setting(2, "threads that read images ahead, in each process")
+    checkpoint_minutes: float = setting(
+        15.0, "time between checkpoints within an epoch; one is also written after each", metavar="N"
+    )
+    keep_every: int = setting(20, "epochs between checkpoints that are kept; 0: only the last")
+    tensorboard: bool = setting(False, 'also log for TensorBoard (pip install "nnunetv2-retina[tensorboard]")')
 
     def __post_init__(self) -> None:
-        choices = {"device": ("auto", "cuda", "cpu"), "precision": ("auto", "bf16", "fp16", "fp32")}
-        choices["compile"] = ("auto", "on", "off")
-        problems = [
-            f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}"
-            for name, allowed in choices.items()
-            if getattr(self, name) not in allowed
-        ]
+        problems = _wrong_choices(self)
         numbers = _above(0, micro_batch=1 if self.micro_batch is None else self.micro_batch, workers=self.workers)
         if numbers:
             problems.append(numbers)
@@ -140,6 +205,15 @@ class Execution:
             problems.append("checkpoint_minutes and keep_every must be 0 or more")
         if problems:
             raise RetinaError(f"settings of the pre-training: {'; '.join(problems)}. Correct them")
+
+
+def _wrong_choices(settings: Recipe | Execution) -> list[str]:
+    allowed = {entry.name: entry.metadata.get("option", {}).get("choices") for entry in fields(settings)}
+    return [
+        f"{name} is {getattr(settings, name)!r}; expected one of {', '.join(choices)}"
+        for name, choices in allowed.items()
+        if choices and getattr(settings, name) not in choices
+    ]
 
 
 def _above(least: float, **values: float) -> str | None:

@@ -127,7 +127,7 @@ class AugmentationSettings:
         return problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, texts and lists; the class takes them back as keyword arguments."""
+        """Return plain numbers, texts and lists; the class takes them back as keyword arguments."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
@@ -172,7 +172,7 @@ class Draws:
 
 
 def draw(settings: AugmentationSettings, seed: int, first: int, count: int) -> Draws:
-    """Random parameters of the images at positions ``first`` to ``first + count - 1`` of an endless stream.
+    """Draw the random parameters of the images at positions ``first`` to ``first + count - 1`` of an endless stream.
 
     What a position gets depends on the settings, the seed and the position alone: it is the same however the stream is
     cut into batches and divided among processes.
@@ -221,7 +221,7 @@ def _between(limits: Any, uniform: Floats) -> Floats:
 
 
 def crop_boxes(draws: Draws, settings: AugmentationSettings, height: int, width: int) -> Integers:
-    """Where the crops lie in images of a size: the first of the tries that fits, else the largest centred crop of an
+    """Find where the crops lie in images of a size: the first try that fits, else the largest centred crop of an
     allowed aspect ratio (as ``RandomResizedCrop`` of albumentations 1.3.1).
 
     Returns:

@@ -24,7 +24,7 @@ _NOISE_LEVELS = 1 << 16
 def rotation_tables(
     angles: NDArray[np.float64], height: int, width: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Source coordinates of a rotation about the centre, as two parts that are added: of the column and of the row.
+    """Compute source coordinates of a rotation about the centre, as two parts to be added: of the column, of the row.
 
     Args:
         angles: (B,) degrees, counter-clockwise.
@@ -49,7 +49,7 @@ def rotation_tables(
 
 
 def _margins(height: int, width: int) -> tuple[int, int]:
-    """What rotated images need above and beside them."""
+    """Return what rotated images need above and beside them."""
     diagonal = math.hypot(height, width)
     return int((diagonal - height) / 2) + 3, int((diagonal - width) / 2) + 3
 
@@ -84,7 +84,7 @@ def rotate(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
 
 
 def _offsets(count: int, step: int, like: Tensor) -> Tensor:
-    """(B, 1, 1): where each image begins."""
+    """Return where each image begins, (B, 1, 1)."""
     return torch.arange(0, count * step, step, dtype=like.dtype, device=like.device)[:, None, None]
 
 
@@ -107,7 +107,7 @@ def _mirrored(size: int, margin: int, device: torch.device) -> Tensor:
 def resize_tables(
     starts: NDArray[np.int64], lengths: NDArray[np.int64], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Where the pixels of resized stretches come from, along one axis.
+    """Find where the pixels of resized stretches come from, along one axis.
 
     Args:
         starts: (B,) first pixel of the stretch.
@@ -156,7 +156,7 @@ def _sum_of_halves(values: Tensor, axis: int) -> Tensor:
 
 
 def contrast_tables(contrast: NDArray[np.float64], brightness: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(B, 256) new grey levels: old ones times ``contrast`` plus 255 times ``brightness``, clipped and truncated."""
+    """Return (B, 256) new grey levels: old ones times ``contrast`` plus 255 ``brightness``, clipped and truncated."""
     levels = np.arange(256, dtype=np.float32) * contrast[:, None].astype(np.float32)
     levels += (brightness * 255)[:, None].astype(np.float32)
     return np.clip(levels, 0, 255).astype(np.uint8)
@@ -172,14 +172,14 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _normal_quantiles(device: torch.device) -> Tensor:
-    """(65536,) int32: the normal distribution at 65,536 equally likely places, in 4096ths of a standard deviation."""
+    """Return the normal distribution at 65,536 equally likely places, in 4096ths of its deviation: (65536,) int32."""
     likely = (torch.arange(_NOISE_LEVELS, dtype=torch.float64) + 0.5) / _NOISE_LEVELS
     return torch.special.ndtri(likely).mul_(1 << _NOISE_BITS).round_().to(device, torch.int32)
 
 
 @functools.lru_cache(maxsize=64)
 def _mixed_counter(pixels: int, device: torch.device) -> Tensor:
-    """(pixels,) int32: 0, 1, 2, ... with their bits mixed (multiply, exclusive or, shift, twice): all different."""
+    """Return (pixels,) int32: 0, 1, 2, ... with bits mixed (multiply, exclusive or, shift, twice), all different."""
     counter = torch.arange(pixels)  # int64: holds the products of two 32-bit numbers
     for factor, shift in ((0x7FEB352D, 15), (0x846CA68B, 16)):
         counter = (counter ^ (counter >> 16)) * factor & 0xFFFFFFFF
@@ -188,7 +188,7 @@ def _mixed_counter(pixels: int, device: torch.device) -> Tensor:
 
 
 def normal_noise(keys: Tensor, pixels: int) -> Tensor:
-    """Normally distributed numbers that depend on the key and the pixel alone.
+    """Return normally distributed numbers that depend on the key and the pixel alone.
 
     The pixel's mixed number times one half of the key, made odd, plus the other half (multiply-shift hashing): the
     upper 16 bits choose one of 65,536 equally likely quantiles. No state, so images need not be visited one by one.
@@ -219,7 +219,7 @@ def add_noise(images: Tensor, deviations: Tensor, keys: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, size: int) -> Tensor:
-    """Gaussian blur with a kernel of 3, 5 or 7 pixels, mirrored at the border (``GaussianBlur`` with sigma 0)."""
+    """Blur with a Gaussian kernel of 3, 5 or 7 pixels, mirrored at the border (``GaussianBlur`` with sigma 0)."""
     count, height, width = images.shape
     padded = reflect(images, size // 2, size // 2)
     pitch = padded.shape[2]
@@ -230,7 +230,7 @@ def blur(images: Tensor, size: int) -> Tensor:
 
 
 def _weighted(values: Tensor, size: int, step: int) -> Tensor:
-    """Sums of ``size`` numbers that lie ``step`` apart, with the weights of the blur."""
+    """Return sums of ``size`` numbers that lie ``step`` apart, with the weights of the blur."""
     radius, length = size // 2, len(values) - (size - 1) * step
     shifted = [values.narrow(0, place * step, length) for place in range(size)]
     centre, *weights = BLUR_WEIGHTS[size]
@@ -241,7 +241,7 @@ def _weighted(values: Tensor, size: int, step: int) -> Tensor:
 
 
 def hole_bits(starts: NDArray[np.int64], counts: NDArray[np.int64], hole: int, size: int) -> NDArray[np.int32]:
-    """Which holes a row or column lies in: bit k of word w stands for hole 32 w + k.
+    """Find which holes a row or column lies in: bit k of word w stands for hole 32 w + k.
 
     Args:
         starts: (B, K) first row or column of the holes.
@@ -263,7 +263,7 @@ def hole_bits(starts: NDArray[np.int64], counts: NDArray[np.int64], hole: int, s
 
 
 def hole_mask(rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, H, W) bool: pixels whose row and column lie in the same hole, from :func:`hole_bits` of both."""
+    """Mark the pixels whose row and column lie in the same hole, by :func:`hole_bits` of both: (B, H, W) bool."""
     words = [rows[:, word, :, None] & columns[:, word, None, :] for word in range(rows.shape[1])]
     return functools.reduce(torch.bitwise_or, words).to(torch.bool)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def uniforms(seed: int, purpose: int, first: int, count: int, numbers: int) -> NDArray[np.float64]:
-    """Uniform numbers for the positions ``first`` to ``first + count - 1``.
+    """Draw uniform numbers for the positions ``first`` to ``first + count - 1``.
 
     Args:
         seed: of the run, 0 to 2^64 - 1.

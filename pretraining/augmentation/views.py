@@ -103,7 +103,7 @@ def _rotate(images: Tensor, x: Tensor, y: Tensor, rows: slice, columns: slice) -
 
 
 def _windows(boxes: NDArray[np.int64], parts: list[slice]) -> NDArray[np.int64]:
-    """(parts, 4) top, left, bottom, right: what the crops of a part of the batch need of their images."""
+    """Return what the crops of each part of the batch need of their images: (parts, 4) top, left, bottom, right."""
     firsts = [part.start for part in parts]
     if not firsts:
         return np.zeros((0, 4), np.int64)
@@ -160,7 +160,7 @@ def _degradations(
 
 @torch.no_grad()
 def normalise(images: Tensor, settings: AugmentationSettings) -> Tensor:
-    """Grey levels to what the network takes.
+    """Turn grey levels into what the network takes.
 
     Args:
         images: (B, H, W) uint8.
@@ -182,7 +182,7 @@ def normalise(images: Tensor, settings: AugmentationSettings) -> Tensor:
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1, 1) float32 mean and standard deviation; sums of whole numbers, which do not depend on their order."""
+    """Return (B, 1, 1) float32 means and deviations, of sums of whole numbers: their order does not matter."""
     pixels = images[0].numel()
     levels = images.to(torch.int32)
     total = levels.sum((1, 2), keepdim=True)
@@ -224,7 +224,7 @@ class _Group:
 
 
 def _upload(device: torch.device, *arrays: NDArray[Any]) -> list[Tensor]:
-    """Tensors on a device, without waiting for them."""
+    """Send arrays to a device, without waiting for them."""
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type == "cuda":
         tensors = [tensor.pin_memory() if tensor.numel() else tensor for tensor in tensors]
@@ -232,7 +232,7 @@ def _upload(device: torch.device, *arrays: NDArray[Any]) -> list[Tensor]:
 
 
 def _parts(images: Tensor) -> list[slice]:
-    """One image after the other on a CPU, where what is between two steps stays in its cache; all at once on a GPU."""
+    """Take one image after the other on a CPU, where results between two steps stay in its cache; all on a GPU."""
     count = len(images)
     step = 1 if images.device.type == "cpu" else max(count, 1)
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]

@@ -25,11 +25,12 @@ from pretraining.store.reader import SIZE
 CPU_MICRO_BATCH = 16
 _HELD_OUT_STREAM = 2**40
 """Positions from here on, which no training reaches, give the held-out images their fixed views."""
+_UNDECAYED = ("pos_embed", "mask_token")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of the autocast: bfloat16, float16, or float32 for none.
+    """Return the type of the autocast: bfloat16, float16, or float32 for none.
 
     Raises:
         RetinaError: for fp16 on a CPU.
@@ -41,6 +42,23 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise RetinaError("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
     return _DTYPES[name]
+
+
+def make_optimizer(objective: nn.Module, recipe: Recipe, fused: bool = False) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for the parameters that are trained.
+
+    SGD lets all of them decay, as published; AdamW matrices and kernels alone: no norm, bias, position or mask token.
+    """
+    named = {name: value for name, value in objective.named_parameters() if value.requires_grad}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD([*named.values()], rate, momentum=recipe.momentum, weight_decay=decay, fused=fused)
+    fixed = [name for name, value in named.items() if value.ndim < 2 or name.endswith(_UNDECAYED)]
+    groups = [
+        {"params": [value for name, value in named.items() if name not in fixed], "weight_decay": decay},
+        {"params": [named[name] for name in fixed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, rate, betas=(recipe.momentum, recipe.second_beta), fused=fused)
 
 
 class Engine:
@@ -61,14 +79,7 @@ class Engine:
         self.share = processes.share(recipe.batch_size)
         self.dtype = choose_precision(execution.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            parameters,
-            recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=self.device.type == "cuda",
-        )
+        self.optimizer = make_optimizer(self.objective, recipe, fused=self.device.type == "cuda")
         self.compiled = execution.compile == "on" or (execution.compile == "auto" and self.device.type == "cuda")
         if self.compiled:
             # Where nobody asked for it, a machine that cannot compile computes as it is, with PyTorch's warning.
@@ -82,7 +93,7 @@ class Engine:
             self.model = DistributedDataParallel(self.objective, device_ids=ids, gradient_as_bucket_view=True)
 
     def step(self, images: Tensor, iteration: int, total: int) -> Tensor:
-        """One optimiser step.
+        """Do one optimiser step.
 
         Args:
             images: (share, H, W) uint8, this process's part of the batch, on the device.
@@ -99,6 +110,10 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         first = iteration * self.recipe.batch_size + self.processes.rank * self.share
         loss = self._accumulate(images, first)
+        if self.recipe.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
@@ -109,7 +124,7 @@ class Engine:
         torch.manual_seed(int(words[0] >> np.uint64(1)))
 
     def _accumulate(self, images: Tensor, first: int) -> Tensor:
-        """Gradients of the mean loss over this process's images."""
+        """Add up the gradients of the mean loss over this process's images."""
         total = torch.zeros((), device=self.device)
         for start, part in self._parts(images):
             views = self.objective.prepare(part, self.recipe.seed, first + start)
@@ -126,18 +141,18 @@ class Engine:
             yield start, images[start : start + self.micro_batch]
 
     def _communication(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel between processes with the last part of a batch."""
+        """Let gradients travel between processes with the last part of a batch alone."""
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
         return nullcontext()
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Where the network is computed in the run's precision."""
+        """Return the context in which the network is computed in the run's precision."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     @torch.no_grad()
     def measure(self, images: Tensor, offset: int) -> dict[str, Tensor]:
-        """Sums and counts of what the objective reports of held-out images.
+        """Return sums and counts of what the objective reports of held-out images.
 
         Args:
             images: (B, H, W) uint8 on the device.
@@ -159,7 +174,7 @@ class Engine:
 
     @torch.no_grad()
     def pictures(self, images: Tensor) -> dict[str, Tensor] | None:
-        """What the objective shows of the first held-out images: title -> (B, H, W) float32 on the CPU."""
+        """Return what the objective shows of the first held-out images: title -> (B, H, W) float32 on the CPU."""
         self.objective.eval()
         views = self.objective.prepare(images, self.recipe.seed, _HELD_OUT_STREAM)
         with self.autocast():
@@ -167,7 +182,7 @@ class Engine:
         return None if shown is None else {title: tensor.float().cpu() for title, tensor in shown.items()}
 
     def _largest_micro_batch(self) -> int:
-        """As many images as fit into the GPU's memory, found by trying; all processes agree on the smallest."""
+        """Find by trying how many images fit into the GPU's memory; all processes agree on the smallest number."""
         if self.device.type == "cpu":
             return CPU_MICRO_BATCH
         before = {name: value.clone() for name, value in self.objective.state_dict().items()}
@@ -176,7 +191,7 @@ class Engine:
         return self.processes.smallest(size)
 
     def _try(self, size: int) -> None:
-        """Forward and backward of random images, leaving the running statistics changed."""
+        """Compute forward and backward of random images; the running statistics change."""
         images = torch.randint(0, 256, (size, SIZE, SIZE), dtype=torch.uint8, device=self.device)
         self.objective.train()
         try:
@@ -189,7 +204,7 @@ class Engine:
 
 
 def largest_fitting(attempt: Callable[[int], None], most: int, device: str) -> int:
-    """The largest of ``most``, its half, its quarter, ... images that a GPU's memory holds.
+    """Return the largest of ``most``, its half, its quarter, ... images that a GPU's memory holds.
 
     Args:
         attempt: computes with so many images, or raises ``torch.OutOfMemoryError``.

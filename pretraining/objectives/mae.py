@@ -20,6 +20,7 @@ from nnunetv2_retina.network.transunet import STRIDE, Block, TransUNet
 from pretraining.augmentation.random_stream import uniforms
 from pretraining.augmentation.views import AugmentationSettings, draw, geometry, normalise
 from pretraining.objectives.reconstruction import Objective
+from pretraining.objectives.tokens import normalise_patches, patchify, sine_positions, take, unpatchify
 
 VISIBLE_SHARE = 0.25
 DECODER_BLOCKS = 4
@@ -54,7 +55,7 @@ class MaskedAutoencoder(Objective):
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, Tensor]:
-        """Images and masks; see ``Objective.prepare``.
+        """Draw images and masks; see ``Objective.prepare``.
 
         Returns:
             (B, 1, H, W) float32, normalised; and (B, N) int64, the patches in random order, the visible ones first.
@@ -80,7 +81,7 @@ class MaskedAutoencoder(Objective):
 
     @torch.no_grad()
     def pictures(self, *views: Tensor) -> dict[str, Tensor]:
-        """What was visible, the prediction in its place, and the whole."""
+        """Return what was visible, the prediction in place of the rest, and the whole."""
         image, order = views
         patches = patchify(image)
         _, mean, std = normalise_patches(patches)
@@ -92,7 +93,7 @@ class MaskedAutoencoder(Objective):
         return {title: unpatchify(values, self.grid) for title, values in titles.items()}
 
     def _predict(self, patches: Tensor, order: Tensor) -> Tensor:
-        """(B, N, P) and (B, N) -> (B, N, P) float32: every patch, from the visible ones."""
+        """Predict every patch from the visible ones: (B, N, P) and (B, N) -> (B, N, P) float32."""
         seen = order[:, : self.visible]
         positions = self.network.embedding.pos_embed.expand(len(patches), -1, -1)
         tokens = self.projection(take(patches, seen)) + take(positions, seen)
@@ -103,38 +104,5 @@ class MaskedAutoencoder(Objective):
 
 
 def draw_orders(seed: int, first: int, count: int, patches: int) -> np.ndarray:
-    """(count, patches) int64: a random order of the patches of each image, by its place in the stream alone."""
+    """Return (count, patches) int64: a random order of the patches of each image, by its place in the stream alone."""
     return uniforms(seed, _MASK_STREAM, first, count, patches).argsort(axis=1)
-
-
-def take(values: Tensor, index: Tensor) -> Tensor:
-    """(B, N, C) and (B, K) -> (B, K, C): rows by their number."""
-    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
-
-
-def patchify(image: Tensor) -> Tensor:
-    """(B, 1, H, W) -> (B, N, P)."""
-    patches = image[:, 0].unflatten(2, (-1, STRIDE)).unflatten(1, (-1, STRIDE))  # (B, h, 16, w, 16)
-    return patches.transpose(2, 3).flatten(3).flatten(1, 2)
-
-
-def unpatchify(patches: Tensor, grid: int) -> Tensor:
-    """(B, N, P) -> (B, H, W), of grid x grid patches."""
-    image = patches.unflatten(2, (STRIDE, STRIDE)).unflatten(1, (grid, grid)).transpose(2, 3)
-    return image.flatten(3, 4).flatten(1, 2)
-
-
-def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, N, P) -> each patch with mean 0 and variance 1; and the means and standard deviations, (B, N, 1)."""
-    variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
-    std = (variance + 1e-6).sqrt()
-    return (patches - mean) / std, mean, std
-
-
-def sine_positions(grid: int, width: int) -> Tensor:
-    """(1, grid * grid, width) float32: sines and cosines of the row and of the column, as in He et al."""
-    frequencies = 1 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angles = torch.arange(grid)[:, None] * frequencies
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, width / 2)
-    rows, columns = waves[:, None].expand(-1, grid, -1), waves[None].expand(grid, -1, -1)
-    return torch.cat([rows, columns], dim=2).flatten(0, 1)[None].float()

@@ -1,7 +1,8 @@
 """What is learned: an objective turns grey images into views and views into a loss, and holds the network it trains.
 
 ``Reconstruction`` is RETINA's (Xing et al. 2025, Methods; BaderLab/RETINA pre-training script). The arms the paper
-tried and dropped are ``pretraining.objectives.mae`` and ``pretraining.objectives.simclr``.
+tried and dropped are ``pretraining.objectives.mae`` and ``pretraining.objectives.simclr``; beyond it is
+``pretraining.objectives.distil``.
 """
 
 from __future__ import annotations
@@ -40,8 +41,14 @@ class Objective(nn.Module):
         """Prefixes of what was trained before, where the network did not start at random."""
         freeze(network, tuple(name for name, _ in network.named_parameters() if not name.startswith(trained)))
 
+    def begin(self, images: Tensor, seed: int) -> None:
+        """Take from a fixed sample of the training images, (B, H, W) uint8, what the loss needs to know of them all.
+
+        Called once, before the first step; what is taken is part of ``state_dict()``, so that a continued run has it.
+        """
+
     def prepare(self, images: Tensor, seed: int, first: int) -> Sequence[Tensor]:
-        """Views of some images, drawn at random; without gradient.
+        """Draw views of some images at random; without gradient.
 
         Args:
             images: (B, H, W) uint8, on the device where the views are wanted.
@@ -55,16 +62,16 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def forward(self, *views: Tensor) -> Tensor:
-        """The mean loss: a float32 scalar."""
+        """Return the mean loss: a float32 scalar."""
         raise NotImplementedError
 
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """What is reported of held-out images: sums and the counts to divide them by, ``loss`` among them."""
+        """Return what is reported of held-out images: sums and counts to divide them by, ``loss`` among them."""
         count = torch.tensor(float(len(views[0])))
         return {"loss": (self(*views) * count, count)}
 
     def pictures(self, *views: Tensor) -> Mapping[str, Tensor] | None:
-        """Images that show what was learned, by title: (B, H, W) each; None where there is nothing to see."""
+        """Return images that show what was learned, by title: (B, H, W) each; None where there is nothing to see."""
         return None
 
 
@@ -98,7 +105,7 @@ class Reconstruction(Objective):
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:
-        """Views of some images; see ``Objective.prepare``.
+        """Draw input and target; see ``Objective.prepare``.
 
         Returns:
             input and target (B, 1, H, W) float32, changed and holes (B, 1, H, W) bool as ``augmentation.Views`` has
@@ -117,7 +124,7 @@ class Reconstruction(Objective):
         return total / count.clamp(min=1)
 
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """``loss``; ``hole_loss`` over blanked pixels alone; ``unrestored_loss``: of the input as it is.
+        """Return ``loss``; ``hole_loss`` over blanked pixels alone; ``unrestored_loss``: of the input as it is.
 
         Every skip connection is in place here: held-out losses compare runs with and without ``skip_drop``.
         """
@@ -132,7 +139,7 @@ class Reconstruction(Objective):
 
     @torch.no_grad()
     def pictures(self, *views: Tensor) -> dict[str, Tensor]:
-        """Input, output, target and their absolute difference."""
+        """Return input, output, target and their absolute difference."""
         image, target = views[:2]
         output = self.network(image)
         named = {"input": image, "output": output, "target": target, "|output - target|": (output - target).abs()}
@@ -144,5 +151,5 @@ class Reconstruction(Objective):
 
 
 def _sum(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over the pixels that are counted, and their number."""
+    """Return the sum over the pixels that are counted, and their number."""
     return (values * counted).sum(), counted.sum()

@@ -48,7 +48,7 @@ class SimCLR(Objective):
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, Tensor]:
-        """Two independent views of each image, (B, 1, H, W) float32 normalised; see ``Objective.prepare``."""
+        """Draw two independent views of each image, (B, 1, H, W) float32 normalised; see ``Objective.prepare``."""
         first_view, second_view = (
             augment(images, draw(self.settings, view_seed, first, len(images)), self.settings).input
             for view_seed in (seed, seed ^ _SECOND_VIEW)
@@ -56,7 +56,7 @@ class SimCLR(Objective):
         return first_view, second_view
 
     def forward(self, *views: Tensor) -> Tensor:
-        """The mean loss, a float32 scalar.
+        """Return the mean loss, a float32 scalar.
 
         Raises:
             RetinaError: for a single image, which has nothing to differ from.
@@ -72,7 +72,7 @@ class SimCLR(Objective):
             return contrast(first.float(), second.float())
 
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The loss; a single image, which has none, counts nothing."""
+        """Return the loss; a single image, which has none, counts nothing."""
         if len(views[0]) < 2:
             zero = torch.zeros((), device=views[0].device)
             return {"loss": (zero, zero)}
@@ -80,7 +80,7 @@ class SimCLR(Objective):
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """NT-Xent, equation 1 of Chen et al.: cross entropy of finding each view's partner by cosine similarity.
+    """Return NT-Xent, equation 1 of Chen et al.: cross entropy of finding each view's partner by cosine similarity.
 
     Args:
         first: (B, C) float32, one view of each image.

@@ -201,7 +201,8 @@ def test_a_finished_run_is_not_repeated(source, reference):
 
 TWO_PROCESSES = """
 import os, sys, numpy as np, torch
-from pretraining import batches, cli, run
+from pretraining import cli, job
+from pretraining.loop import batches, run
 rank, folder, seen = os.environ["RANK"], sys.argv[3], []
 read = batches.read
 def noted(store, indices, device):

@@ -1,9 +1,11 @@
 """The settings of a pre-training."""
 
+from itertools import pairwise
+
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from pretraining.recipe import Execution, Recipe
+from pretraining.recipe import SIZE_NAMES, Execution, Recipe
 
 
 def test_the_defaults_are_the_published_recipe():
@@ -34,6 +36,10 @@ def test_settings_become_plain_values_and_are_compared():
         ({"batch_size": -1, "learning_rate": 0}, "batch_size is -1; .*; learning_rate is 0; "),
         ({"skip_drop": 1}, "skip_drop is 1; expected 0 to below 1"),
         ({"arm": "mae", "masked_loss": True}, "belong to the arm reconstruction, not to mae"),
+        ({"optimiser": "adam", "schedule": "step"}, "optimiser is 'adam'; expected one of sgd, adamw; schedule is"),
+        ({"arm": "distil", "crop": 100}, "crop is 100; expected a multiple of 16 from 32 to 224"),
+        ({"crop": 112}, "crop belongs to the arm distil, not to reconstruction"),
+        ({"clip": 0, "warmup": -1, "blanked": 1}, "clip is 0; .*; warmup is -1; .*; blanked is 1; expected 0 to below"),
     ],
 )
 def test_bad_recipes_are_refused_with_every_problem(settings, message):
@@ -44,3 +50,35 @@ def test_bad_recipes_are_refused_with_every_problem(settings, message):
 def test_bad_executions_are_refused():
     with pytest.raises(RetinaError, match=r"precision is 'half'; .*; workers is 0; expected a number above 0"):
         Execution(precision="half", workers=0)
+
+
+def test_the_learning_rate_rises_then_falls():
+    recipe = Recipe.named("distil")
+    rates = [recipe.learning_rate_at(step, 1100) for step in range(1100)]
+    assert rates[0] == pytest.approx(1e-5) and rates[99] == pytest.approx(1e-3) == rates[100]
+    assert rates[600] == pytest.approx(5e-4) and rates[-1] < 1e-8
+    assert all(a < b for a, b in pairwise(rates[:100])) and all(a > b for a, b in pairwise(rates[100:]))
+    share = Recipe(warmup=0.1, learning_rate=1)
+    assert [share.learning_rate_at(step, 20) for step in (0, 1, 2)] == [0.5, 1, 1]
+    assert share.learning_rate_at(11, 20) == pytest.approx(0.5**0.9)
+
+
+def test_named_recipes():
+    assert Recipe.named("published") == Recipe()
+    recipe = Recipe.named("distil", size="tiny", learning_rate=2e-3)
+    assert (recipe.arm, recipe.optimiser, recipe.crop, recipe.learning_rate) == ("distil", "adamw", 112, 2e-3)
+    assert Recipe(**recipe.to_dict() | {"augmentation": recipe.augmentation, "exclude": ()}) == recipe
+    with pytest.raises(RetinaError, match="recipe is 'best'; expected one of published, distil"):
+        Recipe.named("best")
+
+
+def test_a_run_older_than_a_setting_is_continued():
+    recorded = {key: value for key, value in Recipe().to_dict().items() if key not in ("optimiser", "crop", "clip")}
+    assert Recipe().differences(recorded) == []
+    assert Recipe(optimiser="adamw").differences(recorded) == ["optimiser 'sgd' there, 'adamw' now"]
+
+
+def test_the_sizes_are_those_of_the_network():
+    from nnunetv2_retina.network import SIZES
+
+    assert tuple(SIZES) == SIZE_NAMES
