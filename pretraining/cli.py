@@ -74,8 +74,9 @@ def _check_source(source: Path) -> None:
     Raises:
         RetinaError: if the source is missing or has no file with an image's ending.
     """
-    from pretraining.store.packing import is_store
-    from pretraining.store.sources import IMAGE_ENDINGS, open_source
+    from pretraining.store.archives import open_source
+    from pretraining.store.cache import is_store
+    from pretraining.store.sources import IMAGE_ENDINGS
 
     if not is_store(source) and not any(file.ending in IMAGE_ENDINGS for file in open_source(source)):
         raise RetinaError(f"{source} holds no images; expected files ending in {', '.join(IMAGE_ENDINGS)}")
