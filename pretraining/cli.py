@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_retina.cli import guarded
+from nnunetv2_retina.console import run as guarded
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import SIZES
 from pretraining.recipe import ARMS, Execution, Recipe
