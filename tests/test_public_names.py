@@ -59,7 +59,7 @@ def test_importing_a_package_imports_nothing_else(package):
 def files(tmp_path, monkeypatch):
     """The working folder of the documentation's examples."""
     monkeypatch.chdir(tmp_path)
-    make_model(tmp_path / "model")
+    make_model(tmp_path / "model", spacing=(8.0, 8.0))
     network = TransUNet(1, 3, NetworkConfig.named("tiny"))
     checkpoint.save(tmp_path / "weights.pth", network.state_dict(), network.config)
     settings = {
