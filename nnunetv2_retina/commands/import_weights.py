@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     check_file(arguments.source, "weights file")
 
-    from nnunetv2_retina.weights.importing import advise, import_weights, summarise
+    from nnunetv2_retina.weights.importing import advise, import_weights
+    from nnunetv2_retina.weights.translation import summarise
 
     imported = import_weights(arguments.source, arguments.target, arguments.overwrite)
     say(f"{arguments.source}: {imported.kind}")
