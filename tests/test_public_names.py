@@ -85,7 +85,8 @@ def files(tmp_path, monkeypatch):
     for i in range(8):
         image = np.random.default_rng(i).integers(0, 255, (224, 224), np.uint8)
         imsave(f"em_images/{i}.png", image, check_contrast=False)
-    Path("downloads").mkdir()
+    for folder in ("raw", "downloads"):
+        Path(folder).mkdir()
     benchmark_sources.guay(Path("downloads"))
 
 

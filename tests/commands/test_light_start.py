@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.commands import SCRIPTS
 
-HEAVY = ("torch", "nnunetv2", "batchgenerators", "matplotlib", "scipy", "skimage", "SimpleITK", "numpy")
+HEAVY = ("torch", "nnunetv2", "batchgenerators", "matplotlib", "scipy", "skimage", "SimpleITK")
 ASK = f"""
 import contextlib, importlib, io, json, sys
 answers = []
