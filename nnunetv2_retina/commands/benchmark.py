@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RetinaError: for a wrong option, file or folder.
     """
-    from nnunetv2_retina.study.definition import read_study
+    from nnunetv2_retina.study.study_file import read_study
 
     read_study(arguments.study)  # a wrong file is refused before torch and nnU-Net are loaded
 

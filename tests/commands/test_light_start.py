@@ -77,7 +77,7 @@ def test_cheap_checks_come_before_torch(tmp_path):
     given = [(script, arguments.split()) for script, arguments in commands.values()]
     for expected, (status, heavy, text) in zip(commands, ask(*given, folder=tmp_path), strict=True):
         assert status == 2 and expected in text
-        assert not {"torch", "matplotlib"} & set(heavy), expected
+        assert not {"torch", "nnunetv2", "matplotlib"} & set(heavy), expected
 
 
 def test_predictions_are_refused_before_a_model_is_loaded(tmp_path):
