@@ -22,8 +22,9 @@ from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.output import as_json
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
-from nnunetv2_retina.prediction.folder import FolderRun, RunSettings
-from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
+from nnunetv2_retina.prediction.folder import FolderRun
+from nnunetv2_retina.prediction.predictor import Predictor
+from nnunetv2_retina.prediction.settings import PredictionSettings, RunSettings
 
 
 def no_blocks(network: TransUNet) -> None:

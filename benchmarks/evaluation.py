@@ -85,7 +85,9 @@ def write_case(folder: Path, number: int, dense: bool) -> None:
 
 def evaluate(folder: Path, processes: int) -> tuple[float, float]:
     """Seconds by the clock and of the processor that one whole `retina_evaluate` takes."""
-    code = "import sys\nfrom nnunetv2_retina.cli import evaluate\nif __name__ == '__main__': sys.exit(evaluate())\n"
+    code = (
+        "import sys\nfrom nnunetv2_retina.commands.evaluate import main\nif __name__ == '__main__': sys.exit(main())\n"
+    )
     script = folder / "retina_evaluate.py"
     script.write_text(code, encoding="utf-8")
     options = {"-p": "predictions", "-g": "labels", "-d": "dataset.json", "-o": "out", "-np": str(processes)}

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 COMMANDS = {
     "nnUNetv2_predict": "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as run",
-    "retina_predict": "from nnunetv2_retina.cli import predict as run",
+    "retina_predict": "from nnunetv2_retina.commands.predict import main as run",
 }
 
 
@@ -72,7 +72,8 @@ def agreement(options: argparse.Namespace) -> None:
     """Print how far logits and labels of the two are apart."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
+    from nnunetv2_retina.prediction.predictor import Predictor
+    from nnunetv2_retina.prediction.settings import PredictionSettings
 
     theirs = nnUNetPredictor(
         use_mirroring=not options.disable_tta, device=torch.device(options.device), allow_tqdm=False
@@ -112,7 +113,8 @@ def describe(options: argparse.Namespace) -> str:
 
 def batches(options: argparse.Namespace) -> None:
     """Print the time of a tile by the number of tiles at once: the least of several rounds through all sizes."""
-    from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
+    from nnunetv2_retina.prediction.predictor import Predictor
+    from nnunetv2_retina.prediction.settings import PredictionSettings
 
     ours = Predictor.from_model_folder(
         options.m, (0,), device=options.device, settings=PredictionSettings(mirroring=False)
@@ -172,7 +174,8 @@ def pointwise_predictor(classes: int, orthoplane: bool):  # noqa: ANN201 - impor
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
+    from nnunetv2_retina.prediction.predictor import Predictor
+    from nnunetv2_retina.prediction.settings import PredictionSettings
 
     settings = {
         "preprocessor_name": "DefaultPreprocessor",

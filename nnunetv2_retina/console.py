@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError
@@ -46,9 +46,9 @@ def run(action: Callable[[], int | None]) -> int:
         return USAGE_ERROR
 
 
-def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, to stdout or to ``stream``."""
+    print(line, file=stream, flush=True)
 
 
 def parser(command: str, description: str, **options: Any) -> argparse.ArgumentParser:
@@ -64,8 +64,8 @@ def setting(default: Any, help: str, **option: Any) -> Any:
     Args:
         default: of the field and of the option.
         help: one line for both; the option's help text adds the default.
-        option: more for ``add_argument`` (``choices``, ``metavar``, ``type`` ...), and ``flag``: the option's name, if
-            it is not the field's with dashes.
+        option: more for ``add_argument`` (``choices``, ``metavar``, ``type`` ...), and ``flag``: the option's name or
+            names, if it is not the field's with dashes.
     """
     return field(default=default, metadata={"help": help, "option": option})
 
@@ -75,23 +75,25 @@ def add_settings(group: argparse._ActionsContainer, settings: type, only: Iterab
 
     Args:
         group: a parser or a group of options.
-        settings: the dataclass. A ``bool`` that is False becomes a switch.
+        settings: the dataclass. A ``bool`` becomes a switch to the other value.
         only: names of fields; default: all that ``setting`` declared.
     """
     hints = typing.get_type_hints(settings)
     for entry in _declared(settings, only):
         option = dict(entry.metadata["option"])
-        flag = option.pop("flag", None) or "--" + entry.name.replace("_", "-")
+        flags = option.pop("flag", None) or "--" + entry.name.replace("_", "-")
+        flags = (flags,) if isinstance(flags, str) else flags
         kind, text = _plain_type(hints[entry.name]), entry.metadata["help"]
         if kind is bool:
-            group.add_argument(flag, dest=entry.name, action="store_true", help=text, **option)
+            action = "store_false" if entry.default else "store_true"
+            group.add_argument(*flags, dest=entry.name, action=action, help=text, **option)
             continue
         if entry.default is not None and "(default" not in text and "default:" not in text:
             text = f"{text} (default {_show(entry.default)})"
         option.setdefault("type", kind)
         if "choices" not in option:
             option.setdefault("metavar", {int: "N", float: "X", Path: "FILE"}.get(kind, "TEXT"))
-        group.add_argument(flag, dest=entry.name, default=entry.default, help=text, **option)
+        group.add_argument(*flags, dest=entry.name, default=entry.default, help=text, **option)
 
 
 def read_settings(settings: type[T], arguments: argparse.Namespace, **more: Any) -> T:

@@ -51,6 +51,28 @@ def write_text(path: Path, text: str, advice: str) -> Path:
     return path
 
 
+def check_file(path: Path, content: str) -> Path:
+    """Return ``path`` if it is a file.
+
+    Raises:
+        RetinaError: if it is not; ``content`` says what it should hold: "weights file".
+    """
+    if not path.is_file():
+        raise RetinaError(f"no {content} at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
+    return path
+
+
+def check_folder(folder: Path, content: str) -> Path:
+    """Return ``folder`` if it is one.
+
+    Raises:
+        RetinaError: if it is not; ``content`` says what it should hold: "input folder".
+    """
+    if not folder.is_dir():
+        raise RetinaError(f"no {content} {folder}: {'that is a file' if folder.exists() else 'no such folder'}")
+    return folder
+
+
 def read_json(path: Path, advice: str) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 

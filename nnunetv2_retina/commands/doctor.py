@@ -1,7 +1,8 @@
-"""What a working installation needs: what is right, what is wrong, what to type. Behind ``retina_doctor``."""
+"""``retina_doctor``: check what a working installation needs, and say what to type where something is wrong."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -9,12 +10,13 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from nnunetv2_retina import registration
+from nnunetv2_retina import console, registration
+from nnunetv2_retina.console import say
 from nnunetv2_retina.errors import RetinaError
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -33,6 +35,33 @@ class Finding:
     text: str
     advice: str = ""
     """What to type or do; empty where nothing is wrong."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 1 if something is wrong."""
+    parser().parse_args(argv)
+    return console.run(run)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    return console.parser(
+        "retina_doctor",
+        "Check the installation: versions, devices, nnU-Net's three folders, registration, weights. Says what is "
+        "right, what is wrong and what to type. Exit status 1 if something is wrong.",
+    )
+
+
+def run() -> int:
+    """Print every finding; return 1 if one of them is a problem, else 0."""
+    problems = 0
+    for finding in examine():
+        problems += finding.level == "wrong"
+        say(f"{finding.level:6}{finding.topic:21}{finding.text}")
+        if finding.advice:
+            say(f"{'':6}{'':21}-> {finding.advice}")
+    say(f"\n{problems} {'problem' if problems == 1 else 'problems'} found" if problems else "\nNo problem found.")
+    return 1 if problems else 0
 
 
 def examine() -> Iterator[Finding]:

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +25,15 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.inputs import InputCase, list_cases
 from nnunetv2_retina.nnunet.labels import INSTANCES
 from nnunetv2_retina.prediction import outputs
-from nnunetv2_retina.prediction.instances import InstanceSettings, class_names, find_instances, write_table
+from nnunetv2_retina.prediction.instances import class_names, find_instances, write_table
 from nnunetv2_retina.prediction.predictor import Prediction, Predictor
+from nnunetv2_retina.prediction.settings import InstanceSettings, RunSettings
 
 AHEAD_BYTES = 2**28
 """Cases that are prepared while another is predicted take no more than this, judged by the one before them. While a
 larger one is predicted, nothing else is read or written."""
 
 Prepared = tuple[Tensor, dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """What a run writes, and with how many workers."""
-
-    probabilities: bool = False
-    """Also CASE.npz and CASE.pkl, as nnU-Net does for ensembles. Takes memory for all classes of a case."""
-    instances: InstanceSettings | None = None
-    """Also CASE_instances and a table of their classes."""
-    continued: bool = False
-    """Leave out cases whose files are all there."""
-    preparing: int = 3
-    """Cases that are read and preprocessed at the same time; 0: none while another is predicted."""
-    writing: int = 3
-    """Cases that are written at the same time; 0: none while another is predicted."""
 
 
 class _AtOnce:
@@ -115,8 +99,6 @@ class FolderRun:
 
     @staticmethod
     def _pool(workers: int) -> ThreadPoolExecutor | _AtOnce:
-        if workers < 0:
-            raise RetinaError(f"{workers} workers; expected 0 or more for -npp and -nps")
         return ThreadPoolExecutor(workers) if workers else _AtOnce()
 
     def _predict_all(

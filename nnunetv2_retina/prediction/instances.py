@@ -19,34 +19,10 @@ from scipy.spatial import cKDTree
 from skimage.segmentation import watershed
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
 
-UNITS = ("voxels", "physical")
 COLUMNS = ("id", "label", "class", "voxels", "z", "y", "x")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InstanceSettings:
-    """What counts as an instance.
-
-    Raises:
-        RetinaError: for a negative number or an unknown unit.
-    """
-
-    min_distance: float = 10.0
-    """Middles of two instances of one region are at least this far apart; a smaller value cuts more."""
-    min_size: float = 0.0
-    """Smaller instances are left out."""
-    units: str = "voxels"
-    """``voxels``: distances in voxels of the finest axis, sizes in voxels; ``physical``: in the unit of the spacing
-    (nm for converted data sets) and its square (2D images) or cube."""
-
-    def __post_init__(self) -> None:
-        if self.units not in UNITS:
-            raise RetinaError(f"units of instances are {self.units!r}; expected one of {', '.join(UNITS)}")
-        for name, value in (("distance", self.min_distance), ("size", self.min_size)):
-            if not 0 <= value < np.inf:
-                raise RetinaError(f"the smallest {name} of instances is {value}; expected a number of at least 0")
 
 
 @dataclass(frozen=True)

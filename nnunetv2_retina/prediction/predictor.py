@@ -29,35 +29,10 @@ from nnunetv2_retina.nnunet import models
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import Grid
-from nnunetv2_retina.prediction.sliding_window import SLAB_BYTES, SlidingWindow
-from nnunetv2_retina.protocol import INFERENCE_MODES, Protocol
+from nnunetv2_retina.prediction.settings import PredictionSettings
+from nnunetv2_retina.prediction.sliding_window import SlidingWindow
+from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionSettings:
-    """How a model is applied.
-
-    Raises:
-        RetinaError: for an unknown mode.
-    """
-
-    mode: str | None = None
-    """``stack``: slice by slice; ``orthoplane``: the mean over xy, xz and yz; None: what dataset.json says."""
-    mirroring: bool = True
-    """Average over the mirrored images that the trainer allows, as nnU-Net does by default."""
-    batch_size: int | None = None
-    """Tiles in one forward pass; None: what suits the device."""
-    step_size: float = 0.5
-    """Distance of neighbouring tiles as a share of their size."""
-    force: bool = False
-    """Orthoplane on anisotropic volumes too."""
-    slab_bytes: int = SLAB_BYTES
-    """Memory for logits that are not yet labels."""
-
-    def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in INFERENCE_MODES:
-            raise RetinaError(f"inference mode is {self.mode!r}; expected one of {', '.join(INFERENCE_MODES)}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.prediction.settings import SLAB_BYTES
 
 Model = Callable[[Tensor], Tensor]
 """Normalised tiles (n, channels, rows, columns) float32 -> logits (n, heads, rows, columns)."""
@@ -24,8 +25,6 @@ CPU_BATCH = 4
 """Tiles at once on a processor: more is not faster there (``benchmarks/inference.py batches``)."""
 CUDA_BATCH = 64
 """Tiles at once tried first on a GPU; halved for as long as they do not fit."""
-SLAB_BYTES = 2**27
-"""Memory for one slab: its image, its logits and what turns those into labels."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -39,39 +38,10 @@ from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_with
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report.cases import CaseSet
 from nnunetv2_retina.report.scores import score_tables
+from nnunetv2_retina.report.settings import ReportSettings
 from nnunetv2_retina.report.training import curve_blocks, reproduce, training_blocks, transfer_blocks, unfinished
 
 REPORT = "report.html"
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What to report on.
-
-    Raises:
-        RetinaError: for predictions without ground truths, or the other way round.
-    """
-
-    folds: Sequence[str] | None = None
-    """None: every numbered fold with a checkpoint, else fold_all."""
-    predictions: Path | None = None
-    """Folder of label files to score; None: nnU-Net's validation predictions."""
-    labels: Path | None = None
-    """Folder of their ground truths."""
-    images: Path | None = None
-    """Folder of the images to show; None: ``imagesTr`` of the raw data set, for validation predictions."""
-    distances: bool = True
-    """False: without Mean False Distance and CREMI's scores, which take most of the time."""
-
-    def __post_init__(self) -> None:
-        if (self.predictions is None) != (self.labels is None):
-            got, lacks = ("--predictions", "--labels") if self.labels is None else ("--labels", "--predictions")
-            raise RetinaError(
-                f"{got} was given without {lacks}; expected both, a folder of predictions and one of their ground "
-                "truths. Leave both out to report on nnU-Net's validation predictions"
-            )
-        if self.images is not None and not self.images.is_dir():
-            raise RetinaError(f"--images {self.images} is not a folder; expected one with CASE_0000 and so on")
 
 
 def write_model_report(

@@ -32,8 +32,9 @@ from nnunetv2_retina.files import read_json, write_json
 from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, model_name
-from nnunetv2_retina.prediction.folder import FolderRun, RunSettings
-from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
+from nnunetv2_retina.prediction.folder import FolderRun
+from nnunetv2_retina.prediction.predictor import Predictor
+from nnunetv2_retina.prediction.settings import PredictionSettings, RunSettings
 from nnunetv2_retina.protocol import iteration_checkpoint
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.runs import ANEW, PREDICTIONS, REHEARSAL_STEPS, RESULT, RUN, Run

@@ -99,7 +99,7 @@ def _describe_transunet(shapes: Shapes) -> str:
     return f"{name} (embed_dim {dim}, mlp_dim {mlp}, depth {depth}, position grid {grid} x {grid})"
 
 
-TRANSUNET = Network(
+TRANSUNET: Network = Network(
     name="a TransUNet",
     marks=frozenset({POSITIONS, _MLP}),
     stem="cnn.stem.0.weight",
@@ -118,7 +118,7 @@ def _describe_unet(shapes: Shapes) -> str:
     return f"UNet-ResNet50 (U-Net with a ResNet-50 encoder, input channels {channels})"
 
 
-UNET_RESNET50 = Network(
+UNET_RESNET50: Network = Network(
     name="a UNet-ResNet50",
     marks=frozenset({unet.STEM}),
     stem=unet.STEM,

@@ -22,7 +22,7 @@ from nnunetv2_retina.network import SIZES, NetworkConfig
 from nnunetv2_retina.weights.compatibility import POSITIONS
 from nnunetv2_retina.weights.translation import Step, Translated
 
-TRAINED = ("cnn.", "embedding.", "transformer.")
+TRAINED: tuple[str, ...] = ("cnn.", "embedding.", "transformer.")
 """Prefixes of the tensors that these files hold; the decoder and the head are not among them."""
 
 # Layouts: number of axes, how it becomes ours, and what to call that.

@@ -18,7 +18,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network.unet_resnet50 import ENCODER, STEM, UNetConfig
 from nnunetv2_retina.weights.translation import Step, Translated, stripped
 
-TRAINED = (ENCODER,)
+TRAINED: tuple[str, ...] = (ENCODER,)
 """Prefixes of the tensors that these files hold; the decoder and the head are not among them."""
 BLOCKS = (3, 4, 6, 3)
 """Blocks of the four stages of a ResNet-50."""

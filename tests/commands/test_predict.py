@@ -20,7 +20,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from skimage.io import imread, imsave
 
-from nnunetv2_retina import cli
+from nnunetv2_retina.commands import predict as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction import folder as prediction_run
 from nnunetv2_retina.prediction.folder import write_wide
@@ -46,7 +46,7 @@ def write_images(folder: Path, count: int) -> Path:
 
 
 def predict(*arguments) -> int:
-    return cli.predict([*map(str, arguments), "-device", "cpu", "--disable_tta"])
+    return command.main([*map(str, arguments), "-device", "cpu", "--disable_tta"])
 
 
 def files(folder: Path) -> set[str]:
@@ -170,7 +170,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2_retina import cli
+from nnunetv2_retina.commands import predict as command
 write = NaturalImage2DIO.write_seg
 def half(self, labels, path, properties):
     write(self, labels, path, properties)
@@ -179,7 +179,7 @@ def half(self, labels, path, properties):
         Path(path).write_bytes(whole[: len(whole) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
 NaturalImage2DIO.write_seg = half
-cli.predict(sys.argv[1:])
+command.main(sys.argv[1:])
 """
 
 
@@ -190,7 +190,7 @@ def test_killed_while_writing(model, images, tmp_path, capsys):
     assert done.returncode == -signal.SIGKILL
     assert files(out) == RECORDS | {"case_0.png", UNFINISHED}, "nothing of case_1 under its name"
     before = os.stat(out / "case_0.png").st_mtime_ns
-    assert cli.predict([*arguments, "--continue_prediction"]) == 0
+    assert command.main([*arguments, "--continue_prediction"]) == 0
     assert "1 of 3 cases are finished already" in capsys.readouterr().out
     assert os.stat(out / "case_0.png").st_mtime_ns == before
     assert files(out) == RECORDS | {f"case_{i}.png" for i in range(3)}

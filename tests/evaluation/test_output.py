@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.label_files import two_images
 
-from nnunetv2_retina import cli
+from nnunetv2_retina.commands import evaluate as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import evaluate, score_case
 from nnunetv2_retina.evaluation.output import MOST_CASES, as_json, csv_rows, table, write_scores
@@ -83,7 +83,7 @@ def test_the_table_marks_what_is_aside_and_shortens_long_lists() -> None:
 def test_an_output_that_cannot_be_written_is_refused_first(folders, capsys) -> None:
     (folders / "out").write_text("a file")
     arguments = ["-p", "nowhere", "-g", "nowhere", "-d", "nowhere", "-o", str(folders / "out")]
-    assert cli.evaluate(arguments) == 2
+    assert command.main(arguments) == 2
     assert "error: cannot write to" in capsys.readouterr().err
 
 
@@ -106,16 +106,16 @@ def test_earlier_scores_stay_if_new_ones_cannot_be_written(folders, monkeypatch)
 
 def test_the_command(folders, capsys) -> None:
     arguments = ["-p", folders / "predictions", "-g", folders / "labels", "-d", folders, "-o", folders / "out"]
-    assert cli.evaluate([*map(str, arguments), "-np", "1", "--tolerance", "200"]) == 0
+    assert command.main([*map(str, arguments), "-np", "1", "--tolerance", "200"]) == 0
     printed = capsys.readouterr().out
     assert "CREMI" in printed.splitlines()[0] and "tolerance 200 nm" in printed
     assert (folders / "out" / "scores.json").is_file() and (folders / "out" / "scores.csv").is_file()
-    assert cli.evaluate([*map(str, arguments), "-np", "1", "--no-distances"]) == 0
+    assert command.main([*map(str, arguments), "-np", "1", "--no-distances"]) == 0
     assert "MFD" not in capsys.readouterr().out
 
 
 def test_the_command_names_the_missing_case(folders, capsys) -> None:
     (folders / "predictions" / "a.png").unlink()
     arguments = ["-p", folders / "predictions", "-g", folders / "labels", "-d", folders, "-o", folders / "out"]
-    assert cli.evaluate(list(map(str, arguments))) == 2
+    assert command.main(list(map(str, arguments))) == 2
     assert "error: no prediction for 1 of 2 cases" in capsys.readouterr().err

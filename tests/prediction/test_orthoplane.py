@@ -8,7 +8,8 @@ from helpers.model_folders import LABELS, make_model
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.orthoplane import check_volume, mean_probabilities
-from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor
+from nnunetv2_retina.prediction.predictor import Predictor
+from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
 from nnunetv2_retina.spacing import Spacing
 

@@ -10,7 +10,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
-from nnunetv2_retina.prediction.predictor import PredictionSettings, Predictor, keep_kernels
+from nnunetv2_retina.prediction.predictor import Predictor, keep_kernels
+from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
 
 CPU = torch.device("cpu")

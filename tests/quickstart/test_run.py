@@ -9,7 +9,8 @@ import pytest
 from helpers.own_images import write_own
 
 from dataset_conversion.convert import main as convert
-from nnunetv2_retina import cli
+from nnunetv2_retina import console
+from nnunetv2_retina.commands import quickstart as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Workspace
 from nnunetv2_retina.protocol import Protocol
@@ -179,7 +180,7 @@ def test_own_images_are_converted_with_some_held_out(tmp_path: Path, only_conver
 
 def test_errors_have_no_traceback(tmp_path: Path, capsys) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert cli.quickstart(["-o", str(tmp_path), "--device", "cpu"]) == 2
+    assert command.main(["-o", str(tmp_path), "--device", "cpu"]) == 2
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and "Traceback" not in out + err
 
@@ -188,26 +189,25 @@ def test_interrupted() -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    assert cli.guarded(interrupt) == 130
+    assert console.run(interrupt) == 130
 
 
 def test_help_names_every_option(capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     with pytest.raises(SystemExit) as stop:
-        cli.quickstart(["--help"])
+        command.main(["--help"])
     text = sys.stdout.getvalue()
     assert stop.value.code == 0
     assert all(name in text for name in ("--output", "--data", "--iterations", "--device", "--seed", "--overwrite"))
 
 
-def test_arguments_reach_the_settings(monkeypatch, capsys) -> None:
+def test_arguments_reach_the_settings(tmp_path, monkeypatch, capsys) -> None:
     calls: list = []
     monkeypatch.setattr(quickstart, "run_quickstart", lambda *given: calls.append(given) or Path("report.html"))
-    assert (
-        cli.quickstart(["-o", "there", "--data", "mine", "--iterations", "7", "--batch-size", "3", "--seed", "5"]) == 0
-    )
+    options = ["--data", str(tmp_path), "--iterations", "7", "--batch-size", "3", "--seed", "5"]
+    assert command.main(["-o", "there", *options]) == 0
     output, data, settings, overwrite, _ = calls[0]
-    assert (output, data, overwrite) == (Path("there"), Path("mine"), False)
+    assert (output, data, overwrite) == (Path("there"), tmp_path, False)
     assert (settings.iterations, settings.batch_size, settings.seed, settings.device) == (7, 3, 5, None)
     assert capsys.readouterr().out.splitlines()[-1] == "report.html"
 

@@ -13,7 +13,8 @@ import torch
 from helpers.model_folders import make_model, transunet
 from skimage.io import imsave
 
-from nnunetv2_retina import cli
+from nnunetv2_retina.commands import report as command
+from nnunetv2_retina.console import USAGE_ERROR
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import score_pairs
 from nnunetv2_retina.evaluation.pairs import Pair
@@ -24,7 +25,8 @@ from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report import page as model_report
 from nnunetv2_retina.report import training
 from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, with_unit, worst_and_best
-from nnunetv2_retina.report.page import ReportSettings, write_model_report
+from nnunetv2_retina.report.page import write_model_report
+from nnunetv2_retina.report.settings import ReportSettings
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 LABELS = {"background": 0, "mito": 1, "vesicle": 2}
@@ -410,10 +412,10 @@ def test_output_that_cannot_be_written(nnunet, no_drawing) -> None:
 
 def test_command(nnunet, no_drawing, capsys) -> None:
     page = nnunet / "page.html"
-    assert cli.report(["-m", str(model(nnunet)), "-o", str(page), "--no-distances"]) == 0
+    assert command.main(["-m", str(model(nnunet)), "-o", str(page), "--no-distances"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(page) and "MFD-m" not in page.read_text()
-    assert cli.report(["-d", "950", "-f", "0", "-o", str(nnunet / "same.html")]) == 0
+    assert command.main(["-d", "950", "-f", "0", "-o", str(nnunet / "same.html")]) == 0
     assert (nnunet / "same.html").is_file()
-    assert cli.report([]) == cli.USAGE_ERROR
-    assert "give the model either as -m FOLDER, or as -d DATASET" in capsys.readouterr().err
-    assert cli.report(["-d", "950", "-m", str(nnunet)]) == cli.USAGE_ERROR
+    assert command.main([]) == USAGE_ERROR
+    assert "either -m MODEL_FOLDER, or -d DATASET" in capsys.readouterr().err
+    assert command.main(["-d", "950", "-m", str(nnunet)]) == USAGE_ERROR

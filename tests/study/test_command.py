@@ -17,7 +17,7 @@ from helpers.environment import CASES, LABELS, PROTOCOL, blobs
 from helpers.trainings import write_weights
 from skimage.io import imsave
 
-from nnunetv2_retina import cli
+from nnunetv2_retina.commands import benchmark as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
@@ -126,15 +126,15 @@ def test_a_data_set_without_test_labels_is_refused(study: Path, workspace: Path)
 
 
 def test_the_commands_messages(study: Path, tmp_path: Path, capsys) -> None:
-    assert cli.benchmark([str(study), "-o", str(tmp_path / "out"), "--part", "3/2", "-device", "cpu"]) == 2
+    assert command.main([str(study), "-o", str(tmp_path / "out"), "--part", "3/2", "-device", "cpu"]) == 2
     assert "--part 3/2: expected i/n" in capsys.readouterr().err
-    assert cli.benchmark([str(study), "-o", str(tmp_path / "out"), "--report", "-device", "cpu"]) == 0
+    assert command.main([str(study), "-o", str(tmp_path / "out"), "--report", "-device", "cpu"]) == 0
     assert "no run is finished yet" in capsys.readouterr().out
     if not torch.cuda.is_available():
-        assert cli.benchmark([str(study), "-o", str(tmp_path / "out")]) == 2
+        assert command.main([str(study), "-o", str(tmp_path / "out")]) == 2
         assert "no CUDA GPU is usable here" in capsys.readouterr().err
     change(study, "[2, 4]", "[4, 2]")
-    assert cli.benchmark([str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]) == 2
+    assert command.main([str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]) == 2
     assert "expected whole numbers above 0 that increase" in capsys.readouterr().err
 
 
@@ -142,7 +142,7 @@ def test_the_commands_messages(study: Path, tmp_path: Path, capsys) -> None:
 def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path, tmp_path: Path, capsys) -> None:
     change(study, "nnUNetTrainerTransUNet_tiny}", "nnUNetTrainerTransUNet_tiny, training: {learning_rate: 1.0e+30}}")
     command = [str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]
-    assert cli.benchmark([*command, "--estimate"]) == 1
+    assert command.main([*command, "--estimate"]) == 1
     said = capsys.readouterr().out
     assert (
         "rehearsal: 2 times" in said
@@ -152,7 +152,7 @@ def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path
     )
     assert "TransUNet, rehearsal: FAILED" in said and "Its training has diverged" in said
     assert not (tmp_path / "out" / "runs").exists()
-    assert cli.benchmark([*command, "--no-rehearsal"]) == 1
+    assert command.main([*command, "--no-rehearsal"]) == 1
     assert "1 failed; the same command tries them again" in capsys.readouterr().err
     run = tmp_path / "out" / "runs" / "Dataset901_test" / "retina" / "seed_1"
     result = json.loads((run / RESULT).read_text())
@@ -168,7 +168,7 @@ def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path
     assert "RETINA" in page and "data:image/png;base64," in page and str(tmp_path) not in page
     assert "Dataset901_test, TransUNet, seed 1 failed: exit status 2" in page
     before = (run / RESULT).stat().st_mtime_ns
-    assert cli.benchmark([*command, "--report"]) == 0
+    assert command.main([*command, "--report"]) == 0
     assert (run / RESULT).stat().st_mtime_ns == before
 
 

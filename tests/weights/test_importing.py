@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.published import as_published
 
-from nnunetv2_retina import cli
+from nnunetv2_retina.commands import import_weights as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.weights import checkpoint, containers, imagenet
@@ -329,7 +329,7 @@ def test_what_is_missing_is_always_filled_alike(tmp_path, network):
 
 def test_the_command_accounts_for_every_tensor(tmp_path, network, capsys):
     np.savez(tmp_path / "weights.npz", **as_jax(network))
-    assert cli.import_weights([str(tmp_path / "weights.npz"), str(tmp_path / "out.pth")]) == 0
+    assert command.main([str(tmp_path / "weights.npz"), str(tmp_path / "out.pth")]) == 0
     lines = capsys.readouterr().out.splitlines()
     counts = [int(line.split(" x ")[0]) for line in lines if " -> " in line]
     assert sum(counts) == len(read_weights(tmp_path / "weights.npz").steps)
@@ -345,7 +345,7 @@ def test_the_command_accounts_for_every_tensor(tmp_path, network, capsys):
 
 def test_the_command_on_a_checkpoint_of_ones_own(tmp_path, network, capsys):
     checkpoint.save(tmp_path / "a.pth", network.state_dict(), TINY, trained=[""])
-    assert cli.import_weights([str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]) == 0
+    assert command.main([str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]) == 0
     out = capsys.readouterr().out
     assert "RETINA checkpoint" in out and "Trained values" not in out
 
@@ -494,7 +494,7 @@ def test_refuses_wrong_targets(tmp_path, network, monkeypatch, capsys):
     with pytest.raises(RetinaError, match=r"is a folder\. Give the name of the file to write"):
         import_weights(source, tmp_path)
     target.write_text("mine")
-    assert cli.import_weights([str(source), str(target)]) == 2
+    assert command.main([str(source), str(target)]) == 2
     assert "b.pth exists. Give another name, or --overwrite to replace it" in capsys.readouterr().err
     assert target.read_text() == "mine"
 
@@ -505,5 +505,5 @@ def test_refuses_wrong_targets(tmp_path, network, monkeypatch, capsys):
         patch.setattr(torch, "save", denied)
         with pytest.raises(RetinaError, match=r"b\.pth cannot be written .*Permission denied"):
             import_weights(source, target, overwrite=True)
-    assert cli.import_weights([str(source), str(target), "--overwrite"]) == 0
+    assert command.main([str(source), str(target), "--overwrite"]) == 0
     assert checkpoint.load(target).fingerprint == checkpoint.load(source).fingerprint

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.moco import moco, resnet50
 
-from nnunetv2_retina import cli
+from nnunetv2_retina.commands import import_weights as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.network.unet_resnet50 import ENCODER, STEM, UNetResNet50
@@ -29,7 +29,7 @@ def write(tmp_path):
 
 def test_the_query_encoder_is_the_encoder(write, grey, tmp_path, capsys):
     source = write(moco(grey))
-    assert cli.import_weights([str(source), str(tmp_path / "out.pth")]) == 0
+    assert command.main([str(source), str(tmp_path / "out.pth")]) == 0
     shown = capsys.readouterr().out
     for line in (
         "MoCo v2 ResNet-50",

@@ -1,0 +1,62 @@
+"""``retina_quickstart``: run the whole chain on small data; see ``nnunetv2_retina.quickstart.run``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_retina import console
+from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.files import check_folder
+from nnunetv2_retina.quickstart.settings import DEFAULT_OUTPUT, QuickstartSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command, whose last line is the report's path, and return its exit status."""
+    arguments = parser().parse_args(argv)
+    return console.run(lambda: run(arguments))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = console.parser(
+        "retina_quickstart",
+        "Run the whole chain on generated EM-like volumes, or on images of your own: convert, preprocess, train a tiny "
+        "network, predict images that were held out, score and draw them. Two to six minutes on two CPU cores. "
+        "Everything goes into one folder; nnU-Net's own folders are not touched.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=DEFAULT_OUTPUT, metavar="FOLDER",
+        help=f"where to write (default {DEFAULT_OUTPUT})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="images and masks of your own, laid out as for 'retina_convert folder': images/ and masks/ (some are "
+        "then held out for the scores), or train/ and test/ with both in each (default: generated volumes)",
+    )
+    add_settings(parser, QuickstartSettings)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="use an output folder that holds other files; they are left alone. A folder that an earlier quickstart "
+        "made is always replaced",
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the chain as the options say.
+
+    Raises:
+        RetinaError: for a wrong option or folder, or a step that failed.
+    """
+    settings = read_settings(QuickstartSettings, arguments)
+    if arguments.data is not None:
+        check_folder(arguments.data, "folder of images and masks")
+
+    from nnunetv2_retina.quickstart.run import run_quickstart
+
+    say(str(run_quickstart(arguments.output, arguments.data, settings, arguments.overwrite, say)))

@@ -1,0 +1,101 @@
+"""The settings of a prediction, which are options of ``retina_predict`` too. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nnunetv2_retina.console import setting
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import INFERENCE_MODES
+
+SLAB_BYTES = 2**27
+"""Memory for one slab: its image, its logits and what turns those into labels."""
+UNITS = ("voxels", "physical")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """How a model is applied.
+
+    Raises:
+        RetinaError: for an unknown mode.
+    """
+
+    mode: str | None = None
+    """``stack``: slice by slice; ``orthoplane``: the mean over xy, xz and yz; None: what dataset.json says."""
+    mirroring: bool = setting(True, "no mirroring: faster, less accurate", flag="--disable_tta")
+    """Average over the mirrored images that the trainer allows, as nnU-Net does by default."""
+    batch_size: int | None = setting(None, "tiles in one forward pass (default: what suits the device)")
+    step_size: float = setting(
+        0.5, "distance of neighbouring tiles as a share of their size", flag="-step_size", metavar="SHARE"
+    )
+    force: bool = setting(False, "--orthoplane on anisotropic volumes too")
+    slab_bytes: int = SLAB_BYTES
+    """Memory for logits that are not yet labels."""
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in INFERENCE_MODES:
+            raise RetinaError(f"inference mode is {self.mode!r}; expected one of {', '.join(INFERENCE_MODES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSettings:
+    """What counts as an instance.
+
+    Raises:
+        RetinaError: for a negative number or an unknown unit.
+    """
+
+    min_distance: float = setting(
+        10.0,
+        "centres of two instances of one region are at least this far apart; a smaller value cuts more",
+        flag="--instance-distance",
+        metavar="D",
+    )
+    min_size: float = setting(0.0, "leave out smaller instances", flag="--instance-size", metavar="S")
+    units: str = setting(
+        "voxels",
+        "voxels: distances in voxels of the finest axis, sizes in voxels; physical: in the unit of the spacing (nm for "
+        "converted data sets) and its square (2D images) or cube",
+        flag="--instance-units",
+        choices=UNITS,
+    )
+
+    def __post_init__(self) -> None:
+        if self.units not in UNITS:
+            raise RetinaError(f"units of instances are {self.units!r}; expected one of {', '.join(UNITS)}")
+        for name, value in (("distance", self.min_distance), ("size", self.min_size)):
+            if not 0 <= value < math.inf:
+                raise RetinaError(f"the smallest {name} of instances is {value}; expected a number of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run over a folder writes, and with how many workers.
+
+    Raises:
+        RetinaError: for a negative number of workers.
+    """
+
+    probabilities: bool = setting(
+        False, "also CASE.npz and CASE.pkl, for ensembles; needs memory for all classes", flag="--save_probabilities"
+    )
+    instances: InstanceSettings | None = None
+    """Also CASE_instances and a table of their classes."""
+    continued: bool = setting(False, "leave out cases whose files are all there", flag=("--continue_prediction", "--c"))
+    preparing: int = setting(
+        3,
+        "cases that are read and preprocessed at once, beside the prediction; 0: one after the other (default: "
+        "$nnUNet_npp, or 3)",
+        flag="-npp",
+    )
+    writing: int = setting(
+        3,
+        "cases that are written at once, beside the prediction; 0: one after the other (default: $nnUNet_nps, or 3)",
+        flag="-nps",
+    )
+
+    def __post_init__(self) -> None:
+        if (least := min(self.preparing, self.writing)) < 0:
+            raise RetinaError(f"{least} workers; expected 0 or more for -npp and -nps")
