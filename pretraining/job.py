@@ -35,7 +35,7 @@ from pretraining.objectives.teacher import efficientnet_lite0
 from pretraining.objectives.tokens import sine_positions
 from pretraining.recipe import Execution, Recipe
 from pretraining.store.cache import count_images, open_or_pack
-from pretraining.store.reader import SIZE
+from pretraining.store.layout import SIZE
 
 SAMPLE = 128
 """Images that an objective is shown before the first step."""

@@ -132,7 +132,7 @@ class Recipe:
         done = (iteration - rising) / (total - rising)
         if self.schedule == "cosine":
             return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
-        return self.learning_rate * (1 - done) ** POWER
+        return float(self.learning_rate * (1 - done) ** POWER)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, texts and lists, for checkpoints and JSON files."""

@@ -217,7 +217,8 @@ def draw(settings: AugmentationSettings, seed: int, first: int, count: int) -> D
 
 def _between(limits: Any, uniform: Floats) -> Floats:
     low, high = limits
-    return low + (high - low) * uniform
+    values: Floats = low + (high - low) * uniform
+    return values
 
 
 def crop_boxes(draws: Draws, settings: AugmentationSettings, height: int, width: int) -> Integers:

@@ -174,7 +174,8 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
 def _normal_quantiles(device: torch.device) -> Tensor:
     """Return the normal distribution at 65,536 equally likely places, in 4096ths of its deviation: (65536,) int32."""
     likely = (torch.arange(_NOISE_LEVELS, dtype=torch.float64) + 0.5) / _NOISE_LEVELS
-    return torch.special.ndtri(likely).mul_(1 << _NOISE_BITS).round_().to(device, torch.int32)
+    quantiles: Tensor = torch.special.ndtri(likely)
+    return quantiles.mul_(1 << _NOISE_BITS).round_().to(device, torch.int32)
 
 
 @functools.lru_cache(maxsize=64)

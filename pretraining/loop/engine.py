@@ -20,7 +20,7 @@ from nnunetv2_retina.machine import multiplies_bfloat16
 from pretraining.loop.processes import Processes
 from pretraining.objectives.reconstruction import Objective
 from pretraining.recipe import Execution, Recipe
-from pretraining.store.reader import SIZE
+from pretraining.store.layout import SIZE
 
 CPU_MICRO_BATCH = 16
 _HELD_OUT_STREAM = 2**40

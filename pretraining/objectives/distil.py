@@ -159,5 +159,5 @@ class Distillation(Objective):
 
     def _pixels(self, cells: Tensor) -> Tensor:
         """Give every pixel its cell's value: (B, N) -> (B, H, W)."""
-        grid = cells.unflatten(1, (self.side, self.side))
+        grid: Tensor = cells.unflatten(1, (self.side, self.side))
         return grid.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2)

@@ -100,7 +100,8 @@ class MaskedAutoencoder(Objective):
         tokens = self.decoder_projection(self.network.transformer(tokens))
         hidden = self.mask_token.to(tokens.dtype).expand(len(patches), order.shape[1] - self.visible, -1)
         tokens = take(torch.cat([tokens, hidden], dim=1), order.argsort(dim=1))
-        return self.head(self.decoder(tokens + self.positions)).float()
+        pixels: Tensor = self.head(self.decoder(tokens + self.positions))
+        return pixels.float()
 
 
 def draw_orders(seed: int, first: int, count: int, patches: int) -> np.ndarray:

@@ -117,7 +117,7 @@ class Reconstruction(Objective):
 
     def forward(self, *views: Tensor) -> Tensor:
         image, target, changed, _, *factors = views
-        error = (self.network(image, *factors) - target).square()
+        error: Tensor = (self.network(image, *factors) - target).square()
         if not self.masked_loss:
             return error.mean()
         total, count = _sum(error, changed)

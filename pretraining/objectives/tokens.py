@@ -18,13 +18,13 @@ def take(values: Tensor, index: Tensor) -> Tensor:
 
 def patchify(image: Tensor) -> Tensor:
     """Cut images into patches: (B, 1, H, W) -> (B, N, P)."""
-    patches = image[:, 0].unflatten(2, (-1, STRIDE)).unflatten(1, (-1, STRIDE))  # (B, h, 16, w, 16)
+    patches: Tensor = image[:, 0].unflatten(2, (-1, STRIDE)).unflatten(1, (-1, STRIDE))  # (B, h, 16, w, 16)
     return patches.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 def unpatchify(patches: Tensor, grid: int) -> Tensor:
     """Put grid x grid patches together: (B, N, P) -> (B, H, W)."""
-    image = patches.unflatten(2, (STRIDE, STRIDE)).unflatten(1, (grid, grid)).transpose(2, 3)
+    image: Tensor = patches.unflatten(2, (STRIDE, STRIDE)).unflatten(1, (grid, grid)).transpose(2, 3)
     return image.flatten(3, 4).flatten(1, 2)
 
 

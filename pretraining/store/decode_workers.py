@@ -162,7 +162,8 @@ class _Processes:
             ) from error
         if isinstance(result, Exception):
             raise result
-        return result
+        tiles: list[Tiles] = result
+        return tiles
 
     def _process(self) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] | None = getattr(self._own, "process", None)

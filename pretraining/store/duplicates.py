@@ -53,7 +53,8 @@ _BITS_OF_BYTE = np.array([bin(value).count("1") for value in range(256)], np.uin
 
 def _count_bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Bits set in each of (N,) uint64, for NumPy 1."""
-    return _BITS_OF_BYTE[values.view(np.uint8)].reshape(-1, 8).sum(axis=1, dtype=np.uint8)
+    bits: NDArray[np.uint8] = _BITS_OF_BYTE[values.view(np.uint8)].reshape(-1, 8).sum(axis=1, dtype=np.uint8)
+    return bits
 
 
 count_bits: Callable[[NDArray[np.uint64]], NDArray[np.uint8]] = getattr(np, "bitwise_count", _count_bits)

@@ -175,4 +175,5 @@ def _page_to_uint8(page: Array, low: float, high: float) -> NDArray[np.uint8]:
     if page.dtype == np.uint8:
         return page
     scaled = (page.astype(np.float64) - low) * (255 / (high - low))
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return grey
