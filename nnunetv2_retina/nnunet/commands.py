@@ -106,8 +106,8 @@ def run_command(command: str, arguments: Sequence[str], workspace: Workspace, wa
             encoding="utf-8",
             errors="replace",
         )
+        assert process.stdout is not None, "a pipe was asked for"
         try:
-            assert process.stdout is not None, "a pipe was asked for"
             for line in process.stdout:
                 file.write(line)
                 if line.strip():
@@ -119,6 +119,7 @@ def run_command(command: str, arguments: Sequence[str], workspace: Workspace, wa
         finally:
             process.kill()
             process.wait()
+            process.stdout.close()
     if status != 0:
         raise RetinaError(
             f"{command} failed ({_reason(status)}). The end of its output:\n\n{_quoted(tail)}\n\nAll: {log}"
