@@ -72,10 +72,10 @@ class FolderRun:
         self.writer = predictor.nnunet.plans_manager.image_reader_writer_class()
 
     def run(self) -> list[str]:
-        """Predict what is to be predicted.
+        """Predict the cases that have no result yet, or all.
 
         Returns:
-            Names of the cases that were.
+            Names of the cases that were predicted.
 
         Raises:
             RetinaError: naming the case that cannot be read, predicted or written; those before it are finished.
@@ -165,8 +165,8 @@ class FolderRun:
     def _write_instances(
         self, folder: Path, case: InputCase, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
     ) -> None:
-        ids, found = find_instances(labels, properties["spacing"], settings)
-        write_table(folder / f"{case.name}{INSTANCES}.csv", found, class_names(self.dataset_json))
+        ids, instances = find_instances(labels, properties["spacing"], settings)
+        write_table(folder / f"{case.name}{INSTANCES}.csv", instances, class_names(self.dataset_json))
         path = folder / f"{case.name}{INSTANCES}{self.ending}"
         if ids.dtype.itemsize <= 2:
             self.writer.write_seg(ids, str(path), properties)
@@ -174,14 +174,14 @@ class FolderRun:
             write_wide(self.writer, path, ids, properties)
 
     def _endings(self) -> list[str]:
-        """Of a finished case's files."""
+        """Return the endings of a finished case's files."""
         more = [".npz", ".pkl"] if self.settings.probabilities else []
         if self.settings.instances is not None:
             more += [f"{INSTANCES}{self.ending}", f"{INSTANCES}.csv"]
         return [*more, self.ending]
 
     def _arguments(self) -> dict[str, Any]:
-        """What nnU-Net writes to predict_from_raw_data_args.json, and the settings that it does not know."""
+        """Return what nnU-Net writes to predict_from_raw_data_args.json, and the settings that it does not know."""
         predictor = self.predictor
         return {
             "list_of_lists_or_source_folder": str(self.source),

@@ -20,7 +20,7 @@ UNFINISHED = ".unfinished"
 
 
 def missing(cases: Sequence[InputCase], folder: Path, endings: Sequence[str]) -> list[InputCase]:
-    """Those that do not have a file of each ending in the output folder yet."""
+    """Return the cases that do not have a file of each ending in the output folder yet."""
     return [case for case in cases if not all((folder / f"{case.name}{ending}").is_file() for ending in endings)]
 
 
@@ -68,11 +68,11 @@ def write_records(
     Raises:
         RetinaError: if the folder cannot be made or written.
     """
-    told = dict(arguments)
-    recursive_fix_for_json_export(told)
+    plain = dict(arguments)
+    recursive_fix_for_json_export(plain)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_json(told, str(folder / "predict_from_raw_data_args.json"))
+        save_json(plain, str(folder / "predict_from_raw_data_args.json"))
         save_json(dict(dataset_json), str(folder / "dataset.json"), sort_keys=False)
         save_json(dict(plans), str(folder / "plans.json"), sort_keys=False)
     except OSError as error:
