@@ -21,7 +21,8 @@ import torch
 from skimage.io import imread
 from torch import Tensor
 
-from nnunetv2_retina.network.transunet import Attention, NetworkConfig, TransUNet
+from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.network.transunet import Attention
 from nnunetv2_retina.weights.checkpoint import load
 
 PATCH, GRID = 224, 3

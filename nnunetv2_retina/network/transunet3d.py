@@ -22,7 +22,8 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
-from nnunetv2_retina.network.transunet import NetworkConfig, Transformer
+from nnunetv2_retina.network.config import NetworkConfig
+from nnunetv2_retina.network.transunet import Transformer
 
 TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
     "base": {"embed_dim": 768, "mlp_dim": 3072, "depth": 12, "num_heads": 12, "dropout": 0.1},

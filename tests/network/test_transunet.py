@@ -98,6 +98,9 @@ def test_config_round_trip_and_name():
         (lambda: NetworkConfig(cnn_units=(1, 1)), r"cnn_units must have 3 entries"),
         (lambda: NetworkConfig(dropout=1.0), r"dropout \(1.0\) must lie in"),
         (lambda: NetworkConfig.from_dict({"heads": 3}), r"unknown network settings heads"),
+        (lambda: NetworkConfig(depth=10**9), r"depth is 1000000000; expected whole numbers from 1 to 8192"),
+        (lambda: NetworkConfig(cnn_units=(3, 4, 0)), r"cnn_units is \(3, 4, 0\); expected whole numbers from 1"),
+        (lambda: NetworkConfig.from_dict({"embed_dim": "big"}), r"embed_dim is 'big'; expected whole numbers"),
         (lambda: TransUNet(0, 2, TINY), r"in_channels \(0\) and num_classes \(2\) must be at least 1"),
     ],
 )

@@ -284,6 +284,14 @@ def test_own_checkpoints_pass_through(tmp_path, network):
     assert again.retina["origin"]["before"] == origin
 
 
+def test_entries_that_have_the_names_of_arguments_do_no_harm(tmp_path, network):
+    retina = {"network": TINY.to_dict(), "path": "x", "weights": 1, "training": {"step": 1}, 5: 6, "step": 7}
+    torch.save({"network_weights": network.state_dict(), "retina": retina}, tmp_path / "a.pth")
+    import_weights(tmp_path / "a.pth", tmp_path / "b.pth")
+    stored = checkpoint.load(tmp_path / "b.pth")
+    assert stored.retina["step"] == 7 and stored.training == {} and "path" not in stored.retina
+
+
 def test_results_of_nnunet_pass_through(tmp_path):
     network = network_of(outputs=3)
     init = {"retina": {"network": TINY.to_dict(), "format_version": 1}, "device": torch.device("cpu")}
@@ -378,6 +386,10 @@ def ours(**changes):
                                     "retina": {"network": TINY.to_dict()}}, path)  # fmt: skip
 
 
+def ours_saying(retina):
+    return lambda path: torch.save({"network_weights": network_of().state_dict(), "retina": retina}, path)
+
+
 def damaged_array(path):
     np.savez(path, **as_jax(network_of()))
     content = bytearray(path.read_bytes())
@@ -468,6 +480,18 @@ REFUSED = {
         lambda p: torch.save(network_of(NetworkConfig(embed_dim=48, depth=1)).state_dict(), p),
         r"it does not say its sizes, which are none of retina, base, tiny, but an unnamed size \(embed_dim 48",
     ),
+    "vast.pth": (
+        ours_saying({"network": TINY.to_dict() | {"depth": 10**9}}),
+        r"its description of the network cannot be read \(depth is 1000000000; expected whole numbers from 1 to 8192",
+    ),
+    "other_size.pth": (
+        ours_saying({"network": TINY.to_dict() | {"decoder_channels": [64, 48, 32, 8192]}}),
+        r"the tensor that becomes decoder\..* has shape .* by the sizes of the others",
+    ),
+    "nonsense.pth": (ours_saying({"network": 5}), r"its description of the network cannot be read"),
+    "trained.pth": (ours_saying({"trained": 5}), r'says "trained": 5; expected a list of prefixes'),
+    "block.pth": (ours_saying([1]), r"is damaged: its entry retina is a list; expected a dictionary"),
+    "version.pth": (ours_saying({"format_version": "new"}), r"format version new; this is nnunetv2-retina"),
     "newer.pth": (
         lambda p: torch.save({"network_weights": network_of().state_dict(), "retina": {"network": {"surprise": 1}}}, p),
         r"its description of the network cannot be read \(unknown network settings surprise",
