@@ -95,8 +95,9 @@ def run_command(command: str, arguments: Sequence[str], workspace: Workspace, wa
     typed = f"{command} {shlex.join(arguments)}"
     say(f"$ {typed}")
     tail: deque[str] = deque(maxlen=_TAIL)
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(
             [sys.executable, "-c", _entry_code(command), *arguments],
             env=workspace.environment(),
             stdin=subprocess.DEVNULL,
@@ -105,9 +106,10 @@ def run_command(command: str, arguments: Sequence[str], workspace: Workspace, wa
             text=True,
             encoding="utf-8",
             errors="replace",
-        )
-        assert process.stdout is not None, "a pipe was asked for"
+        ) as process,
+    ):
         try:
+            assert process.stdout is not None, "a pipe was asked for"
             for line in process.stdout:
                 file.write(line)
                 if line.strip():
@@ -118,8 +120,6 @@ def run_command(command: str, arguments: Sequence[str], workspace: Workspace, wa
             status = process.wait()
         finally:
             process.kill()
-            process.wait()
-            process.stdout.close()
     if status != 0:
         raise RetinaError(
             f"{command} failed ({_reason(status)}). The end of its output:\n\n{_quoted(tail)}\n\nAll: {log}"

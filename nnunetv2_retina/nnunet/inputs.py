@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import check_folder
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.nnunet.labels import choose_reader, reading
 
@@ -36,9 +37,8 @@ def list_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[InputCase]
         RetinaError: if there is no such folder or image, or a case has another number of channels.
     """
     ending, channels = str(dataset_json["file_ending"]), channel_count(dataset_json)
-    if not folder.is_dir():
-        raise RetinaError(f"no input folder {folder}: {'that is a file' if folder.exists() else 'no such folder'}")
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    entries = check_folder(folder, "input folder").iterdir()
+    names = sorted(path.name for path in entries if path.is_file() and not path.name.startswith("."))
     pattern = re.compile(r"(.+)_(\d{4})" + re.escape(ending))
     files: dict[str, list[Path]] = {}
     for name in names:

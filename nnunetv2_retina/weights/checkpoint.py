@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.files import replacing
+from nnunetv2_retina.files import check_file, replacing
 from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.network.unet_resnet50 import UNetConfig
 from nnunetv2_retina.weights.unpickling import read_file as read_file
@@ -97,9 +97,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         RetinaError: if there is no such file, it cannot be read or could run code (see ``read_file``), it holds no
             ``network_weights``, or what it says of itself is no description.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RetinaError(f"no checkpoint at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
+    path = check_file(Path(path), "checkpoint")
     return parse(path, read_file(path))
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.files import file_digest
+from nnunetv2_retina.files import check_file, file_digest
 from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.weights import checkpoint, containers
 from nnunetv2_retina.weights.checkpoint import Checkpoint
@@ -104,9 +104,7 @@ def read_weights(path: str | Path, trust: bool = False) -> ImportedWeights:
         RetinaError: if the file is missing, damaged, of another network, or holds an unknown or a non-finite tensor;
             for a ResNet-50, if segmentation-models-pytorch is not installed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RetinaError(f"no weights file at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
+    path = check_file(Path(path), "weights file")
     tensors, retina, others = containers.read(path, trust)
     kind = recognise(path, tensors)
     try:
