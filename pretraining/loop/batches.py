@@ -19,7 +19,7 @@ Batch = tuple[Indices, Tensor]
 
 
 def read(store: ImageStore, indices: Indices, device: torch.device) -> Tensor:
-    """Images (B, 224, 224) uint8 on the CPU; in page-locked memory if they go to a GPU."""
+    """Read images (B, 224, 224) uint8 to the CPU; in page-locked memory if they go to a GPU."""
     images = torch.empty((len(indices), SIZE, SIZE), dtype=torch.uint8, pin_memory=device.type == "cuda")
     store.read(indices, out=images.numpy())
     return images
@@ -28,7 +28,7 @@ def read(store: ImageStore, indices: Indices, device: torch.device) -> Tensor:
 def training_batches(
     store: ImageStore, stream: Stream, processes: Processes, start: int, stop: int, workers: int
 ) -> Iterator[Batch]:
-    """This process's part of the batch of each step, on the device, in order; ``workers`` batches are read ahead.
+    """Yield this process's part of the batch of each step, in order, on the device; ``workers`` batches are read ahead.
 
     Args:
         store: where the images are.

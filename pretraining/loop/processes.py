@@ -37,7 +37,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, batch_size: int) -> int:
-        """Images of a global batch for each process.
+        """Return how many images of a global batch each process takes.
 
         Raises:
             RetinaError: if they cannot be divided equally.
@@ -51,17 +51,17 @@ class Processes:
         return batch_size // self.count
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the processes of a tensor on the CPU."""
+        """Return the sum over the processes of a tensor on the CPU."""
         if self.count > 1:
             dist.all_reduce(values, group=self.control)
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says yes; all get the same answer."""
+        """Return whether any process says yes; all get the same answer."""
         return bool(self.sum(torch.tensor(float(flag))) > 0) if self.count > 1 else flag
 
     def smallest(self, value: int) -> int:
-        """The smallest of the processes' numbers."""
+        """Return the smallest of the processes' numbers."""
         if self.count == 1:
             return value
         numbers = torch.tensor(value)
@@ -92,7 +92,7 @@ def join(device: str) -> Processes:
         device: auto, cuda or cpu.
 
     Raises:
-        RetinaError: for a GPU that is not there.
+        RetinaError: for a GPU that does not exist.
     """
     count, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     chosen = _device(device, local_rank)
@@ -111,12 +111,12 @@ def leave() -> None:
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    there = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not there):
+    gpus = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not gpus):
         return torch.device("cpu")
-    if local_rank >= there:
+    if local_rank >= gpus:
         raise RetinaError(
-            f"a GPU with number {local_rank} was asked for, and PyTorch sees {there or 'none'}. Start at most one "
+            f"a GPU with number {local_rank} was asked for, and PyTorch sees {gpus or 'none'}. Start at most one "
             "process a GPU, or add --device cpu"
         )
     return torch.device("cuda", local_rank)

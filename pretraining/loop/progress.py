@@ -1,4 +1,4 @@
-"""What a run tells: a line of progress, one JSON line an epoch, curves and pictures, and TensorBoard if wanted."""
+"""What a run shows and writes: a line of progress, a JSON line an epoch, curves, pictures, TensorBoard if wanted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ProgressLine:
                 self._since = now, done
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         self.out.write(("\r\x1b[K" if self._changing else "") + text + "\n")
         self.out.flush()
 
@@ -69,7 +69,7 @@ class ProgressLine:
 
 
 def write_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``log.jsonl`` anew, one line an epoch; a continued run thereby drops what its checkpoint does not know."""
+    """Write ``log.jsonl`` anew, one line an epoch; a continued run thus drops epochs after its checkpoint."""
     with replacing(folder / LOG) as temporary:
         Path(temporary).write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
 

@@ -130,7 +130,7 @@ class Run:
         return training_batches(self.store, self.stream, self.processes, begin, self.total, workers)
 
     def _epochs(self, offset: int = 0) -> int:
-        """Complete epochs after the steps done so far."""
+        """Return how many epochs are complete after the steps done so far."""
         return self.stream.epoch(self.progress.iteration + offset)
 
     def _agree(self, unread: tuple[Tensor, Indices] | None, stop: bool, due: bool) -> tuple[bool, bool]:
@@ -195,7 +195,7 @@ class Run:
         return bool(every) and self._epochs() // every > self._epochs(-1) // every
 
     def _measure(self) -> dict[str, float]:
-        """What the objective reports of all held-out images, each process measuring its part."""
+        """Return what the objective reports of all held-out images; each process measures its part."""
         rank, count = self.processes.rank, self.processes.count
         mine = range(len(self.held_out) * rank // count, len(self.held_out) * (rank + 1) // count)
         sums: dict[str, Tensor] = {}
@@ -232,7 +232,7 @@ class Run:
             training_state.save(self.output / name, self.engine, self.progress, self._description(), to_continue)
 
     def _description(self) -> dict[str, Any]:
-        """What the checkpoint says of itself."""
+        """Return what the checkpoint says of itself."""
         return {
             "recipe": self.recipe.to_dict(),
             "total_iterations": self.total,

@@ -87,7 +87,7 @@ def _check_same_run(path: Path, loaded: checkpoint.Checkpoint, recipe: Recipe, s
 
 
 def software(engine: Engine) -> dict[str, Any]:
-    """Device and versions, for the record."""
+    """Return device and versions, for the record."""
     device = engine.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {

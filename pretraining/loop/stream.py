@@ -87,11 +87,11 @@ class Stream:
         return len(self.indices)
 
     def epoch(self, iteration: int) -> int:
-        """How many epochs are complete before an iteration."""
+        """Return how many epochs are complete before an iteration."""
         return iteration * self.recipe.batch_size // len(self)
 
     def take(self, first: int, count: int) -> Indices:
-        """Indices into the store at some positions of the stream."""
+        """Return the indices into the store at ``count`` positions of the stream, from ``first`` on."""
         parts = []
         while count:
             epoch, offset = divmod(first, len(self))

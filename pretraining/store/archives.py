@@ -131,7 +131,7 @@ def _damaged(path: Path, error: Exception) -> RetinaError:
 
 
 def open_source(path: str | Path) -> Source:
-    """A folder tree or an archive.
+    """Open a folder tree or an archive.
 
     Raises:
         RetinaError: if there is nothing at ``path``, or it is a file of another kind.
@@ -150,6 +150,6 @@ def open_source(path: str | Path) -> Source:
 
 
 def _walk_order(name: str) -> list[tuple[bool, str]]:
-    """Sort key of a path: files of a folder before its folders, as ``_walk`` goes."""
+    """Return the sort key of a path: files of a folder before its folders, as ``sources`` walks."""
     *folders, file = PurePosixPath(name.replace("\\", "/")).parts
     return [*((True, folder) for folder in folders), (False, file)]

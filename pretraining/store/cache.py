@@ -33,7 +33,7 @@ def open_or_pack(source: Path, store: Path | None, fallback: Path, **options: An
 
 
 def count_images(source: Path, store: Path | None) -> tuple[int, str]:
-    """How many images a run would have, as far as can be told without writing anything, and what was counted.
+    """Return how many images a run would have, as far as is known without writing anything, and what was counted.
 
     Raises:
         RetinaError: if there are none, or a store is damaged.
@@ -53,7 +53,7 @@ def is_store(path: str | Path) -> bool:
 
 
 def cache_folder(source: Path, fallback: Path) -> Path:
-    """The store of a source that was given none: beside it if that is there or can be written, else the fallback."""
+    """Return the store of a source: beside it if that exists or can be written, else the fallback."""
     beside = _beside(open_source(source).path)
     if (beside / MANIFEST_FILE).is_file():
         return beside

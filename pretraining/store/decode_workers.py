@@ -49,12 +49,12 @@ class Work:
 
 
 def default_workers() -> int:
-    """As many as there are processor cores for this process, up to ``MOST_WORKERS``."""
+    """Return the number of processor cores for this process, at most ``MOST_WORKERS``."""
     return min(available_cores(), MOST_WORKERS)
 
 
 def decode_all(work: Iterable[Work], hashes: bool, workers: int) -> Iterator[Tiles]:
-    """The tiles of each file, in order.
+    """Yield the tiles of each file, in order.
 
     Args:
         work: taken from little by little.
@@ -182,7 +182,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def serve() -> None:
-    """What a decoding process does: jobs from standard input, results to standard output, until the input ends."""
+    """Run a decoding process: jobs from standard input, results to standard output, until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the packing process's to handle
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints does not get among the results

@@ -24,7 +24,7 @@ _ROWS, _COLUMNS = 8, 9
 
 
 def _column_weights() -> NDArray[np.int64]:
-    """(224, 9): how much of each pixel lies in each of nine equal columns, in ninths of a pixel."""
+    """Return (224, 9): how much of each pixel lies in each of nine equal columns, in ninths of a pixel."""
     start = np.arange(SIZE)[:, None] * _COLUMNS
     box = np.arange(_COLUMNS)[None, :] * SIZE
     return (np.minimum(start + _COLUMNS, box + SIZE) - np.maximum(start, box)).clip(min=0).astype(np.int64)
@@ -34,7 +34,7 @@ _WEIGHTS = _column_weights()
 
 
 def difference_hash(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """64 bits an image: whether each of 8 x 9 box averages is darker than its right neighbour.
+    """Return 64 bits an image: whether each of 8 x 9 box averages is darker than its right neighbour.
 
     Args:
         images: (B, 224, 224) uint8.
@@ -52,7 +52,7 @@ _BITS_OF_BYTE = np.array([bin(value).count("1") for value in range(256)], np.uin
 
 
 def _count_bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Bits set in each of (N,) uint64, for NumPy 1."""
+    """Return the number of bits set in each of (N,) uint64, for NumPy 1."""
     bits: NDArray[np.uint8] = _BITS_OF_BYTE[values.view(np.uint8)].reshape(-1, 8).sum(axis=1, dtype=np.uint8)
     return bits
 
@@ -96,7 +96,7 @@ class NearDuplicates:
             self._groups.setdefault(group, _Kept()).append(index["hash"][images], images)
 
     def find(self, group: int, value: int) -> int | None:
-        """The number of the first kept image of this group within the threshold, or None."""
+        """Return the number of the first kept image of this group within the threshold, or None."""
         kept = self._groups.get(group)
         if kept is None:
             return None

@@ -68,5 +68,5 @@ class Journal:
 
 
 def start_again(path: Path) -> str:
-    """Advice."""
+    """Return the advice to pack from the start."""
     return f"To pack from the start, delete the folder {path} and give the same command"

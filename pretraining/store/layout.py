@@ -41,13 +41,13 @@ NAMES_ENCODING: tuple[str, str] = ("utf-8", "backslashreplace")
 
 
 def place_suffix(page: int, y: int, x: int) -> str:
-    """What is appended to a file's name for an image that is not the whole file; -1 stands for not cut."""
+    """Return what is appended to a file's name for an image that is not the whole file; -1 stands for not cut."""
     parts = [f"{label}={value}" for label, value in (("page", page), ("y", y), ("x", x)) if value >= 0]
     return f" [{', '.join(parts)}]" if parts else ""
 
 
 def index_digest(path: Path) -> str:
-    """SHA-256, in hex, over a store's index and names."""
+    """Return the SHA-256, in hex, of a store's index and names."""
     digest = hashlib.sha256()
     for name in (INDEX_FILE, NAMES_FILE):
         with open(path / name, "rb") as file:
@@ -57,13 +57,13 @@ def index_digest(path: Path) -> str:
 
 
 def manifest_checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256, in hex, over a manifest's entries except the checksum itself."""
+    """Return the SHA-256, in hex, of a manifest's entries except the checksum itself."""
     rest = {key: value for key, value in manifest.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def fastest_crc32() -> Callable[[Any], int]:
-    """libdeflate's CRC-32 where imagecodecs is installed (2 instead of 10 microseconds an image), else zlib's."""
+    """Return libdeflate's CRC-32 if imagecodecs is installed (2 instead of 10 microseconds an image), else zlib's."""
     try:
         from imagecodecs import deflate_crc32
 

@@ -108,7 +108,7 @@ def _check_options(deduplicate: int | None, max_rejected: float, workers: int | 
 
 
 def _reuse(source: Source, path: Path, deduplicate: int | None) -> ImageStore:
-    """Open a finished store after comparing what it remembers."""
+    """Open a finished store, if the source and the options are those it was packed with."""
     store = ImageStore(path)
     (path / JOURNAL_FILE).unlink(missing_ok=True)  # killed between writing the one and removing the other
     packed = store.manifest["options"]["deduplicate"]
@@ -137,7 +137,7 @@ def _prepare(path: Path) -> Path:
 
 
 def _journal(path: Path, deduplicate: int | None) -> Journal:
-    """Where to begin: at the start, or where packing was stopped."""
+    """Return the journal to begin with: a new one, or that of the packing that was stopped."""
     if not (path / JOURNAL_FILE).is_file():
         return Journal(deduplicate)
     journal = Journal.read(path / JOURNAL_FILE)

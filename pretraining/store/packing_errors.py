@@ -64,7 +64,7 @@ def no_images(source: Source) -> str:
 
 @contextmanager
 def explain_full_disk(path: Path, total: int | None) -> Iterator[None]:
-    """Errors of writing the store, in words."""
+    """Explain errors of writing the store."""
     try:
         yield
     except OSError as error:
@@ -77,7 +77,7 @@ def explain_full_disk(path: Path, total: int | None) -> Iterator[None]:
 
 
 def _space(path: Path, total: int | None) -> str:
-    """How much is there and how much is needed."""
+    """Say how much is written, free and needed."""
     free = shutil.disk_usage(path).free
     journal = Journal.read(path / JOURNAL_FILE) if (path / JOURNAL_FILE).is_file() else Journal()
     done, each = journal.census.files, IMAGE_BYTES + INDEX.itemsize

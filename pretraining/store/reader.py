@@ -92,12 +92,12 @@ class ImageStore:
         return self._index["crc32"]
 
     def name(self, index: int) -> str:
-        """The source file, with what was cut out of it: ``fafb/a.tif``, ``big.tif [page=3, y=224, x=0]``."""
+        """Return the source file, with what was cut out of it: ``fafb/a.tif``, ``big.tif [page=3, y=224, x=0]``."""
         record = self._index[index]
         return self._full_name(int(record["name"]), int(record["page"]), int(record["y"]), int(record["x"]))
 
     def names(self) -> Iterator[str]:
-        """All names in the order of the images; memory does not grow with their number."""
+        """Yield all names in the order of the images; memory does not grow with their number."""
         for start in range(0, len(self), _CHUNK):
             part = self._index[start : start + _CHUNK][["name", "page", "y", "x"]]
             yield from (self._full_name(*record) for record in part.tolist())
@@ -156,7 +156,7 @@ class ImageStore:
                 progress(start + len(indices), len(self))
 
     def _fill(self, piece: memoryview, offset: int) -> bool:
-        """Read bytes of the images' file at an offset; whether there were enough."""
+        """Read bytes of the images' file at an offset, and return whether there were enough."""
         try:
             if hasattr(os, "preadv"):
                 return os.preadv(self._file, [piece], offset) == len(piece)
@@ -184,8 +184,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     """Read ``store.json``, and check that it is whole and of this version."""
     file = path / MANIFEST_FILE
     if not path.is_dir():
-        found = "that is a file" if path.exists() else "no such folder"
-        raise RetinaError(f"no image store at {path}: {found}. Pack one: retina_pretrain pack SOURCE {path}")
+        reason = "that is a file" if path.exists() else "no such folder"
+        raise RetinaError(f"no image store at {path}: {reason}. Pack one: retina_pretrain pack SOURCE {path}")
     if not file.is_file():
         if (path / JOURNAL_FILE).is_file():
             raise RetinaError(

@@ -68,11 +68,11 @@ class Census:
         self.names = zlib.crc32(file.name.encode() + b"\n", self.names)
 
     def differences(self, now: Census) -> str:
-        """In words, what ``now`` has differently; empty if nothing."""
+        """Say what ``now`` has differently; empty if nothing."""
         words = {"files": "files", "bytes": "bytes in all", "newest": "as date of the newest file"}
         old, new = asdict(self), asdict(now)
-        found = [f"{new[key]} instead of {old[key]} {text}" for key, text in words.items() if new[key] != old[key]]
-        return ", ".join(found or (["other file names"] if self.names != now.names else []))
+        changed = [f"{new[key]} instead of {old[key]} {text}" for key, text in words.items() if new[key] != old[key]]
+        return ", ".join(changed or (["other file names"] if self.names != now.names else []))
 
 
 class Source:
@@ -88,18 +88,18 @@ class Source:
             yield SourceFile(printable(relative), self.group(relative), info.st_size, info.st_mtime_ns, entry.path)
 
     def count(self) -> int | None:
-        """The number of files, if that is quickly found out."""
+        """Return the number of files, or None if counting would mean reading all of them."""
         return sum(1 for _ in _walk(self.path, "", ()))
 
     def census(self) -> Census:
-        """Of the whole source; for an archive of the archive file, which needs no reading."""
+        """Return the census of the whole source; for an archive that of its file, which needs no reading."""
         census = Census()
         for file in self:
             census.add(file)
         return census
 
     def group(self, relative: str) -> str:
-        """Which group a path below the source belongs to."""
+        """Return the group that a path below the source belongs to."""
         first, slash, _ = relative.partition("/")
         if not slash:
             first = relative.split(_LOCATION)[0] if _LOCATION in relative else self.name
@@ -107,7 +107,7 @@ class Source:
 
 
 def printable(name: str) -> str:
-    """A name as it can be written into a text file of one line a name."""
+    """Return a name as it can be written into a text file of one line a name."""
     text = name.encode(*NAMES_ENCODING).decode()
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
@@ -129,7 +129,7 @@ def _is_broken_link(entry: os.DirEntry[str]) -> bool:
 def _walk(
     folder: str | Path, prefix: str, above: tuple[tuple[int, int], ...]
 ) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """Files below a folder with their relative names. Links are followed, except to a folder they lie in."""
+    """Yield the files below a folder with their relative names. Links are followed, except to a folder they lie in."""
     files, folders = [], []
     try:
         own = os.stat(folder)

@@ -110,7 +110,7 @@ def _describe(
 
 
 def cut(page: NDArray[np.uint8]) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-    """Tiles of an image.
+    """Yield the tiles of an image.
 
     Args:
         page: (Y, X) uint8.
@@ -134,13 +134,13 @@ def cut(page: NDArray[np.uint8]) -> Iterator[tuple[int, int, NDArray[np.uint8]]]
 
 
 def _mirrored(length: int) -> NDArray[np.int64]:
-    """(224,): which of ``length`` pixels fills each place, mirrored at the last one (reflect-101)."""
+    """Return (224,): which of ``length`` pixels fills each place, mirrored at the last one (reflect-101)."""
     position = np.arange(SIZE) % (2 * (length - 1))
     return np.where(position < length, position, 2 * (length - 1) - position)
 
 
 def to_uint8(pages: list[Array]) -> list[NDArray[np.uint8]]:
-    """Grey pages of one file, of any type, in 0-255.
+    """Map the grey pages of one file, of any type, to 0-255.
 
     Args:
         pages: (Y, X) each.

@@ -77,11 +77,11 @@ class StoreWriter:
 
     def _open(self, name: str, length: int) -> BinaryIO:
         file = open(self.path / name, "ab")  # noqa: SIM115  # closed by close
-        found = file.tell()
-        if found < length:
+        size = file.tell()
+        if size < length:
             file.close()
             raise RetinaError(
-                f"{self.path / name} has {found:,} bytes; its journal expects {length:,} or more. "
+                f"{self.path / name} has {size:,} bytes; its journal expects {length:,} or more. "
                 f"{start_again(self.path)}"
             )
         file.truncate(length)
@@ -124,7 +124,7 @@ class StoreWriter:
     def _without_duplicates(
         self, file: SourceFile, group: int, tiles: Tiles
     ) -> tuple[list[int], list[tuple[Place, str]]]:
-        """Which tiles to keep, and the others with the reason."""
+        """Return which tiles to keep, and the others with the reason."""
         if self._duplicates is None:
             return list(range(len(tiles.places))), []
         kept: list[int] = []
@@ -141,7 +141,7 @@ class StoreWriter:
         return kept, duplicates
 
     def _name(self, image: int) -> str:
-        """The name of an image written before."""
+        """Return the name of an image written before."""
         for name in (INDEX_FILE, NAMES_FILE):
             self._files[name].flush()
         record = np.fromfile(self.path / INDEX_FILE, INDEX, 1, offset=image * INDEX.itemsize)[0]

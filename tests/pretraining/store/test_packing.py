@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -374,6 +375,20 @@ def test_damaged_file_in_a_zip_is_one_rejected_file(tmp_path):
 def test_wrong_options(source, tmp_path, options, text):
     with pytest.raises(RetinaError, match=text):
         pack(source, tmp_path / "s", **options)
+
+
+def test_packing_needs_no_torch():
+    code = "import sys, pretraining.store.cache; assert not {'torch', 'scipy', 'matplotlib', 'PIL'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_image_that_claims_too_much_is_left_out_and_the_others_are_packed(tmp_path):
+    folder = plain(tmp_path / "i", 3)
+    header = struct.pack("<2s8xIIIIHH24x", b"BM", 54, 40, 200_000, 200_000, 1, 8)
+    (folder / "bomb.bmp").write_bytes(header)
+    store = pack(folder, tmp_path / "s", max_rejected=0.5)
+    assert len(store) == 3
+    assert rejected(store.path)["bomb.bmp"].startswith("too large: its header says 200000 x 200000 pixels, 40.0 GB")
 
 
 # ------------------------------------------------------------------------------------------------------------ disks

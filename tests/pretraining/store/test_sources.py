@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
+from pretraining.store import archives
 from pretraining.store.archives import open_source
 from pretraining.store.decoding import RejectionError
 from pretraining.store.sources import Census, printable
@@ -163,3 +164,22 @@ def test_folder_that_cannot_be_listed(tree, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(RetinaError, match=r"a/z cannot be listed \(Permission denied\)"):
         list(open_source(tree))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_member_far_larger_than_what_is_packed_is_not_unpacked(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archives, "most_bytes", lambda packed: 100 * packed)
+    path, content = tmp_path / f"bomb.{kind}", bytes(1 << 20)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("a.tif", content)
+    else:
+        with tarfile.open(path, "w:gz") as file:
+            member = tarfile.TarInfo("a.tif")
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    for member in open_source(path):
+        with pytest.raises(
+            RejectionError, match=r"too large: 1.0 MB unpacked from 1\.\d kB; expected at most 1\d\d\.\d kB"
+        ):
+            member.read()

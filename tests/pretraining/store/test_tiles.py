@@ -1,6 +1,8 @@
 """What becomes of an image file: every rule of ``pretraining.store.tiles`` on files made for it."""
 
 import io
+import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -9,7 +11,8 @@ import tifffile
 from PIL import Image
 
 from nnunetv2_retina.images.picture import ImageError, to_grey
-from pretraining.store.decoding import decode
+from pretraining.store import tiles
+from pretraining.store.decoding import decode, most_bytes
 from pretraining.store.duplicates import difference_hash
 from pretraining.store.tiles import cut, read_tiles, to_uint8
 
@@ -238,6 +241,30 @@ def test_truncated(data, share):
     assert found.startswith("unreadable: ")
 
 
-def test_a_missing_image_is_told():
+def test_a_header_is_not_believed():
+    """A PNG of a kilobyte that says it has 200,000 x 200,000 pixels."""
+    data = bytearray(pillow(NOISE[:30, :30], "PNG"))
+    data[16:24] = struct.pack(">II", 200_000, 200_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    text = "too large: its header says 200000 x 200000 pixels, 40.0 GB decoded; expected at most 268.4 MB"
+    assert reasons(bytes(data)) == [text]
+
+
+def test_an_image_that_does_not_fit_into_memory_is_rejected(monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(tiles, "to_uint8", no_memory)
+    assert reasons(tiff(NOISE)) == ["too large: it does not fit into memory"]
+
+
+@pytest.mark.parametrize(
+    ("packed", "most"), [(2000, 256 << 20), (10 << 20, 1000 << 20), (1 << 30, 4 << 30), (10 << 30, 40 << 30)]
+)
+def test_how_much_may_come_of_a_file(packed, most):
+    assert most_bytes(packed) == most
+
+
+def test_too_many_channels_are_refused():
     with pytest.raises(ImageError, match="5 channels"):
         to_grey(np.zeros((2, 2, 5)))

@@ -1,0 +1,38 @@
+"""A folder held by one process, until that ends, however it ends."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import is_leftover, locked
+
+HOLD = "import sys, time, pathlib; from nnunetv2_retina.files import locked\n"
+HOLD += "with locked(pathlib.Path(sys.argv[1]), ''): print(flush=True); time.sleep(60)"
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(RetinaError, match="somebody else"), locked(tmp_path, "somebody else"):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with locked(tmp_path, "somebody else"):
+            pass
+
+
+def test_a_lock_is_given_back(tmp_path):
+    for _ in range(2):
+        with locked(tmp_path, "held"), pytest.raises(RetinaError, match="held"), locked(tmp_path, "held"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("a.pth.12.tmp", True), (".7.probe", True), ("a.tmp", False), ("a.x.tmp", False), ("12.probe", False)],
+)
+def test_what_killed_processes_leave(name, left):
+    assert is_leftover(name) == left
