@@ -41,6 +41,8 @@ class Picture:
     """Of a stored number, if there are fewer than 8."""
     lossy: bool = False
     """Whether the compression has changed the numbers (JPEG)."""
+    is_tiff: bool = False
+    """Whether the file may state a voxel size."""
     remarks: tuple[str, ...] = ()
     """What a user should know of how it was read."""
 

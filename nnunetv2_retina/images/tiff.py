@@ -81,6 +81,7 @@ def _picture(array: Array, axes: str, page: Any, remarks: tuple[str, ...] = ()) 
         white_is_zero=page.photometric == _WHITE_IS_ZERO,
         bits=min(page.bitspersample, 8),
         lossy=int(page.compression) in _LOSSY,
+        is_tiff=True,
         remarks=(*remarks, *orientation_remark(turn)),
     )
 
