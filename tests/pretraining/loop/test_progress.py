@@ -6,7 +6,6 @@ import json
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.wording import duration
 from pretraining.loop import progress
 from pretraining.loop.progress import ProgressLine, TensorBoard, plot, write_log
 
@@ -38,11 +37,6 @@ def test_no_speed_is_told_of_no_time(clock):
     line.update(1, 1.0)
     line.update(2, 1.0)
     assert out.getvalue() == ""
-
-
-@pytest.mark.parametrize("seconds, text", [(5, "5 s"), (700, "12 min"), (12000, "3 h 20 min"), (190000, "2 d 4 h")])
-def test_durations(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_log_and_plot_follow_the_history(tmp_path):
