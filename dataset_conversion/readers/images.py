@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import imagecodecs
 import mrcfile
 import numpy as np
 import SimpleITK
-from PIL import Image
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, read_hdf5
 from dataset_conversion.readers.pixels import Array
-from dataset_conversion.readers.tiff import read_tiff
+from dataset_conversion.readers.tiff import read_steps
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.decoder import read_picture
+from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError
+from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
-LOSSY = (".jpg", ".jpeg")
+MOST_PIXELS = 178_956_970
+"""Of an image in two axes: Pillow, with which nnU-Net reads PNG, refuses more."""
 GREY_TOOLS = 'for example in ImageJ: Image > Type > 8-bit, or with ImageMagick: magick "IN" -colorspace Gray "OUT"'
 _IMOD_STAMP, _IMOD_SIGNED = 1146047817, 1
 
@@ -70,18 +72,11 @@ def read_image(path: str | Path, dataset: str | None = None, mask: bool = False)
         )
     if not path.is_file():
         raise RetinaError(f"{path}: no such file. Check the path.")
-    if mask and suffix in LOSSY:
-        raise RetinaError(
-            f"{path}: JPEG changes pixel values, so it cannot hold a mask. Export the mask as PNG or TIFF from the "
-            "program it was made in; converting the JPEG does not bring the values back."
-        )
     decoded = _decode(path, suffix, dataset, mask)
     array, remarks = decoded.array, [*decoded.remarks]
     if decoded.coloured:
         array, remark = grey(array, path, mask)
         remarks.append(remark)
-    if suffix in LOSSY:
-        remarks.append("JPEG: compressed with loss, which is fine for an image")
     array, steps = _squeeze(array, decoded.steps, path)
     return ImageFile(array, None if mask else _spacing(steps, decoded.unit), tuple(remarks))
 
@@ -91,6 +86,8 @@ def _decode(path: Path, suffix: str, dataset: str | None, mask: bool) -> Decoded
         return read_hdf5(path, dataset) if suffix in HDF5_SUFFIXES else _READERS[suffix](path, mask)
     except RetinaError:
         raise
+    except TooLargeError as error:
+        raise RetinaError(f"{path}: {error}. Cut it into tiles, and give each a file") from error
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise RetinaError(
@@ -151,26 +148,50 @@ def grey(array: Array, path: Path, mask: bool) -> tuple[Array, str]:
     return np.ascontiguousarray(colours[..., 0]), f"grey saved as {name}: the one grey channel was taken"
 
 
-def _read_natural(path: Path, mask: bool) -> Decoded:
-    """Read PNG, BMP or JPEG."""
-    with Image.open(path) as image:
-        mode = image.mode
-        if mode == "P" and mask:
-            remark = "palette image: the palette's indices are the label values"
-            return Decoded(np.asarray(image), remarks=(remark,))
-        if mode in ("RGB", "RGBA", "LA") and file_suffix(path) == ".png":
-            array = imagecodecs.png_decode(path.read_bytes())  # Pillow cuts 16-bit colour to 8 bits
-        elif mode in ("P", "CMYK", "YCbCr"):
-            array = np.asarray(image.convert("RGB"))
-        else:
-            array = np.asarray(image)
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
-    return Decoded(array, coloured=array.ndim == 3)
+def _read_picture(path: Path, mask: bool) -> Decoded:
+    """Read PNG, BMP, JPEG or TIFF, whatever the name ends in."""
+    picture = read_picture(path, memory_bytes())
+    _check_picture(picture, path, mask)
+    try:
+        array = picture.labels() if mask else picture.shown()
+    except ImageError as error:
+        raise RetinaError(f"{path}: {error}") from error
+    axes = len(picture.axes)
+    steps = read_steps(path, axes) if picture.is_tiff else None
+    return Decoded(array, steps, NANOMETRES, (*picture.remarks, *_remarks(picture, mask)), array.ndim > axes)
 
 
-def _read_tiff(path: Path, _: bool) -> Decoded:
-    return read_tiff(path)
+def _check_picture(picture: Picture, path: Path, mask: bool) -> None:
+    axes, shape = picture.axes, picture.values.shape
+    if mask and picture.lossy:
+        raise RetinaError(
+            f"{path}: JPEG changes pixel values, so it cannot hold a mask. Export the mask as PNG or TIFF from the "
+            "program it was made in; converting the JPEG does not bring the values back."
+        )
+    if len(axes) not in (2, 3) or "C" in axes:
+        raise RetinaError(
+            f"{path}: a TIFF with axes {axes} and shape {shape}; expected YX or ZYX. "
+            "Save one channel and one time point to a file (ImageJ: Image > Duplicate)."
+        )
+    if axes == "YX" and shape[0] * shape[1] > MOST_PIXELS:
+        raise RetinaError(
+            f"{path}: {shape[1]} x {shape[0]} pixels; nnU-Net reads images of up to {MOST_PIXELS:,}. Cut it into "
+            "tiles, and give each a file"
+        )
+
+
+def _remarks(picture: Picture, mask: bool) -> Iterator[str]:
+    if picture.axes.startswith("T"):
+        yield "the file calls its first axis time; it was taken as z"
+    if picture.palette is not None and mask:
+        what = "its grey levels" if picture.has_grey_palette else "the palette's indices"
+        yield f"palette image: {what} are the label values"
+    if picture.white_is_zero:
+        yield f"the file shows 0 as white; {'the stored values were taken' if mask else 'it was read as it shows'}"
+    if picture.alpha is not None:
+        yield "its transparency was dropped"
+    if picture.lossy:
+        yield "JPEG: compressed with loss, which is fine for an image"
 
 
 def _read_itk(path: Path, _: bool) -> Decoded:
@@ -197,8 +218,7 @@ def _read_mrc(path: Path, _: bool) -> Decoded:
 
 
 _READERS: dict[str, Callable[[Path, bool], Decoded]] = {
-    **dict.fromkeys((".png", ".bmp", *LOSSY), _read_natural),
-    **dict.fromkeys((".tif", ".tiff"), _read_tiff),
+    **dict.fromkeys((".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"), _read_picture),
     **dict.fromkeys((".nii", ".nii.gz", ".nrrd"), _read_itk),
     **dict.fromkeys((".mrc", ".rec", ".map"), _read_mrc),
 }

@@ -92,8 +92,11 @@ def test_tiff_time_taken_as_depth(tmp_path):
 def test_tiff_white_is_zero(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", PLANE, photometric="miniswhite")
     image = read_image(tmp_path / "a.tif")
-    np.testing.assert_array_equal(image.array, PLANE)
-    assert "0 as white" in image.remarks[0]
+    np.testing.assert_array_equal(image.array, 65535 - PLANE)
+    assert image.remarks == ("the file shows 0 as white; it was read as it shows",)
+    mask = read_image(tmp_path / "a.tif", mask=True)
+    np.testing.assert_array_equal(mask.array, PLANE)
+    assert mask.remarks == ("the file shows 0 as white; the stored values were taken",)
 
 
 def test_mrc(tmp_path):
@@ -164,7 +167,8 @@ def test_png_16_and_1_bit(tmp_path):
     np.testing.assert_array_equal(image.array, PLANE * 600)
     assert image.array.dtype == np.uint16
     Image.fromarray(PLANE > 2).save(tmp_path / "b.png")
-    assert read_image(tmp_path / "b.png").array.tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert read_image(tmp_path / "b.png").array.tolist() == [[0, 0, 0], [255, 255, 255]]
+    assert read_image(tmp_path / "b.png", mask=True).array.tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
@@ -173,7 +177,14 @@ def test_grey_in_colour_channels(tmp_path, mode):
     Image.fromarray(array).convert(mode).save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(image.array, array)
-    assert "the one grey channel was taken" in image.remarks[0]
+    assert (
+        image.remarks
+        == {
+            "RGB": ("grey saved as RGB: the one grey channel was taken",),
+            "RGBA": ("its transparency was dropped", "grey saved as RGB: the one grey channel was taken"),
+            "LA": ("its transparency was dropped",),
+        }[mode]
+    )
 
 
 def test_grey_in_16_bit_colour(tmp_path):
