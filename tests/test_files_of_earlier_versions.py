@@ -90,3 +90,11 @@ def test_plans_name_the_network_that_a_plain_import_gives(old):
     plans = json.loads((old / "model_2d" / "plans.json").read_text())
     name = plans["configurations"]["2d"]["architecture"]["network_class_name"]
     assert name == "nnunetv2_retina.network.TransUNet"
+
+
+def test_trainers_are_found_where_they_were():
+    from nnunetv2_retina import trainers
+    from nnunetv2_retina.training.trainers import nnUNetTrainerRETINA
+
+    assert trainers.nnUNetTrainerRETINA is nnUNetTrainerRETINA
+    assert "nnUNetTrainerUNetResNet50_frozen" in trainers.__all__

@@ -3,7 +3,7 @@
 nnU-Net looks for trainers outside its own package in the folders of ``$nnUNet_extTrainer``, at training and prediction.
 Installation puts ``nnunetv2_retina_registration.pth`` into site-packages, which calls ``register`` at every start of
 the interpreter; it appends the folder ``external`` to that variable. The folder holds one module, which re-exports
-the trainers of ``nnunetv2_retina.training``, so the class that nnU-Net finds is the one that a plain import gives.
+``nnunetv2_retina.trainers``, so the class that nnU-Net finds is the one that a plain import gives.
 
 Switch it off with ``RETINA_REGISTER=0`` in the environment; then set ``nnUNet_extTrainer`` to ``external_folder()``.
 
