@@ -91,3 +91,12 @@ def test_other_tensors_are_no_network_of_ours():
         describe_size({"conv.weight": (1, 1, 3, 3)})
     with pytest.raises(RetinaError, match=r"unet\.encoder\.conv1\.weight has shape \(64,\); expected 4 axes"):
         describe_size({"unet.encoder.conv1.weight": (64,)})
+
+
+def test_the_trainers_that_messages_name_exist():
+    from nnunetv2_retina.training import baselines, trainers
+
+    known = {*trainers.__all__, *baselines.__all__}
+    for network in NETWORKS:
+        suffixes = ("", *network.trainer_sizes.values())
+        assert {name + suffix for name in network.trainers for suffix in suffixes} <= known
