@@ -88,7 +88,7 @@ class Reconstruction(Objective):
             ``1 / (1 - skip_drop)``, as dropout does): the paper warns that skips let the input bypass the deep layers.
     """
 
-    measured = ("loss", "hole_loss", "unrestored_loss")
+    measured = ("loss", "hole_loss", "unrestored_loss", "affine_free_loss", "unrestored_affine_free_loss")
 
     def __init__(
         self,
@@ -126,15 +126,20 @@ class Reconstruction(Objective):
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return ``loss``; ``hole_loss`` over blanked pixels alone; ``unrestored_loss``: of the input as it is.
 
-        Every skip connection is in place here: held-out losses compare runs with and without ``skip_drop``.
+        The affine-free ones are of the output and of the input after the best gain and offset for each image, which the
+        network can hardly know: its norms make it all but blind to both. Every skip connection is in place here: held-out losses compare runs with and without ``skip_drop``.
         """
         image, target, changed, holes = views[:4]
-        error = (self.network(image) - target).square()
+        output = self.network(image)
+        error = (output - target).square()
         counted = changed if self.masked_loss else torch.ones_like(changed)
+        images = torch.tensor(float(len(image)))
         return {
             "loss": _sum(error, counted),
             "hole_loss": _sum(error, holes),
             "unrestored_loss": _sum((image - target).square(), counted),
+            "affine_free_loss": (affine_free_error(output, target).sum(), images),
+            "unrestored_affine_free_loss": (affine_free_error(image, target).sum(), images),
         }
 
     @torch.no_grad()
@@ -148,6 +153,15 @@ class Reconstruction(Objective):
     def _skip_factors(self, seed: int, first: int, images: Tensor) -> Tensor:
         kept = uniforms(seed, _SKIP_STREAM, first, len(images), 3) >= self.skip_drop
         return torch.from_numpy((kept / (1 - self.skip_drop)).astype(np.float32)).to(images.device)
+
+
+def affine_free_error(image: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of each image, (B,) float64, after the gain and offset that make it least."""
+    image, target = (
+        values.double().flatten(1) - values.double().flatten(1).mean(1, keepdim=True) for values in (image, target)
+    )
+    explained = (image * target).mean(1).square() / image.square().mean(1).clamp(min=1e-12)
+    return target.square().mean(1) - explained
 
 
 def _sum(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
