@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from nnunetv2_retina.network import NetworkConfig
 
 SIZE_NAMES = ("retina", "base", "tiny")
-ARMS = ("reconstruction", "distil", "mae", "simclr")
+ARMS = ("reconstruction", "distil", "simmim", "mae", "simclr")
+BLANKING = ("distil", "simmim")
+"""Arms that blank cells, of images or of crops."""
 POWER = 0.9
 """Of the polynomial decay of the learning rate, stepped every iteration."""
 STRIDE, SIDE = 16, 224
@@ -34,7 +36,8 @@ class Recipe:
     size: str = setting("retina", "size of the network", choices=SIZE_NAMES)
     arm: str = setting(
         "reconstruction",
-        "what is learned; distil: the features of an ImageNet network, mae: transformer alone, simclr: CNN alone",
+        "what is learned; distil: the features of an ImageNet network, simmim: blanked cells without a decoder, "
+        "mae: transformer alone, simclr: CNN alone",
         choices=ARMS,
     )
     epochs: float = setting(200.0, "how often every image is seen; not used with --iterations")
@@ -55,7 +58,7 @@ class Recipe:
         0.0, "draw an image of a source with n images with weight n^-GAMMA; 0: every image once an epoch",
         metavar="GAMMA",
     )  # fmt: skip
-    blanked: float = setting(0.4, "distil: share of the 16 px cells of an image that the network does not see")
+    blanked: float = setting(0.4, "distil, simmim: share of the 16 px cells of an image that the network does not see")
     masked_loss: bool = setting(False, "reconstruction: count only pixels that were changed")
     skip_drop: float = setting(0.0, "reconstruction: probability of dropping a skip connection", metavar="P")
     momentum: float = 0.9
@@ -107,7 +110,10 @@ class Recipe:
             None
             if crop % STRIDE == 0 and 2 * STRIDE <= crop <= SIDE
             else f"crop is {crop}; expected a multiple of {STRIDE} from {2 * STRIDE} to {SIDE}",
-            None if self.arm == "distil" or self.crop is None else f"crop belongs to the arm distil, not to {self.arm}",
+            None
+            if self.arm in BLANKING or self.crop is None
+            else f"crop belongs to the arms {' and '.join(BLANKING)}, not to {self.arm}",
+            "blanked is 0, which leaves simmim nothing to learn" if self.arm == "simmim" and not self.blanked else None,
             None
             if self.arm == "reconstruction" or not (self.masked_loss or self.skip_drop)
             else f"masked_loss and skip_drop belong to the arm reconstruction, not to {self.arm}",

@@ -126,8 +126,9 @@ class Reconstruction(Objective):
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return ``loss``; ``hole_loss`` over blanked pixels alone; ``unrestored_loss``: of the input as it is.
 
-        The affine-free ones are of the output and of the input after the best gain and offset for each image, which the
-        network can hardly know: its norms make it all but blind to both. Every skip connection is in place here: held-out losses compare runs with and without ``skip_drop``.
+        The affine-free ones are of the output and of the input after the best gain and offset for each image, to which
+        the network's norms make it all but blind. Every skip connection is in place here: held-out losses compare runs
+        with and without ``skip_drop``.
         """
         image, target, changed, holes = views[:4]
         output = self.network(image)

@@ -38,7 +38,8 @@ def test_settings_become_plain_values_and_are_compared():
         ({"arm": "mae", "masked_loss": True}, "belong to the arm reconstruction, not to mae"),
         ({"optimiser": "adam", "schedule": "step"}, "optimiser is 'adam'; expected one of sgd, adamw; schedule is"),
         ({"arm": "distil", "crop": 100}, "crop is 100; expected a multiple of 16 from 32 to 224"),
-        ({"crop": 112}, "crop belongs to the arm distil, not to reconstruction"),
+        ({"arm": "simmim", "blanked": 0}, "blanked is 0, which leaves simmim nothing to learn"),
+        ({"crop": 112}, "crop belongs to the arms distil and simmim, not to reconstruction"),
         ({"clip": 0, "warmup": -1, "blanked": 1}, "clip is 0; .*; warmup is -1; .*; blanked is 1; expected 0 to below"),
     ],
 )
