@@ -162,4 +162,5 @@ def _objective(network: TransUNet, recipe: Recipe) -> Objective:
         return MaskedAutoencoder(network, recipe.augmentation)
     if recipe.arm == "simclr":
         return SimCLR(network, recipe.augmentation)
-    return Reconstruction(network, recipe.augmentation, masked_loss=recipe.masked_loss, skip_drop=recipe.skip_drop)
+    options = {"masked_loss": recipe.masked_loss, "skip_drop": recipe.skip_drop, "two_terms": recipe.two_terms}
+    return Reconstruction(network, recipe.augmentation, **options)

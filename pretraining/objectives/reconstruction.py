@@ -86,6 +86,8 @@ class Reconstruction(Objective):
         masked_loss: count only pixels whose grey level was changed (over the batch; an unchanged image counts nothing).
         skip_drop: probability with which each skip connection of each image is dropped (and the others scaled by
             ``1 / (1 - skip_drop)``, as dropout does): the paper warns that skips let the input bypass the deep layers.
+            At 1 nothing reaches the decoder but the tokens.
+        two_terms: add the loss of the output without any skip connection, from the tokens alone, to that with them.
     """
 
     measured = ("loss", "hole_loss", "unrestored_loss", "affine_free_loss", "unrestored_affine_free_loss")
@@ -97,11 +99,13 @@ class Reconstruction(Objective):
         *,
         masked_loss: bool = False,
         skip_drop: float = 0.0,
+        two_terms: bool = False,
     ) -> None:
         super().__init__(network)
         self.settings = settings or AugmentationSettings()
         self.masked_loss = masked_loss
         self.skip_drop = skip_drop
+        self.two_terms = two_terms
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:
@@ -117,7 +121,14 @@ class Reconstruction(Objective):
 
     def forward(self, *views: Tensor) -> Tensor:
         image, target, changed, _, *factors = views
-        error: Tensor = (self.network(image, *factors) - target).square()
+        loss = self._loss(self.network(image, *factors), target, changed)
+        if self.two_terms:
+            none = torch.zeros(len(image), 3, device=image.device)
+            loss = loss + self._loss(self.network(image, none), target, changed)
+        return loss
+
+    def _loss(self, output: Tensor, target: Tensor, changed: Tensor) -> Tensor:
+        error: Tensor = (output - target).square()
         if not self.masked_loss:
             return error.mean()
         total, count = _sum(error, changed)
@@ -153,7 +164,8 @@ class Reconstruction(Objective):
 
     def _skip_factors(self, seed: int, first: int, images: Tensor) -> Tensor:
         kept = uniforms(seed, _SKIP_STREAM, first, len(images), 3) >= self.skip_drop
-        return torch.from_numpy((kept / (1 - self.skip_drop)).astype(np.float32)).to(images.device)
+        scale = 1 / (1 - self.skip_drop) if self.skip_drop < 1 else 0.0
+        return torch.from_numpy((kept * scale).astype(np.float32)).to(images.device)
 
 
 def affine_free_error(image: Tensor, target: Tensor) -> Tensor:

@@ -365,6 +365,7 @@ def test_dry_run_writes_nothing(source, tmp_path, capsys):
         ["--masked-loss"],
         ["--arm", "simmim", "--crop", "64"],
         ["--skip-drop", "0.5"],
+        ["--two-terms"],
         ["--image-normalisation"],
         ["--arm", "mae"],
         ["--arm", "simclr"],
