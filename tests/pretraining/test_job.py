@@ -361,7 +361,15 @@ def test_dry_run_writes_nothing(source, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "more",
-    [["--masked-loss"], ["--skip-drop", "0.5"], ["--image-normalisation"], ["--arm", "mae"], ["--arm", "simclr"]],
+    [
+        ["--masked-loss"],
+        ["--arm", "simmim", "--crop", "64"],
+        ["--skip-drop", "0.5"],
+        ["--two-terms"],
+        ["--image-normalisation"],
+        ["--arm", "mae"],
+        ["--arm", "simclr"],
+    ],
 )
 def test_every_option_trains_and_is_recorded(source, tmp_path, more):
     assert main([str(source), "-o", str(tmp_path), *SETTINGS, "--iterations", "2", *more]) == 0
