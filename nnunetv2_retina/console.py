@@ -46,6 +46,29 @@ def run(action: Callable[[], int | None]) -> int:
         return USAGE_ERROR
 
 
+def end_nnunet_in_one_line() -> None:
+    """Let an nnU-Net command end as ``run`` does where it would show the traceback of an error of ours, or of Ctrl-C.
+
+    Other errors, and other programs that use nnU-Net, keep their tracebacks.
+    """
+    earlier = sys.excepthook
+    if not Path(sys.argv[0]).name.startswith("nnUNetv2_") or getattr(earlier, "of_retina", False):
+        return
+
+    def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+        if not isinstance(error, (RetinaError, KeyboardInterrupt, BrokenPipeError)):
+            earlier(kind, error, trace)
+            return
+
+        def again() -> None:
+            raise error
+
+        raise SystemExit(run(again))  # the interpreter takes the status from here
+
+    show.of_retina = True  # type: ignore[attr-defined]
+    sys.excepthook = show
+
+
 def say(line: str, stream: TextIO | None = None) -> None:
     """Print a line at once, to stdout or to ``stream``."""
     print(line, file=stream, flush=True)

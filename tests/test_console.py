@@ -107,3 +107,28 @@ def test_version_and_no_abbreviations(capsys):
     assert ended.value.code == 0 and capsys.readouterr().out == f"retina_test {__version__} (RETINA for nnU-Net)\n"
     with pytest.raises(SystemExit):
         parser.parse_args(["--over"])
+
+
+NNUNET = """
+import builtins, sys, nnunetv2_retina.errors as errors
+from nnunetv2_retina.console import end_nnunet_in_one_line
+sys.argv[0] = sys.argv[1]
+end_nnunet_in_one_line()
+end_nnunet_in_one_line()
+raise (getattr(errors, sys.argv[2], None) or getattr(builtins, sys.argv[2]))("no")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "status", "said"),
+    [
+        ("/bin/nnUNetv2_train", "RetinaError", 2, "error: no\n"),
+        ("/bin/nnUNetv2_train", "KeyboardInterrupt", 130, "interrupted\n"),
+        ("/bin/nnUNetv2_train", "KeyError", 1, None),
+        ("notebook", "RetinaError", 1, None),
+    ],
+)
+def test_an_error_of_ours_ends_a_command_of_nnunet_in_one_line(command, error, status, said):
+    ended = subprocess.run([sys.executable, "-c", NNUNET, command, error], capture_output=True, text=True)
+    assert ended.returncode == status
+    assert ended.stderr == said if said else "Traceback" in ended.stderr
