@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from batchgenerators.utilities.file_and_folder_operations import save_json
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import replacing
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import BLOCK, Protocol
 
 MAX_FOLDS = 5
 Split = Mapping[str, Sequence[str]]
@@ -45,7 +46,7 @@ def make_splits(cases: Sequence[str], protocol: Protocol) -> list[Split]:
     return [{part: [case for v in split[part] for case in members[v]] for part in ("train", "val")} for split in splits]
 
 
-def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold: Any) -> None:
+def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold: Any) -> Split:
     """Make sure that ``folder/splits_final.json`` holds the fold, before nnU-Net reads it.
 
     nnU-Net itself answers a fold outside the file with a random split, and needs five cases to make the file.
@@ -56,19 +57,68 @@ def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold:
         protocol: with groups or fixed folds, where the data set has them.
         fold: a number from 0, or ``"all"``, which needs no file.
 
+    Returns:
+        The cases of the fold; for ``"all"`` all of them twice.
+
     Raises:
-        RetinaError: if the fold cannot exist, or an existing file parts the cases of one volume.
+        RetinaError: if the fold cannot exist, or an existing file is damaged, is older than the cases or the
+            protocol's folds, or parts the cases of one volume.
     """
     if fold == "all":
-        return
+        return {"train": list(cases), "val": list(cases)}
     path = folder / "splits_final.json"
-    splits = load_json(str(path)) if path.is_file() else make_splits(cases, protocol)
+    splits = _read_splits(path, protocol) if path.is_file() else make_splits(cases, protocol)
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
+    _check_known(splits[fold], cases, fold, path)
     _check_volumes_together(splits[fold], protocol.groups or {}, path)
     if not path.is_file():
         with replacing(path) as temporary:
             save_json(splits, temporary, sort_keys=False)
+    return splits[fold]
+
+
+def unused_cases(split: Split, cases: Sequence[str], protocol: Protocol) -> list[str]:
+    """Return the cases that a split leaves out, unless the protocol's own folds do."""
+    return [] if protocol.folds is not None else sorted({*cases} - {*split["train"], *split["val"]})
+
+
+_ANEW = "Delete that file; the next training makes one that fits"
+
+
+def _read_splits(path: Path, protocol: Protocol) -> Sequence[Split]:
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RetinaError(f"{path} cannot be read as JSON ({error}). {_ANEW}") from error
+    if not isinstance(splits, list) or not all(map(_is_split, splits)):
+        raise RetinaError(f'{path} holds no splits; expected a list of {{"train": [cases], "val": [cases]}}. {_ANEW}')
+    if protocol.folds is not None and list(map(_sorted, splits)) != list(map(_sorted, protocol.folds)):
+        raise RetinaError(
+            f'{path} holds other folds than dataset.json, block "{BLOCK}", which may have been changed since. {_ANEW}, '
+            "or remove folds from dataset.json to keep the file's"
+        )
+    return splits
+
+
+def _is_split(split: object) -> bool:
+    parts = [split.get(part) for part in ("train", "val")] if isinstance(split, dict) else [None]
+    return all(isinstance(part, list) and all(isinstance(case, str) for case in part) for part in parts)
+
+
+def _sorted(split: Split) -> list[list[str]]:
+    return [sorted(split[part]) for part in ("train", "val")]
+
+
+def _check_known(split: Split, cases: Sequence[str], fold: int, path: Path) -> None:
+    unknown = sorted({*split["train"], *split["val"]} - {*cases})
+    if unknown:
+        new = unused_cases(split, cases, Protocol())
+        raise RetinaError(
+            f"{path}: fold {fold} names {shorten(unknown)}, for which there is no preprocessed data"
+            f"{f', and leaves out {shorten(new)}' if new else ''}: cases were removed or renamed since. {_ANEW}, or "
+            "preprocess those cases"
+        )
 
 
 def _available(splits: Sequence[Split], cases: Sequence[str], path: Path) -> str:

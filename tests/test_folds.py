@@ -6,7 +6,7 @@ import pytest
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.folds import make_splits, prepare_splits
+from nnunetv2_retina.folds import make_splits, prepare_splits, unused_cases
 from nnunetv2_retina.protocol import Protocol
 
 CASES = [f"v{v}_{axis}" for v in range(4) for axis in ("xy", "xz", "yz")]
@@ -72,3 +72,35 @@ def test_names_the_folds_of_an_existing_file(tmp_path):
     (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
     with pytest.raises(RetinaError, match=r"the folds in .*splits_final.json are 0 \(and all\)"):
         prepare_splits(tmp_path, ["a", "b"], Protocol(), 1)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ("[{", r"splits_final\.json cannot be read as JSON .*Delete that file"),
+        ('{"train": []}', r"holds no splits; expected a list"),
+        ('[{"train": ["a"]}]', r"holds no splits; expected a list"),
+        (
+            '[{"train": ["a", "gone"], "val": ["b"]}]',
+            r"fold 0 names gone, .*no preprocessed data, and leaves out c: .*",
+        ),
+    ],
+)
+def test_refuses_a_file_that_is_damaged_or_older_than_the_cases(tmp_path, contents, message):
+    (tmp_path / "splits_final.json").write_text(contents)
+    with pytest.raises(RetinaError, match=message):
+        prepare_splits(tmp_path, ["a", "b", "c"], Protocol(), 0)
+
+
+def test_refuses_a_file_of_other_folds_than_the_protocols(tmp_path):
+    first, other = {"train": ["a", "b"], "val": ["c"]}, {"train": ["a"], "val": ["c"]}
+    (tmp_path / "splits_final.json").write_text(json.dumps([first]))
+    assert prepare_splits(tmp_path, ["a", "b", "c"], Protocol(folds=({"train": ["b", "a"], "val": ["c"]},)), 0) == first
+    with pytest.raises(RetinaError, match=r"holds other folds than dataset\.json.*Delete that file"):
+        prepare_splits(tmp_path, ["a", "b", "c"], Protocol(folds=(other,)), 0)
+
+
+def test_names_cases_that_a_split_leaves_out():
+    split = {"train": ["a"], "val": ["b"]}
+    assert unused_cases(split, ["a", "b", "c"], Protocol()) == ["c"]
+    assert unused_cases(split, ["a", "b", "c"], Protocol(folds=(split,))) == []

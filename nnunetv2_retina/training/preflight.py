@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -15,6 +16,7 @@ from torch import nn
 
 from nnunetv2_retina import folds
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.folds import Split
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.training.weights_request import WeightsRequest
 from nnunetv2_retina.weights import checkpoint, transfer
@@ -172,8 +174,15 @@ def _check_trained(retina: Mapping[str, Any], scope: Scope, unfrozen: str, sourc
         )
 
 
+def has_checkpoint(plans: dict[str, Any], configuration: str, fold: int | str, trainer: str) -> bool:
+    """Tell whether nnU-Net's ``--c`` will find a checkpoint; without one it begins a new training."""
+    model = f"{trainer}__{plans['plans_name']}__{configuration}"
+    folder = Path(str(nnUNet_results)) / plans["dataset_name"] / model / f"fold_{fold}"
+    return any((folder / f"checkpoint_{name}.pth").is_file() for name in ("final", "latest", "best"))
+
+
 def read_record(path: Path, trainer: str) -> dict[str, Any]:
-    """Read what was transferred at the beginning of a training that is to be continued.
+    """Read what a training that is to be continued says of itself: ``transfer``, and mostly ``settings``.
 
     nnU-Net's own loader, which lets a file run code, opens it only after this.
 
@@ -183,23 +192,75 @@ def read_record(path: Path, trainer: str) -> dict[str, Any]:
     content = checkpoint.read_file(path)
     checkpoint.parse(path, content)
     writer = content.get("trainer_name")
-    record = checkpoint.entry(path, checkpoint.entry(path, content, "init_args"), "retina").get("transfer")
+    retina = checkpoint.entry(path, checkpoint.entry(path, content, "init_args"), "retina")
     missing = [name for name in _CONTINUED if name not in content]
-    if writer != trainer or not isinstance(record, dict) or missing:
+    if writer != trainer or not isinstance(retina.get("transfer"), dict) or missing:
         what = f"it lacks {shorten(missing)}" if missing else f"it is of {writer}"
         raise RetinaError(
             f"{path} is no checkpoint that {trainer} can continue: {what}. Give the trainer of that run with -tr, or "
             "move the file away and train anew, without --c"
         )
-    return record
+    return retina
 
 
 _CONTINUED = ("optimizer_state", "grad_scaler_state", "logging", "_best_ema", "current_epoch", "init_args")
 """Entries of a checkpoint that nnU-Net needs to go on, beside the weights."""
 
 
-def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> None:
-    """Refuse a fold that cannot exist; write the file of splits if there is none."""
+def lasting_settings(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that hold for a whole training, as JSON has them: checkpoints keep them for ``--c``."""
+    protocol = Protocol.from_dataset_json(dataset_json)
+    planned = PlansManager(plans).get_configuration(configuration)
+    settings = {
+        **{name: getattr(protocol, name) for name in _OF_PROTOCOL},
+        **{name: getattr(planned, name) for name in _OF_PLANS},
+        "labels": dataset_json["labels"],
+    }
+    return dict(json.loads(json.dumps(settings)))
+
+
+_OF_PROTOCOL = ("iterations", "iterations_per_epoch", "learning_rate", "class_weights")
+_OF_PLANS = ("patch_size", "batch_size", "spacing", "normalization_schemes")
+
+
+def check_unchanged(path: Path, retina: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse to continue a training under settings that differ from those in its checkpoint.
+
+    Args:
+        path: the checkpoint, for the message.
+        retina: what ``read_record`` returned; checkpoints of earlier versions hold no settings and pass.
+        settings: today's.
+    """
+    earlier = checkpoint.entry(path, retina, "settings")
+    changed = [
+        _difference(name, earlier[name], value)
+        for name, value in settings.items()
+        if name in earlier and earlier[name] != value
+    ]
+    if changed:
+        raise RetinaError(
+            f"{path} was trained with other settings: {'; '.join(changed)}. --c continues a training as it was begun: "
+            "set them back (dataset.json, plans and splits_final.json of the preprocessed data set), or train anew, "
+            "without --c"
+        )
+
+
+def _difference(name: str, earlier: Any, now: Any) -> str:
+    if name in ("train", "val") and isinstance(earlier, list):
+        gone, new = ([case for case in one if case not in other] for one, other in ((earlier, now), (now, earlier)))
+        parts = [f"{len(part)} {verb} ({shorten(part, 3)})" for part, verb in ((gone, "gone"), (new, "new")) if part]
+        return f"{name} cases: {', '.join(parts)}"
+    return f"{name} was {json.dumps(earlier)}, now {json.dumps(now)}"
+
+
+def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> Split:
+    """Refuse a fold that cannot exist; write the file of splits if there is none. Return the fold's cases."""
+    folder, cases = training_cases(plans, configuration)
+    return folds.prepare_splits(folder, cases, protocol, fold)
+
+
+def training_cases(plans: dict[str, Any], configuration: str) -> tuple[Path, list[str]]:
+    """Return the preprocessed data set's folder, and the names of its cases."""
     folder = Path(str(nnUNet_preprocessed)) / plans["dataset_name"]
     data = folder / PlansManager(plans).get_configuration(configuration).data_identifier
     if not data.is_dir():
@@ -207,5 +268,4 @@ def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, proto
             f"no preprocessed data in {data}. Run: nnUNetv2_plan_and_preprocess -d {plans['dataset_name'][7:10]} "
             f"-c {configuration}"
         )
-    cases = infer_dataset_class(str(data)).get_identifiers(str(data))
-    folds.prepare_splits(folder, cases, protocol, fold)
+    return folder, sorted(infer_dataset_class(str(data)).get_identifiers(str(data)))

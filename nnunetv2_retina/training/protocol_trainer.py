@@ -26,7 +26,8 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_retina import __version__
+from nnunetv2_retina import __version__, folds
+from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.machine import multiplies_bfloat16
 from nnunetv2_retina.network import TransUNet
@@ -78,15 +79,17 @@ class ProtocolTrainer(nnUNetTrainer):
         )
         labels = PlansManager(plans).get_label_manager(dataset_json)
         preflight.check_class_weights(labels, self.protocol.class_weights)
-        preflight.check_fold(plans, configuration, fold, self.protocol)
+        split = preflight.check_fold(plans, configuration, fold, self.protocol)
         self._seed = seeding.seed_from_environment()
         self._weights: WeightsRequest | None = None
         self._continued = False
         self._record: dict[str, Any] | None = None
         self._load_hook: torch.utils.hooks.RemovableHandle | None = None
-        if plans.get("continue_training"):
+        self._resumes = bool(plans.get("continue_training"))
+        if self._resumes:
             preflight.check_nothing_to_load(requested_weights())
-        elif not is_validation_only():
+            self._resumes = preflight.has_checkpoint(plans, configuration, fold, type(self).__name__)
+        if not self._resumes and not is_validation_only():
             self._record = self._plan_transfer(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_iterations_per_epoch = min(self.protocol.iterations_per_epoch, self.protocol.iterations)
@@ -94,6 +97,8 @@ class ProtocolTrainer(nnUNetTrainer):
         self.num_epochs = math.ceil(self.protocol.iterations / self.protocol.iterations_per_epoch)
         self.save_every = 1
         self._set_attributes()
+        settings = preflight.lasting_settings(plans, configuration, dataset_json)
+        self._settings = {**settings, **{part: sorted(split[part]) for part in ("train", "val")}}
 
     # ---- what a system decides
 
@@ -150,7 +155,7 @@ class ProtocolTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         """Build everything (nnU-Net's own), then load ``$RETINA_WEIGHTS``; ``-pretrained_weights`` nnU-Net loads."""
         if self._record is None or (self._weights is None and not self._continued):
-            # --c without a checkpoint to continue from, or a trainer made in Python code of one's own
+            # a trainer made in Python code of its own
             self._record = self._plan_transfer(self.plans_manager.plans, self.configuration_name, self.dataset_json)
         if self._seed is not None:
             seeding.set_seed(self._seed, self.local_rank)
@@ -160,6 +165,7 @@ class ProtocolTrainer(nnUNetTrainer):
             "version": __version__,
             "network": self._describe_network(),
             "transfer": self._record,
+            "settings": self._settings,
         }
         if self._weights is not None and not self._weights.loaded_by_nnunet:
             load_pretrained_weights(self.network, self._weights.path)
@@ -267,21 +273,32 @@ class ProtocolTrainer(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Return nnU-Net's split, of a file that keeps the cases of one volume together."""
-        preflight.check_fold(self.plans_manager.plans, self.configuration_name, self.fold, self.protocol)
-        split: tuple[list[str], list[str]] = super().do_split()
-        return split
+        plans, configuration = self.plans_manager.plans, self.configuration_name
+        split = preflight.check_fold(plans, configuration, self.fold, self.protocol)
+        _, cases = preflight.training_cases(plans, configuration)
+        if unused := folds.unused_cases(split, cases, self.protocol):
+            self.print_to_log_file(
+                f"!!! splits_final.json, fold {self.fold}, leaves out {len(unused)} of {len(cases)} cases: "
+                f"{shorten(unused)}. If it is older than they are, delete it: the next training makes one with all."
+            )
+        parts: tuple[list[str], list[str]] = super().do_split()
+        return parts
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint; a run that is killed while writing leaves the one before it."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            with replacing(filename) as temporary:
+            size = sum(parameter.nbytes for parameter in self.network.parameters())
+            with checkpoint.explained(filename, 2 * size), replacing(filename) as temporary:
                 super().save_checkpoint(temporary)
         else:
             super().save_checkpoint(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Restore everything, with the set of frozen tensors of the run that is continued."""
-        record = preflight.read_record(Path(filename_or_checkpoint), type(self).__name__)
+        path = Path(filename_or_checkpoint)
+        retina = preflight.read_record(path, type(self).__name__)
+        if self._resumes and not self.was_initialized:
+            preflight.check_unchanged(path, retina, self._settings)
         if not self.was_initialized:
-            self._continued, self._weights, self._record = True, None, record
+            self._continued, self._weights, self._record = True, None, retina["transfer"]
         super().load_checkpoint(filename_or_checkpoint)

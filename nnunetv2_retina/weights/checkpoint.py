@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,21 @@ def save(
     content: dict[str, Any] = {"network_weights": plain, "retina": retina}
     if training is not None:
         content["training"] = dict(training)
+    size = sum(value.nbytes for value in plain.values()) * (3 if training else 1)
+    with explained(path, size), replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+@contextmanager
+def explained(path: str | os.PathLike[str], size: int) -> Iterator[None]:
+    """Turn what prevents writing a checkpoint of about ``size`` bytes into a ``RetinaError`` that says what to do."""
     try:
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
+        yield
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         earlier = "The file of that name is still the earlier one. " if os.path.exists(path) else ""
         raise RetinaError(
             f"{path} cannot be written ({_reason(error)}). {earlier}See that the folder exists, is writable and has "
-            f"{sum(value.nbytes for value in plain.values()) * (3 if training else 1) / 2**20:,.0f} MiB free"
+            f"{size / 2**20:,.0f} MiB free"
         ) from error
 
 

@@ -135,6 +135,8 @@ def test_continues_as_if_nothing_had_happened(workspace, weights, seen, monkeypa
     assert [float(r) for r in resumed.logger.get_value("lrs", step=None)] == [float(r) for r in whole_rates]
     assert len(resumed.logger.get_value("train_losses", step=None)) == 4
     ended = checkpoint.load(fold_folder(workspace, trainer, fold=1) / "checkpoint_final.pth")
+    for stored in (ended.retina["settings"], whole.retina["settings"]):
+        assert len(stored.pop("train") + stored.pop("val")) == 6  # other cases in another fold
     assert ended.retina == whole.retina
     for key in ended.weights:
         if key.startswith("transformer."):

@@ -1,0 +1,107 @@
+"""``--c`` goes on under the settings that a training was begun with, or is refused; without a checkpoint it begins."""
+
+import json
+
+import pytest
+import torch
+from helpers.trainings import CPU, fold_folder, results, set_protocol, train, write_weights
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.training import trainers
+
+TRAINER = "nnUNetTrainerTransUNet_tiny"
+
+
+@pytest.fixture
+def preprocessed(workspace):
+    return workspace / "nnUNet_preprocessed" / "Dataset901_test"
+
+
+@pytest.fixture
+def latest(workspace, preprocessed):
+    """A checkpoint of fold 0, of a training that has just been begun."""
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"continue_training": False}
+    dataset_json = json.loads((preprocessed / "dataset.json").read_text())
+    trainer = trainers.nnUNetTrainerTransUNet_tiny(plans, "2d", 0, dataset_json, CPU)
+    trainer.initialize()
+    path = fold_folder(workspace, TRAINER) / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations": 8}, "iterations was 4, now 8"),
+        ({"iterations_per_epoch": 1}, "iterations_per_epoch was 2, now 1"),
+        ({"learning_rate": 0.1}, r"learning_rate was 0\.003, now 0\.1"),
+        ({"class_weights": [0, 1, 1]}, r"class_weights was null, now \[0, 1, 1\]"),
+        ({"patch_size": 48}, r"patch_size was \[64, 64\], now \[48, 48\]"),
+        ({"batch_size": 3}, "batch_size was 2, now 3"),
+    ],
+)
+def test_changed_settings_are_named(latest, workspace, change, message):
+    before = latest.read_bytes()
+    set_protocol(workspace, **change)
+    with pytest.raises(RetinaError, match=rf"was trained with other settings: {message}\. --c continues a training"):
+        train(TRAINER, continue_training=True)
+    assert latest.read_bytes() == before and not (latest.parent / "transfer_report.json").exists()
+
+
+def test_changed_labels_and_cases_are_named(latest, preprocessed):
+    contents = json.loads((preprocessed / "dataset.json").read_text())
+    contents["labels"] = {"background": 0, "one": 2, "two": 1}
+    (preprocessed / "dataset.json").write_text(json.dumps(contents))
+    path = preprocessed / "splits_final.json"
+    (split, *_) = json.loads(path.read_text())
+    moved = split["train"].pop()
+    split["val"].append(moved)
+    path.write_text(json.dumps([split]))
+    words = rf"labels was .*, now .*; train cases: 1 gone \({moved}\); val cases: 1 new \({moved}\)"
+    with pytest.raises(RetinaError, match=words):
+        train(TRAINER, continue_training=True)
+
+
+def test_what_does_not_change_a_training_may_change(latest, workspace, monkeypatch):
+    set_protocol(workspace, inference="orthoplane", checkpoints=[3], source="a paper")
+    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: None)
+    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "perform_actual_validation", lambda self, *_: None)
+    train(TRAINER, continue_training=True)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_continued(latest, workspace, monkeypatch):
+    content = torch.load(latest, weights_only=False)
+    del content["init_args"]["retina"]["settings"]
+    torch.save(content, latest)
+    set_protocol(workspace, learning_rate=0.1)
+    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: None)
+    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "perform_actual_validation", lambda self, *_: None)
+    train(TRAINER, continue_training=True)
+
+
+def test_without_a_checkpoint_the_checks_are_those_of_a_new_training(workspace, preprocessed, tmp_path, monkeypatch):
+    contents = json.loads((preprocessed / "dataset.json").read_text())
+    contents["channel_names"] = {"0": "EM", "1": "EM too"}
+    (preprocessed / "dataset.json").write_text(json.dumps(contents))
+    monkeypatch.setenv("RETINA_WEIGHTS", str(write_weights(tmp_path / "weights.pth", "tiny")))
+    with pytest.raises(RetinaError, match="2 channels, but pre-trained weights take one"):
+        train("nnUNetTrainerRETINA_tiny", continue_training=True)
+    assert results(workspace) == []
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(latest, workspace, monkeypatch):
+    before = latest.read_bytes()
+
+    def full(content, path):
+        open(path, "wb").close()
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(
+        trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: self.save_checkpoint(str(latest))
+    )
+    with pytest.raises(
+        RetinaError, match=r"checkpoint_latest\.pth cannot be written .* still the earlier one.* MiB free"
+    ):
+        train(TRAINER, continue_training=True)
+    assert latest.read_bytes() == before and [path.name for path in latest.parent.glob("*.tmp")] == []
