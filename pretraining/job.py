@@ -162,5 +162,5 @@ def _objective(network: TransUNet, recipe: Recipe) -> Objective:
         return MaskedAutoencoder(network, recipe.augmentation)
     if recipe.arm == "simclr":
         return SimCLR(network, recipe.augmentation)
-    options = {"masked_loss": recipe.masked_loss, "skip_drop": recipe.skip_drop, "two_terms": recipe.two_terms}
-    return Reconstruction(network, recipe.augmentation, **options)
+    masked, two = recipe.masked_loss, recipe.two_terms
+    return Reconstruction(network, recipe.augmentation, masked_loss=masked, skip_drop=recipe.skip_drop, two_terms=two)
