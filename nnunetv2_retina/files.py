@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,19 +126,37 @@ def is_leftover(name: str) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, refusal: str) -> Iterator[None]:
+def locked(folder: Path, refusal: str, name: str = LOCK) -> Iterator[None]:
     """Hold a folder, which exists, against other processes that take the same lock.
 
-    The lock ends with the process, however that ends; its empty file ``LOCK`` stays. File systems and systems without
-    locks (Windows) let everyone in.
+    The lock ends with the process, however that ends; a killed one leaves its empty file. File systems and systems
+    without locks (Windows) let everyone in.
+
+    Args:
+        folder: where the lock's file is.
+        refusal: the error's text.
+        name: of the file, for a lock of something inside the folder.
 
     Raises:
         RetinaError: with the text ``refusal``, if another process holds it.
     """
-    with open(folder / LOCK, "a") as file:
-        if not _take_lock(file.fileno()):
+    path = folder / name
+    with open(path, "a") as file:
+        if not _take_lock(file.fileno()) or not _is_named(path, file.fileno()):
             raise RetinaError(refusal)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
+
+
+def _is_named(path: Path, file: int) -> bool:
+    """Tell whether an open file still has its name: a holder that has just ended removes it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _take_lock(file: int) -> bool:

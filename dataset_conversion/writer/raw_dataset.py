@@ -30,7 +30,7 @@ from dataset_conversion.writer.record import (
     ordered,
 )
 from dataset_conversion.writer.sheet import SheetCollector
-from dataset_conversion.writer.target_folder import atomic_folder, check_target
+from dataset_conversion.writer.target_folder import atomic_folder, held_target
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import write_json
 from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
@@ -61,8 +61,7 @@ def write_raw_dataset(
     Raises:
         RetinaError: for a target that cannot be used, or a case that does not fit the description or the other cases.
     """
-    target = check_target(root, spec.folder_name, overwrite)
-    with atomic_folder(target) as partial:
+    with held_target(root, spec.folder_name, overwrite) as target, atomic_folder(target) as partial:
         writer = _Writer(spec, partial)
         for case in cases:
             record = writer.add(case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import locked
 from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS, nnunet_folder
 
 
@@ -67,6 +69,41 @@ def _check_free(root: Path, folder_name: str, overwrite: bool, elsewhere: bool) 
 
 
 @contextmanager
+def held_target(root: str | Path | None, folder_name: str, overwrite: bool) -> Iterator[Path]:
+    """Yield the folder of ``check_target``, and hold its ID against other conversions for the duration.
+
+    What conversions of this data set that were killed have left is removed, or put back where it was being replaced.
+
+    Raises:
+        RetinaError: as ``check_target``, or if another process is converting to this ID.
+    """
+    target = check_target(root, folder_name, overwrite)
+    name = folder_name.split("_", 1)[0]
+    busy = (
+        f"another conversion is writing a data set with ID {int(name[7:])} to {target.parent}. Wait until it has "
+        "ended, or choose another ID"
+    )
+    if not os.access(target.parent, os.W_OK):
+        raise _not_writable(target.parent, "Permission denied")
+    with locked(target.parent, busy, f".{name}.lock"):
+        _tidy(target)
+        yield check_target(root, folder_name, overwrite)  # another may have ended in between
+
+
+def _tidy(target: Path) -> None:
+    for retired in target.parent.glob(f".{target.name}.old-*"):
+        if not target.exists():
+            retired.rename(target)  # killed between the two renames of _replace
+        shutil.rmtree(retired, ignore_errors=True)
+    for partial in target.parent.glob(f".{target.name}.partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _not_writable(folder: Path, reason: str | None) -> RetinaError:
+    return RetinaError(f"{folder} is not writable ({reason}). Change its permissions, or choose another folder.")
+
+
+@contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder that takes the place of ``target`` when the block ends well, and is removed when not.
 
@@ -80,9 +117,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir()
     except OSError as error:
-        raise RetinaError(
-            f"{target.parent} is not writable ({error.strerror}). Change its permissions, or choose another folder."
-        ) from error
+        raise _not_writable(target.parent, error.strerror) from error
     try:
         yield partial
         _replace(partial, target, target.with_name(f".{target.name}.old-{token}"))

@@ -78,9 +78,14 @@ class FolderRun:
             Names of the cases that were predicted.
 
         Raises:
-            RetinaError: naming the case that cannot be read, predicted or written; those before it are finished.
+            RetinaError: naming the case that cannot be read, predicted or written; those before it are finished. Also
+                if another run is writing to the folder.
         """
         cases = list_cases(self.source, self.dataset_json)
+        with outputs.held(self.target):
+            return self._run(cases)
+
+    def _run(self, cases: list[InputCase]) -> list[str]:
         outputs.write_records(
             self.target, self.dataset_json, self.predictor.nnunet.plans_manager.plans, self._arguments()
         )

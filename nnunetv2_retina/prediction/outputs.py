@@ -13,6 +13,7 @@ from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import locked, make_folder, replacing
 from nnunetv2_retina.nnunet.inputs import InputCase
 
 UNFINISHED = ".unfinished"
@@ -22,6 +23,23 @@ UNFINISHED = ".unfinished"
 def missing(cases: Sequence[InputCase], folder: Path, endings: Sequence[str]) -> list[InputCase]:
     """Return the cases that do not have a file of each ending in the output folder yet."""
     return [case for case in cases if not all((folder / f"{case.name}{ending}").is_file() for ending in endings)]
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make the output folder and hold it for the duration; what a killed run left half written is removed.
+
+    Raises:
+        RetinaError: if it cannot be written to, or another run writes to it.
+    """
+    make_folder(folder, "Give another output folder with -o")
+    busy = (
+        f"another prediction is writing to {folder}. Wait until it has ended, then add --continue_prediction, or give "
+        "another folder with -o"
+    )
+    with locked(folder, busy):
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        yield
 
 
 @contextmanager
@@ -66,15 +84,18 @@ def write_records(
     """Write dataset.json, plans.json and the arguments beside the predictions, as nnU-Net does for what comes after.
 
     Raises:
-        RetinaError: if the folder cannot be made or written.
+        RetinaError: if they cannot be written; earlier ones then stay as they were.
     """
     plain = dict(arguments)
     recursive_fix_for_json_export(plain)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_json(plain, str(folder / "predict_from_raw_data_args.json"))
-        save_json(dict(dataset_json), str(folder / "dataset.json"), sort_keys=False)
-        save_json(dict(plans), str(folder / "plans.json"), sort_keys=False)
+        for name, contents, sort in (
+            ("predict_from_raw_data_args.json", plain, True),
+            ("dataset.json", dict(dataset_json), False),
+            ("plans.json", dict(plans), False),
+        ):
+            with replacing(folder / name) as temporary:
+                save_json(contents, temporary, sort_keys=sort)
     except OSError as error:
         raise RetinaError(
             f"the output folder {folder} cannot be written ({error.strerror}). Give another with -o"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -212,14 +213,18 @@ def lasting_settings(plans: dict[str, Any], configuration: str, dataset_json: di
     protocol = Protocol.from_dataset_json(dataset_json)
     planned = PlansManager(plans).get_configuration(configuration)
     settings = {
-        **{name: getattr(protocol, name) for name in _OF_PROTOCOL},
+        **{name: value for name, value in asdict(protocol).items() if name not in _FREE},
         **{name: getattr(planned, name) for name in _OF_PLANS},
         "labels": dataset_json["labels"],
     }
     return dict(json.loads(json.dumps(settings)))
 
 
-_OF_PROTOCOL = ("iterations", "iterations_per_epoch", "learning_rate", "class_weights")
+_FREE = frozenset({
+    "checkpoints", "evaluated_classes", "inference", "mask_rule", "score_unit", "distance_tolerance", "normalisation",
+    "groups", "folds", "patch_size", "batch_size", "spacing_unit", "source",
+})  # fmt: skip
+"""Keys of the protocol that change no training: the split itself is compared, and the sizes in the plans."""
 _OF_PLANS = ("patch_size", "batch_size", "spacing", "normalization_schemes")
 
 

@@ -22,9 +22,10 @@ from skimage.io import imread, imsave
 
 from nnunetv2_retina.commands import predict as command
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import LOCK
 from nnunetv2_retina.prediction import folder as prediction_run
 from nnunetv2_retina.prediction.folder import write_wide
-from nnunetv2_retina.prediction.outputs import UNFINISHED, appearing
+from nnunetv2_retina.prediction.outputs import UNFINISHED, appearing, held
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_killed_while_writing(model, images, tmp_path, capsys):
     arguments = ["-i", str(images), "-o", str(out), "-m", str(model), "-device", "cpu", "-npp", "0", "-nps", "0"]
     done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert files(out) == RECORDS | {"case_0.png", UNFINISHED}, "nothing of case_1 under its name"
+    assert files(out) == RECORDS | {"case_0.png", UNFINISHED, LOCK}, "nothing of case_1 under its name"
     before = os.stat(out / "case_0.png").st_mtime_ns
     assert command.main([*arguments, "--continue_prediction"]) == 0
     assert "1 of 3 cases are finished already" in capsys.readouterr().out
@@ -205,6 +206,17 @@ def test_labels_come_last(tmp_path, monkeypatch):
         for name in ("a.tif", "a.npz", "a_instances.tif"):
             (folder / name).write_text("x")
     assert moved[-1] == "a.tif" and len(moved) == 3
+
+
+def test_one_run_in_an_output_folder_at_a_time(model, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    with held(out):
+        (out / UNFINISHED / "case_0").mkdir(parents=True)
+        assert predict("-i", images, "-o", out, "-m", model) == 2
+        assert "another prediction is writing to" in (shown := capsys.readouterr().err) and "Traceback" not in shown
+        assert (out / UNFINISHED / "case_0").is_dir() and not RECORDS & files(out)
+    assert predict("-i", images, "-o", out, "-m", model) == 0
+    assert files(out) == RECORDS | {f"case_{i}.png" for i in range(3)}
 
 
 def test_disk_full(model, images, tmp_path, monkeypatch, capsys):
@@ -256,7 +268,7 @@ def test_wrong_input(model, images, tmp_path, capsys):
     assert "-1 workers" in refused(capsys, "-i", images, "-o", out, "-m", model, "-npp", -1)
     assert "case case_0: a 2D image of 40 x 50" in refused(capsys, "-i", images, "-o", out, "-m", model, "--orthoplane")
     (tmp_path / "file").touch()
-    assert "cannot be written" in refused(capsys, "-i", images, "-o", tmp_path / "file", "-m", model)
+    assert "Give another output folder with -o" in refused(capsys, "-i", images, "-o", tmp_path / "file", "-m", model)
 
 
 def test_wrong_number_of_channels(model, images, tmp_path, capsys):

@@ -380,3 +380,27 @@ def test_disk_full(tmp_path, monkeypatch):
     with pytest.raises(RetinaError, match=r"cannot write .*a_0000.png: .*No space left.*Is the disk full"):
         write_raw_dataset(spec(), [case()], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_conversion_to_an_id_at_a_time(tmp_path):
+    def cases():
+        yield case("first")
+        for name in ("Test", "Other"):
+            with pytest.raises(RetinaError, match=r"another conversion is writing a data set with ID 501"):
+                write_raw_dataset(spec(name=name), [case("second")], tmp_path, overwrite=True)
+        write_raw_dataset(spec(id=502), [case("other")], tmp_path)
+
+    folder = write_raw_dataset(spec(), cases(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset501_Test", "Dataset502_Test"]
+    assert [path.name for path in (folder / "labelsTr").iterdir()] == ["first.png"]
+
+
+def test_what_killed_conversions_left_is_removed_or_put_back(tmp_path):
+    folder = write_raw_dataset(spec(), [case("old")], tmp_path)
+    folder.rename(tmp_path / ".Dataset501_Test.old-0123abcd")  # killed between the two renames of --overwrite
+    (tmp_path / ".Dataset501_Test.partial-0123abcd" / "imagesTr").mkdir(parents=True)
+    (tmp_path / ".Dataset502_Test.partial-0123abcd").mkdir()
+    with pytest.raises(RetinaError, match=r"Dataset501_Test exists already"):
+        write_raw_dataset(spec(), [case("new")], tmp_path)
+    assert (folder / "imagesTr/old_0000.png").is_file()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / ".Dataset502_Test.partial-0123abcd", folder]
