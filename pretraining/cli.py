@@ -59,6 +59,8 @@ def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if args.dry_run:
         dry_run(job, _say)
         return 0
+    if args.num_gpus < 1:
+        raise RetinaError(f"--num-gpus is {args.num_gpus}; expected at least 1, or leave it out")
     if args.num_gpus > 1 and "WORLD_SIZE" not in os.environ:
         Processes(torch.device("cpu"), count=args.num_gpus).share(recipe.batch_size)
         start_several(args.num_gpus, arguments)

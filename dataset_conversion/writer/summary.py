@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dataset_conversion.spec import IGNORE
 from dataset_conversion.writer.record import REPORT, SHEET
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.files import read_json
@@ -104,8 +105,17 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     for case in report["cases"]:
         for text in case["remarks"]:
             by_text.setdefault(text, []).append(case["name"])
-    remarks = list(report["remarks"])
+    remarks = [*report["remarks"], *_unused_ignore(report)]
     for text, names in by_text.items():
         remarks.append(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}")
     hidden = len(remarks) - SHOWN_REMARKS
     return remarks[:SHOWN_REMARKS] + ([f"{hidden} more in {REPORT}"] if hidden > 0 else [])
+
+
+def _unused_ignore(report: dict[str, Any]) -> list[str]:
+    """Say that no mask holds the value that was declared as unannotated, which may have been mistyped."""
+    parts = [part["label_counts"] for part in report["totals"].values() if part["labelled_cases"]]
+    value = report["labels"].get(IGNORE)
+    if value is None or any(counts[str(value)] for counts in parts):
+        return []
+    return ["no mask holds an unannotated (ignored) voxel: check the value given with --ignore, or leave it out"]

@@ -69,6 +69,7 @@ def examine() -> Iterator[Finding]:
     yield from _versions()
     yield from _devices()
     yield from _folders()
+    yield from _processes()
     yield from _registration()
     yield from _weights()
 
@@ -141,6 +142,21 @@ def _space(name: str, folder: Path) -> Finding:
     if free < LITTLE_SPACE:
         return Finding("note", name, text, "little space is left: preprocessed data and checkpoints need more")
     return Finding("ok", name, text)
+
+
+def _processes() -> Iterator[Finding]:
+    """Report numbers of processes that stop nnU-Net with a traceback."""
+    for name, least in (("nnUNet_n_proc_DA", 0), ("nnUNet_def_n_proc", 1), ("nnUNet_npp", 0), ("nnUNet_nps", 0)):
+        text = os.environ.get(name)
+        if text is None:
+            continue
+        if not text.strip().isdecimal() or int(text) < least:
+            yield Finding("wrong", name, f"is {text!r}; nnU-Net needs a whole number from {least}", f"unset {name}")
+        elif name == "nnUNet_n_proc_DA" and int(text) == 0:
+            yield Finding(
+                "note", name, "is 0: fine for training, but it stops nnUNetv2_plan_and_preprocess",
+                f"plan with: {name}=1 nnUNetv2_plan_and_preprocess ...",
+            )  # fmt: skip
 
 
 def _registration() -> Iterator[Finding]:

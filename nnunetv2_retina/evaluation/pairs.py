@@ -6,7 +6,7 @@ Reading a pair refuses what would make a score meaningless: other shapes or geom
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,14 @@ def pair_files(predictions: Path, truths: Path, ending: str) -> tuple[list[Pair]
         The pairs by name, and the names of predictions without a ground truth. CASE_instances beside CASE is none.
 
     Raises:
-        RetinaError: for a folder that is missing or holds none, or ground truths without a prediction.
+        RetinaError: for a folder that is missing or holds none, one folder given as both, or ground truths without a
+            prediction.
     """
+    if predictions.resolve() == truths.resolve():
+        raise RetinaError(
+            f"predictions and ground truths are both {truths}: every score would be 1. Give two folders, such as the "
+            "output of retina_predict and labelsTs"
+        )
     predicted, actual = list_labels(predictions, ending, "prediction"), list_labels(truths, ending, "ground truth")
     missing = sorted(set(actual) - set(predicted))
     if missing:
@@ -68,7 +74,9 @@ def read_pair(pair: Pair, reader: type[Any], rule: Rule) -> tuple[Labels, Labels
             f"{truth.array.shape} (z, y, x); expected the same. Is {pair.prediction} of this case, and neither cropped "
             "nor scaled?"
         )
-    for name, expected in truth.geometry.items():
+    if not truth.geometry:  # a TIFF without nnU-Net's file of its spacing
+        truth = replace(truth, spacing=prediction.spacing)
+    for name, expected in truth.geometry.items() if prediction.geometry else ():
         got = prediction.geometry.get(name)
         if got is None or not _close(name, got, expected, truth.spacing):
             raise RetinaError(

@@ -99,7 +99,7 @@ def run_command(command: str, arguments: Sequence[str], workspace: Workspace, wa
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(
             [sys.executable, "-c", _entry_code(command), *arguments],
-            env=workspace.environment(),
+            env=_environment(command, workspace),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -159,6 +159,14 @@ class TrainingProgress:
             f"validation: loss {self._values.get('val_loss', '?')}, "
             f"pseudo Dice {self._values.get('Pseudo dice', '?')}   {left:.0f} s left"
         )
+
+
+def _environment(command: str, workspace: Workspace) -> dict[str, str]:
+    """Return the workspace's; without 0 processes where nnU-Net plans, which takes their number for torch's threads."""
+    environment = workspace.environment()
+    if "plan" in command and environment["nnUNet_n_proc_DA"].strip() == "0":
+        environment["nnUNet_n_proc_DA"] = "1"
+    return environment
 
 
 def _entry_code(command: str) -> str:

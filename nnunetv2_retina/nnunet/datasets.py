@@ -97,17 +97,27 @@ def check_dataset_json(contents: Mapping[str, Any], source: str) -> dict[str, An
     """Return the contents of a ``dataset.json`` as they are, if ``labels`` and ``file_ending`` are among them.
 
     Raises:
-        RetinaError: naming ``source`` and what it lacks.
+        RetinaError: naming ``source`` and what it lacks, or holds of another type.
     """
     missing = [key for key in ("labels", "file_ending") if key not in contents]
     if missing:
         raise RetinaError(f"{source}: no {' and '.join(missing)}. Expected nnU-Net's {DATASET_JSON}")
+    for key, kind, expected in (("labels", dict, "an object of name: value"), ("file_ending", str, "a text")):
+        if not isinstance(contents[key], kind):
+            raise RetinaError(f"{source}: {key} is {contents[key]!r}; expected {expected}. Correct it there")
     return dict(contents)
 
 
 def channel_count(dataset_json: Mapping[str, Any]) -> int:
-    """Return the number of channels of a data set's images; ``modality`` is what nnU-Net's first version calls them."""
-    return len(dataset_json.get("channel_names") or dataset_json["modality"])
+    """Return the number of channels of a data set's images; ``modality`` is what nnU-Net's first version calls them.
+
+    Raises:
+        RetinaError: if it has neither.
+    """
+    names = dataset_json.get("channel_names") or dataset_json.get("modality")
+    if not isinstance(names, Mapping):
+        raise RetinaError(f'{DATASET_JSON}: no channel_names; expected, for one channel, {{"0": "EM"}}. Add it there')
+    return len(names)
 
 
 def split_folders(folder: Path, split: str) -> tuple[Path, Path]:

@@ -34,7 +34,8 @@ class Labels:
     spacing: Spacing
     """In the file's unit, which no file tells: nm in data sets that ``retina_convert`` wrote."""
     geometry: Mapping[str, tuple[float, ...]]
-    """Spacing, and origin and direction where the format has them."""
+    """Spacing, and origin and direction where the format has them. Empty for a TIFF volume without nnU-Net's JSON file
+    of its spacing, which is then said to be 1: nnU-Net copies none to ``gt_segmentations``."""
 
 
 @contextlib.contextmanager
@@ -114,7 +115,8 @@ def read_labels(path: Path, reader: type[Any]) -> Labels:
     if array.ndim != 4 or len(array) != 1 or array.size == 0:
         raise RetinaError(f"{path}: shape {array.shape} (channels, z, y, x); expected a label image of one channel")
     spacing = Spacing.of(properties["spacing"])
-    return Labels(_whole_numbers(array[0], path), spacing, _geometry(properties, spacing))
+    known = reader.__name__ != "Tiff3DIO" or path.with_suffix(".json").is_file()
+    return Labels(_whole_numbers(array[0], path), spacing, _geometry(properties, spacing) if known else {})
 
 
 def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -5,6 +5,7 @@ Imports neither torch nor nnU-Net until a model is loaded.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +73,10 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
                 f"{folder} has no {name}, so it is not a model folder of nnU-Net. Give the one that holds it, "
                 "dataset.json, plans.json and fold_0; it is named TRAINER__PLANS__CONFIGURATION"
             )
-    trained = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    if Path(checkpoint).name != checkpoint:
+        raise RetinaError(f"-chk {checkpoint} is a path; expected the name of a file in each fold's folder: {FINAL}")
+    found = folder.glob(f"fold_*/{glob.escape(checkpoint)}")
+    trained = sorted(path.parent.name.removeprefix("fold_") for path in found)
     if not trained:
         others = sorted({path.name for path in folder.glob("fold_*/*.pth")})
         hint = f"There are {shorten(others)}: choose one with -chk" if others else "Finish its training first"

@@ -130,7 +130,7 @@ def read_record(folder: Path, fold: str) -> TrainingRecord:
             debug={key: str(value) for key, value in (_read_if_there(fold_folder / "debug.json") or {}).items()},
             network=_network(about.get("network")),
             version=about.get("version"),
-            transfer=_read_if_there(fold_folder / "transfer_report.json"),
+            transfer=_transfer(fold_folder / "transfer_report.json"),
             cases=_cases(fold_folder),
         )
     except RetinaError:
@@ -153,6 +153,25 @@ def count_parameters(weights: Mapping[str, Tensor]) -> int:
 
 def _read_if_there(path: Path) -> dict[str, Any] | None:
     return read_json(path, "Copy it again, or move it away") if path.is_file() else None
+
+
+def _transfer(path: Path) -> dict[str, Any] | None:
+    """Read transfer_report.json; refuse one that is not as the trainers write it."""
+    report = _read_if_there(path)
+    if report is None:
+        return None
+    lacking = [name for name in ("scope", "source", "fingerprint") if name not in report]
+    lacking += [name for name in ("loaded", "fresh", "frozen") if not isinstance(report.get(name), list)]
+    sizes = report.get("parameters")
+    numbers = [sizes.get(name) if isinstance(sizes, dict) else None for name in ("loaded", "frozen", "all")]
+    lacking += [] if all(isinstance(number, int) for number in numbers) else ["parameters"]
+    lacking += ["named_by"] if report.get("source") is not None and "named_by" not in report else []
+    if lacking:
+        raise RetinaError(
+            f"{path} lacks {shorten(lacking)}, or holds something else there; expected the file as the training wrote "
+            "it. Copy it again, or move it away"
+        )
+    return report
 
 
 def _network(sizes: object) -> NetworkConfig | None:

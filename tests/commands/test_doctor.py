@@ -92,3 +92,18 @@ def test_command(capsys):
     shown = capsys.readouterr().out
     assert "nnUNet_raw" in shown
     assert "export nnUNet_raw=" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "level", "words"),
+    [
+        ("nnUNet_n_proc_DA", "0", "note", "stops nnUNetv2_plan_and_preprocess"),
+        ("nnUNet_n_proc_DA", "abc", "wrong", "is 'abc'; nnU-Net needs a whole number from 0"),
+        ("nnUNet_def_n_proc", "0", "wrong", "needs a whole number from 1"),
+        ("nnUNet_npp", "-1", "wrong", "needs a whole number from 0"),
+    ],
+)
+def test_numbers_of_processes(monkeypatch, name, value, level, words):
+    monkeypatch.setenv(name, value)
+    (found,) = [finding for finding in doctor._processes() if finding.topic == name]
+    assert found.level == level and words in found.text and name in found.advice

@@ -184,3 +184,21 @@ def test_values_the_dataset_lacks(folders, folder) -> None:
 def test_options_out_of_range(folders, options, message) -> None:
     with pytest.raises(RetinaError, match=message):
         run(folders, **options)
+
+
+def test_one_folder_as_predictions_and_truths(folders) -> None:
+    with pytest.raises(RetinaError, match=r"predictions and ground truths are both .*labels: every score would be 1"):
+        evaluate(folders / "labels", folders / "labels" / ".." / "labels", folders / "dataset.json")
+
+
+@pytest.mark.parametrize("lacking", ["labels", "predictions"])
+def test_a_spacing_beside_one_tiff_alone_counts_for_both(tmp_path, lacking) -> None:
+    volume = np.zeros((6, 4, 5), np.uint8)
+    volume[1, 2, 2] = 1
+    for name in ("labels", "predictions"):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", volume)
+        if name != lacking:
+            (tmp_path / name / "a.json").write_text(json.dumps({"spacing": [40, 4, 4]}))
+    scores = run(tmp_path, dataset_json(ending=".tif"))
+    assert tuple(scores.cases[0].spacing) == (40, 4, 4) and scores.mean["iou"] == 1

@@ -68,3 +68,13 @@ def test_training_output_becomes_a_line_an_epoch() -> None:
 
 def test_output_without_epochs_says_nothing() -> None:
     assert TrainingProgress(epochs=1)("Epoch time: 3 s") is None
+
+
+@pytest.mark.parametrize(("command", "processes"), [("nnUNetv2_plan_and_preprocess", "1"), ("nnUNetv2_train", "0")])
+def test_planning_gets_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, processes: str) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    code = "import os, sys; print(os.environ['nnUNet_n_proc_DA'])"
+    monkeypatch.setattr("nnunetv2_retina.nnunet.commands._entry_code", lambda _: code)
+    said: list[str] = []
+    run_command(command, [], Workspace(tmp_path), str.strip, said.append)
+    assert said[-1] == processes

@@ -83,3 +83,22 @@ def test_looking_up_imports_neither_torch_nor_nnunet() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ('{"labels": {"background": 0}}', r"no file_ending\. Expected"),
+        ('{"labels": ["a"], "file_ending": ".png"}', r"labels is \['a'\]; expected an object"),
+        ('{"labels": {"background": 0}, "file_ending": 5}', r"file_ending is 5; expected a text"),
+    ],
+)
+def test_a_dataset_json_with_wrong_fields(tmp_path, contents, message) -> None:
+    (tmp_path / "dataset.json").write_text(contents)
+    with pytest.raises(RetinaError, match=message):
+        read_dataset_json(tmp_path)
+
+
+def test_channels_that_are_not_named() -> None:
+    with pytest.raises(RetinaError, match=r"no channel_names; expected"):
+        channel_count({})

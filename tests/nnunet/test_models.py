@@ -63,3 +63,10 @@ def test_what_a_model_folder_lacks(model: Path) -> None:
         check(model, None, FINAL)
     with pytest.raises(RetinaError, match="no model folder"):
         check(model / "nowhere", None, FINAL)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x.pth", "checkpoint_*.pth"])
+def test_a_checkpoint_is_the_name_of_a_file(model: Path, name: str) -> None:
+    message = "is a path; expected the name of a file" if "/" in name else "in any fold"
+    with pytest.raises(RetinaError, match=message):
+        check(model, None, name)

@@ -44,3 +44,20 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     torch.save({"network_weights": {}}, folder / "fold_0" / "checkpoint_final.pth")
     with pytest.raises(RetinaError, match=r"final\.pth is not a checkpoint of an nnU-Net training \(KeyError"):
         read_record(folder, "0")
+
+
+REPORT = {
+    "scope": None, "source": None, "fingerprint": None, "loaded": [], "fresh": ["a"], "frozen": [],
+    "parameters": {"loaded": 0, "frozen": 0, "all": 5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lacking", [*REPORT, "named_by"])
+def test_a_transfer_report_that_lacks_something_is_refused(tmp_path: Path, lacking: str) -> None:
+    path = make_model(tmp_path / "model") / "fold_0" / "transfer_report.json"
+    path.write_text(json.dumps(REPORT))
+    assert read_record(path.parents[1], "0").transfer == REPORT
+    changed = {key: value for key, value in REPORT.items() if key != lacking}
+    path.write_text(json.dumps(changed | ({"source": "w.pth"} if lacking == "named_by" else {})))
+    with pytest.raises(RetinaError, match=rf"transfer_report\.json lacks {lacking}, or .* Copy it again"):
+        read_record(path.parents[1], "0")

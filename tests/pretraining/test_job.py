@@ -375,3 +375,8 @@ def test_every_option_trains_and_is_recorded(source, tmp_path, more):
     assert main([str(source), "-o", str(tmp_path), *SETTINGS, "--iterations", "2", *more]) == 0
     recipe = checkpoint.load(tmp_path / "checkpoint_final.pth").retina["recipe"]
     assert recipe != Recipe(size="tiny", batch_size=4, seed=5, iterations=2).to_dict()
+
+
+def test_no_process_at_all_is_refused(source, tmp_path, capsys):
+    assert main([str(source), "-o", str(tmp_path / "run"), "--num-gpus", "0", "--device", "cpu"]) == 2
+    assert "--num-gpus is 0; expected at least 1" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers.raw_datasets import case, coordinates, report_of, spec
+from helpers.raw_datasets import LABELS, case, coordinates, report_of, spec
 from PIL import Image
 
 from dataset_conversion.spec import Case
@@ -136,3 +136,12 @@ def test_cases_shown_are_spread_over_all(number):
     shown = [int(picked.title.rsplit("c", 1)[1]) for picked in collector._splits["train"].chosen()]
     assert len(shown) == min(6, number) and shown == sorted(set(shown))
     assert shown[0] == 0 and shown[-1] >= number * 0.75 - 1
+
+
+@pytest.mark.parametrize("value", [0, 3])
+def test_an_ignore_value_that_no_mask_holds_is_said(tmp_path, value):
+    labels = LABELS | {"ignore": max(LABELS.values()) + 1}
+    one = case()
+    one.label[0, 0] = value and labels["ignore"]
+    folder = write_raw_dataset(spec(labels=labels), [one], tmp_path)
+    assert ("no mask holds an unannotated (ignored) voxel" in summary(folder)) == (value == 0)
