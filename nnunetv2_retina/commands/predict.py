@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--instances", action="store_true", help="also CASE_instances and a table of their classes")
     add_settings(own, InstanceSettings)
     parser.set_defaults(**{
-        name: workers  # a text: converted and checked like an option
+        # a text: converted and checked like an option
+        name: workers if workers.strip().isdecimal() else f"{workers} (of ${variable})"
         for name, variable in (("preparing", "nnUNet_npp"), ("writing", "nnUNet_nps"))
         if (workers := os.environ.get(variable))
     })  # fmt: skip

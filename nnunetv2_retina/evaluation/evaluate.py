@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +149,9 @@ def _score_all(jobs: Sequence[_Job], processes: int) -> list[CaseScores]:
     try:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             try:
-                return list(pool.map(_score_files, jobs))
+                with _inherit_no_interrupt():
+                    scores = pool.map(_score_files, jobs)
+                return list(scores)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -154,6 +159,19 @@ def _score_all(jobs: Sequence[_Job], processes: int) -> list[CaseScores]:
         raise RetinaError(
             f"one of {processes} processes was killed, most likely for lack of memory. Use fewer of them (-np 1)"
         ) from error
+
+
+@contextmanager
+def _inherit_no_interrupt() -> Iterator[None]:
+    """Let processes that are started here leave Ctrl-C to this one; theirs would show tracebacks."""
+    if threading.current_thread() is not threading.main_thread():  # others may set no signals
+        yield
+        return
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
 
 
 def _score_files(job: _Job) -> CaseScores:

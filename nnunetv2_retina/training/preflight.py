@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +39,23 @@ def check_device(device: torch.device) -> None:
     """Refuse a GPU that does not exist, which nnU-Net takes for granted."""
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RetinaError("no CUDA GPU is usable here. To train on the processor, add: -device cpu")
+
+
+def check_environment() -> None:
+    """Refuse a number of processes that nnU-Net would stop at in the middle of its start."""
+    text = os.environ.get("nnUNet_n_proc_DA", "0")
+    if not text.strip().isdecimal():
+        raise RetinaError(f"$nnUNet_n_proc_DA is {text!r}; expected a whole number from 0. Correct it, or unset it")
+
+
+def check_dataset_json(contents: Mapping[str, Any]) -> None:
+    """Refuse a ``dataset.json`` without an entry that nnU-Net takes for granted."""
+    missing = [name for name in ("labels", "file_ending", "channel_names") if name not in contents]
+    if missing and not (missing == ["channel_names"] and "modality" in contents):
+        raise RetinaError(
+            f"the data set's dataset.json has no {' and no '.join(missing)}. Correct the one in the raw data set, and "
+            "run nnUNetv2_plan_and_preprocess again"
+        )
 
 
 _SHAPES = {2: "two-dimensional", 3: "three-dimensional"}

@@ -72,6 +72,8 @@ class ProtocolTrainer(nnUNetTrainer):
         self.protocol = Protocol.from_dataset_json(dataset_json)
         plans = deepcopy(plans)
         preflight.check_device(device)
+        preflight.check_environment()
+        preflight.check_dataset_json(dataset_json)
         preflight.check_dimensions(plans, configuration, self.dimensions, self.network_name)
         preflight.write_sizes_into(plans, configuration, self.protocol)
         plans["configurations"][configuration].update(

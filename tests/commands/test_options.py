@@ -57,7 +57,7 @@ def test_workers_of_nnunets_variables(monkeypatch, capsys):
     monkeypatch.setenv("nnUNet_nps", "many")
     with pytest.raises(SystemExit):
         predict.parser().parse_args(["-i", "a", "-o", "b"])
-    assert "argument -nps: invalid int value: 'many'" in capsys.readouterr().err
+    assert "argument -nps: invalid int value: 'many (of $nnUNet_nps)'" in capsys.readouterr().err
 
 
 def test_nnunets_spellings_of_the_quickstart():

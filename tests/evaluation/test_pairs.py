@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +205,29 @@ def test_a_spacing_beside_one_tiff_alone_counts_for_both(tmp_path, lacking) -> N
             (tmp_path / name / "a.json").write_text(json.dumps({"spacing": [40, 4, 4]}))
     scores = run(tmp_path, dataset_json(ending=".tif"))
     assert tuple(scores.cases[0].spacing) == (40, 4, 4) and scores.mean["iou"] == 1
+
+
+SLOW = """
+import sys, time
+from nnunetv2_retina.commands import evaluate as command
+from nnunetv2_retina.evaluation import evaluate
+def slow(job):
+    print("scoring", flush=True)
+    time.sleep(3)
+evaluate._score_files = slow
+if __name__ == "__main__":
+    sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def test_an_interrupt_is_one_line_though_several_processes_score(folders, tmp_path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    options = ["-p", "predictions", "-g", "labels", "-d", "dataset.json", "-o", "scores", "-np", "2"]
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "slow.py"), *options],
+        cwd=folders, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline() == "scoring\n"
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        _, shown = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (130, "interrupted\n")

@@ -105,3 +105,20 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(latest, workspace, monkeypatc
     ):
         train(TRAINER, continue_training=True)
     assert latest.read_bytes() == before and [path.name for path in latest.parent.glob("*.tmp")] == []
+
+
+@pytest.mark.parametrize("missing", ["labels", "file_ending", "channel_names"])
+def test_a_dataset_json_that_lacks_something(workspace, preprocessed, missing):
+    contents = json.loads((preprocessed / "dataset.json").read_text())
+    del contents[missing]
+    (preprocessed / "dataset.json").write_text(json.dumps(contents))
+    with pytest.raises(RetinaError, match=rf"dataset\.json has no {missing}\. Correct the one in the raw data set"):
+        train(TRAINER)
+    assert results(workspace) == []
+
+
+def test_a_number_of_processes_that_is_none(workspace, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "abc")
+    with pytest.raises(RetinaError, match=r"\$nnUNet_n_proc_DA is 'abc'; expected a whole number"):
+        train(TRAINER)
+    assert results(workspace) == []
