@@ -70,17 +70,12 @@ def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold:
     splits = _read_splits(path, protocol) if path.is_file() else make_splits(cases, protocol)
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
-    _check_known(splits[fold], cases, fold, path)
     _check_volumes_together(splits[fold], protocol.groups or {}, path)
+    _check_complete(splits[fold], cases, protocol, fold, path)
     if not path.is_file():
         with replacing(path) as temporary:
             save_json(splits, temporary, sort_keys=False)
     return splits[fold]
-
-
-def unused_cases(split: Split, cases: Sequence[str], protocol: Protocol) -> list[str]:
-    """Return the cases that a split leaves out, unless the protocol's own folds do."""
-    return [] if protocol.folds is not None else sorted({*cases} - {*split["train"], *split["val"]})
 
 
 _ANEW = "Delete that file; the next training makes one that fits"
@@ -110,14 +105,21 @@ def _sorted(split: Split) -> list[list[str]]:
     return [sorted(split[part]) for part in ("train", "val")]
 
 
-def _check_known(split: Split, cases: Sequence[str], fold: int, path: Path) -> None:
-    unknown = sorted({*split["train"], *split["val"]} - {*cases})
+def _check_complete(split: Split, cases: Sequence[str], protocol: Protocol, fold: int, path: Path) -> None:
+    """Refuse a split that names other cases than there are; the protocol's own folds may leave some out."""
+    named = {*split["train"], *split["val"]}
+    unknown, unused = sorted(named - {*cases}), sorted({*cases} - named)
     if unknown:
-        new = unused_cases(split, cases, Protocol())
+        also = f", and leaves out {shorten(unused)}" if unused else ""
         raise RetinaError(
-            f"{path}: fold {fold} names {shorten(unknown)}, for which there is no preprocessed data"
-            f"{f', and leaves out {shorten(new)}' if new else ''}: cases were removed or renamed since. {_ANEW}, or "
-            "preprocess those cases"
+            f"{path}: fold {fold} names {shorten(unknown)}, for which there is no preprocessed data{also}: cases were "
+            f"removed or renamed since. {_ANEW}, or preprocess those cases"
+        )
+    if unused and protocol.folds is None:
+        raise RetinaError(
+            f"{path}: fold {fold} leaves out {len(unused)} of {len(cases)} preprocessed cases: {shorten(unused)}. If "
+            "they were added since, delete that file; the next training makes one with all. If they are to be left "
+            f'out, say so: put the splits of that file into dataset.json, block "{BLOCK}", as folds'
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.folds import make_splits, prepare_splits, unused_cases
+from nnunetv2_retina.folds import make_splits, prepare_splits
 from nnunetv2_retina.protocol import Protocol
 
 CASES = [f"v{v}_{axis}" for v in range(4) for axis in ("xy", "xz", "yz")]
@@ -100,7 +100,9 @@ def test_refuses_a_file_of_other_folds_than_the_protocols(tmp_path):
         prepare_splits(tmp_path, ["a", "b", "c"], Protocol(folds=(other,)), 0)
 
 
-def test_names_cases_that_a_split_leaves_out():
+def test_refuses_a_split_that_leaves_cases_out_unless_the_protocol_says_so(tmp_path):
     split = {"train": ["a"], "val": ["b"]}
-    assert unused_cases(split, ["a", "b", "c"], Protocol()) == ["c"]
-    assert unused_cases(split, ["a", "b", "c"], Protocol(folds=(split,))) == []
+    (tmp_path / "splits_final.json").write_text(json.dumps([split]))
+    with pytest.raises(RetinaError, match=r"fold 0 leaves out 1 of 3 preprocessed cases: c\. If they were added"):
+        prepare_splits(tmp_path, ["a", "b", "c"], Protocol(), 0)
+    assert prepare_splits(tmp_path, ["a", "b", "c"], Protocol(folds=(split,)), 0) == split

@@ -278,12 +278,6 @@ def _difference(name: str, earlier: Any, now: Any) -> str:
 
 def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> Split:
     """Refuse a fold that cannot exist; write the file of splits if there is none. Return the fold's cases."""
-    folder, cases = training_cases(plans, configuration)
-    return folds.prepare_splits(folder, cases, protocol, fold)
-
-
-def training_cases(plans: dict[str, Any], configuration: str) -> tuple[Path, list[str]]:
-    """Return the preprocessed data set's folder, and the names of its cases."""
     folder = Path(str(nnUNet_preprocessed)) / plans["dataset_name"]
     data = folder / PlansManager(plans).get_configuration(configuration).data_identifier
     if not data.is_dir():
@@ -291,4 +285,5 @@ def training_cases(plans: dict[str, Any], configuration: str) -> tuple[Path, lis
             f"no preprocessed data in {data}. Run: nnUNetv2_plan_and_preprocess -d {plans['dataset_name'][7:10]} "
             f"-c {configuration}"
         )
-    return folder, sorted(infer_dataset_class(str(data)).get_identifiers(str(data)))
+    cases = sorted(infer_dataset_class(str(data)).get_identifiers(str(data)))
+    return folds.prepare_splits(folder, cases, protocol, fold)

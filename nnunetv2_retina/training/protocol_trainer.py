@@ -26,8 +26,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_retina import __version__, folds
-from nnunetv2_retina.errors import shorten
+from nnunetv2_retina import __version__
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.machine import multiplies_bfloat16
 from nnunetv2_retina.network import TransUNet
@@ -279,16 +278,9 @@ class ProtocolTrainer(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Return nnU-Net's split, of a file that keeps the cases of one volume together."""
-        plans, configuration = self.plans_manager.plans, self.configuration_name
-        split = preflight.check_fold(plans, configuration, self.fold, self.protocol)
-        _, cases = preflight.training_cases(plans, configuration)
-        if unused := folds.unused_cases(split, cases, self.protocol):
-            self.print_to_log_file(
-                f"!!! splits_final.json, fold {self.fold}, leaves out {len(unused)} of {len(cases)} cases: "
-                f"{shorten(unused)}. If it is older than they are, delete it: the next training makes one with all."
-            )
-        parts: tuple[list[str], list[str]] = super().do_split()
-        return parts
+        preflight.check_fold(self.plans_manager.plans, self.configuration_name, self.fold, self.protocol)
+        split: tuple[list[str], list[str]] = super().do_split()
+        return split
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint; a run that is killed while writing leaves the one before it."""
