@@ -18,6 +18,7 @@ from dataset_conversion.readers.tiff import read_steps
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.decoder import read_picture
 from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError
+from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
@@ -196,6 +197,7 @@ def _remarks(picture: Picture, mask: bool) -> Iterator[str]:
 
 def _read_itk(path: Path, _: bool) -> Decoded:
     """Read NIfTI or NRRD; the header's numbers as they stand and without their unit, since EM files write nm for mm."""
+    check_whole(path)
     volume = SimpleITK.ReadImage(str(path))
     coloured = volume.GetNumberOfComponentsPerPixel() in (3, 4)
     return Decoded(SimpleITK.GetArrayFromImage(volume), tuple(reversed(volume.GetSpacing())), coloured=coloured)

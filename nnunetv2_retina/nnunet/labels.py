@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
 from nnunetv2_retina.spacing import Spacing
 
@@ -39,12 +40,13 @@ class Labels:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Silence nnU-Net's reader of a file, and turn what it raises into one message.
+    """Silence nnU-Net's reader of a file that is whole, and turn what it raises into one message.
 
     Raises:
-        RetinaError: for whatever error the body raises.
+        RetinaError: for a file that is cut off or damaged, and whatever error the body raises.
     """
     try:
+        check_whole(path)
         with _quiet():
             yield
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do

@@ -22,6 +22,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.inputs import InputCase, list_cases
 from nnunetv2_retina.nnunet.labels import INSTANCES
 from nnunetv2_retina.prediction import outputs
@@ -132,6 +133,8 @@ class FolderRun:
 
     def _prepare(self, case: InputCase) -> Prepared:
         try:
+            for path in case.files:
+                check_whole(path)
             data, properties = self.predictor.preprocess_files([str(path) for path in case.files])
         except Exception as error:  # readers raise whatever their library raises
             raise RetinaError(
