@@ -9,6 +9,7 @@ It checks each case, writes nnU-Net's folder layout, ``dataset.json`` with the `
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -83,6 +84,8 @@ class _Writer:
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
         self.units: set[str | None] = set()
+        self.digests: dict[str, CaseRecord] = {}
+        self.remarks: list[str] = []
 
     def add(self, case: Case) -> CaseRecord:
         """Check and write one case.
@@ -104,6 +107,7 @@ class _Writer:
             self.sheet.add(case, image, label)
         self.units.add(spacing.unit)
         self.records.append(case_record(case, image, spacing, counts))
+        self._note_twin(image, self.records[-1])
         return self.records[-1]
 
     def finish(self) -> None:
@@ -130,10 +134,27 @@ class _Writer:
             **{BLOCK: protocol.to_json(complete=self.spec.benchmark)},
         )
         splits = self._splits(training, protocol)
-        report = dataset_report(self.spec, self.records, splits, str(self.ending), self._unit())
+        spec = replace(self.spec, remarks=(*self.remarks, *self.spec.remarks))
+        report = dataset_report(spec, self.records, splits, str(self.ending), self._unit())
         write_json(self.folder / REPORT, report)
         if self.sheet is not None:
             self.sheet.write(self.folder, self.spec)
+
+    def _note_twin(self, image: Array, record: CaseRecord) -> None:
+        """Remark on an image that is there twice, unless it is of one grey level."""
+        if record.intensity_min == record.intensity_max:
+            return
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, key=str(image.shape).encode())
+        twin = self.digests.setdefault(digest.hexdigest(), record)
+        if twin is not record:
+            leak = (
+                ""
+                if twin.split == record.split
+                else ": test images must not be trained on. Remove one and convert again"
+            )
+            self.remarks.append(
+                f"{twin.name} ({twin.split}) and {record.name} ({record.split}) hold the same image{leak}"
+            )
 
     def _unit(self) -> str | None:
         """Return the unit of all cases' spacings; None if any is unknown."""

@@ -129,7 +129,7 @@ def _nifti_length(header: bytes) -> int:
         raise ImageError(f"its header says {dims[0]} axes")
     if not magic.startswith(b"n+"):
         return 0
-    return int(offset) + (math.prod(dims[1 : dims[0] + 1]) * bits + 7) // 8
+    return int(offset + (math.prod(dims[1 : dims[0] + 1]) * bits + 7) // 8)
 
 
 def _check_nrrd(file: IO[bytes], size: int) -> None:

@@ -75,9 +75,9 @@ def test_conversion_and_the_readers_of_nnunet_refuse_alike(tmp_path, ending):
     path = tmp_path / f"a_0000{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(path), useCompression=True)
     path.write_bytes(path.read_bytes()[:-900])
-    with pytest.raises(RetinaError, match="cannot be read as .*cut off"):
+    with pytest.raises(RetinaError, match=r"cannot be read as .*cut off"):
         read_image(path)
-    with pytest.raises(RetinaError, match="cannot be read .*cut off"):
+    with pytest.raises(RetinaError, match=r"cannot be read .*cut off"):
         read_channel(path, {"file_ending": ending})
 
 
