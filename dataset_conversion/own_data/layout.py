@@ -12,6 +12,7 @@ from pathlib import Path
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import check_links
 
 MASK_FOLDERS = ("masks", "labels")
 FIRST_CHANNEL = "_0000"
@@ -133,7 +134,7 @@ def _left_out(folder: Path, read: set[str]) -> list[str]:
     ]
     if not names:
         return []
-    return [f"not read in {folder}: {shorten(names)}; read are train/ and test/, or images/, masks/ and test/images/"]
+    return [f"not read in {folder}: {shorten(names)} (read are train/ and test/, or images/, masks/ and test/images/)"]
 
 
 def _match(
@@ -170,11 +171,7 @@ def _locations(folder: Path, dataset: str | None, remarks: list[str]) -> dict[st
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_symlink() and not path.exists():
-            raise RetinaError(
-                f"{path} is a link to {path.readlink()}, which is not there. Is a drive not mounted? Remove the link, "
-                "or bring the file back"
-            )
+        check_links([path])
         if path.is_dir() or file_suffix(path) not in SUPPORTED:
             ignored.append(path.name + ("/" if path.is_dir() else ""))
             continue

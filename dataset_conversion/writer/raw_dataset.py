@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
@@ -210,7 +211,7 @@ class _Writer:
         return stored, {str(value): counts.get(value, 0) for value in values}
 
     def _protocol(self, training: list[CaseRecord]) -> Protocol:
-        """Return the description's protocol, with the cases' groups and the unit of their spacing."""
+        """Return the description's protocol, with the cases' groups, and their spacing's unit or, in 2D, itself."""
         protocol = self.spec.protocol
         groups = {**(protocol.groups or {}), **{r.name: r.group for r in training if r.group is not None}}
         folds = [case for fold in protocol.folds or () for part in fold.values() for case in part]
@@ -220,8 +221,12 @@ class _Writer:
                 f"protocol: groups or folds name {shorten(unknown)}; expected names of training cases: "
                 f"{shorten(record.name for record in training)}"
             )
-        unit = self._unit() if self.ending == NIFTI else None  # 2D files hold no spacing
-        return replace(protocol, groups=groups or None, spacing_unit=unit or protocol.spacing_unit)
+        changes: dict[str, Any] = {"groups": groups or None}
+        if self._unit() and self.ending == NIFTI:
+            changes["spacing_unit"] = NANOMETRES
+        elif self._unit() and len({record.spacing for record in self.records}) == 1:  # 2D files hold no spacing
+            changes["pixel_size"] = self.records[0].spacing
+        return replace(protocol, **changes)
 
 
 def _write(path: Path, array: Array, spacing: Spacing) -> None:
