@@ -19,7 +19,7 @@ FIRST_CHANNEL = "_0000"
 """What nnU-Net puts after the name of an image, and not of its mask."""
 EXPECTED = (
     "Expected images/ and masks/ (or labels/) with files of equal names, or train/ and test/ each with such a pair "
-    "(test/ may have images/ only). New images alone, to predict: retina_convert images FOLDER OUT -d ID."
+    "(test/ may have images/ only). New images alone, for retina_predict: retina_convert images IN OUT -d ID."
 )
 
 
@@ -107,12 +107,12 @@ def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[CaseFile
 def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[CaseFiles]:
     if not (folder / "images").is_dir():
         raise RetinaError(f"{folder} holds {_contents(folder)}; there is no images/. {EXPECTED}")
-    images = _locations(folder / "images", hdf5.image, remarks)
+    images = image_files(folder / "images", hdf5.image, remarks)
     mask_folder = next((folder / name for name in _mask_folder(folder)), None)
     if mask_folder is not None:
-        masks = _locations(mask_folder, hdf5.mask, remarks)
+        masks = image_files(mask_folder, hdf5.mask, remarks)
     elif hdf5.mask is not None:
-        masks = _locations(folder / "images", hdf5.mask, [])
+        masks = image_files(folder / "images", hdf5.mask, [])
     elif split == "test":
         masks = {}
     else:
@@ -164,7 +164,7 @@ def _without_channel(images: dict[str, Location], masks: dict[str, Location]) ->
     return {names[name] if name not in masks and names[name] in masks else name: images[name] for name in images}
 
 
-def _locations(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
+def image_files(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
     """Return name -> location of every readable file of a folder."""
     locations: dict[str, Location] = {}
     ignored = []

@@ -218,3 +218,16 @@ def test_arrays_that_do_not_fit() -> None:
         score_case("v", np.zeros((1, 2), int), np.zeros((1, 2), int), Rule((ONE,)), Spacing(1, 1, 1))
     with pytest.raises(RetinaError, match="no case to take means of"):
         combine([], Rule((ONE,)))
+
+
+def test_scores_in_nm_need_a_pixel_size(tmp_path: Path) -> None:
+    """PNG holds none: 100 pixels of 4 nm are 400 nm."""
+    truth, prediction = np.zeros((2, 64, 160), np.uint8)
+    truth[20:30, 20:30] = prediction[20:30, 120:130] = 1
+    save_png(tmp_path / "g/a.png", truth)
+    save_png(tmp_path / "p/a.png", prediction)
+    folders = (tmp_path / "p", tmp_path / "g")
+    with pytest.raises(RetinaError, match=r'a\.png: CREMI.* no pixel size, .* expected "pixel_size": \[Y, X\] \(nm\)'):
+        evaluate(*folders, dataset_json(), tolerance=200)
+    found = evaluate(*folders, dataset_json(pixel_size=[4.0, 4.0]), tolerance=200).cases[0].classes["object"].values
+    assert found["cremi_fp"] == 100 and found["cremi_score"] == pytest.approx(400, abs=20)
