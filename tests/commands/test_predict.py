@@ -303,7 +303,9 @@ def test_what_is_passed_over_is_named(model, images, tmp_path, capsys):
 
 
 def test_names_do_not_collide(model, images, tmp_path, capsys):
-    assert "is the folder of the images and of the predictions" in refused(capsys, "-i", images, "-o", images, "-m", model)
+    assert "is the folder of the images and of the predictions" in refused(
+        capsys, "-i", images, "-o", images, "-m", model
+    )
     (images / "case_0_0000.png").rename(images / "case_1_instances_0000.png")
     arguments = ("-i", images, "-o", tmp_path / "out", "-m", model)
     assert "the instances of case case_1 and the prediction of" in refused(capsys, *arguments, "--instances")
