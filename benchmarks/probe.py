@@ -158,33 +158,34 @@ def compute(extract: Extract, images: Sequence[Tensor]) -> dict[str, list[Array]
     return named
 
 
-def fit(features: Array, target: Array, strengths: Array) -> tuple[Array, Array]:
-    """Fit one ridge regression a strength.
+def fit(features: Array, target: Array) -> tuple[Array, Array]:
+    """Fit a ridge regression whose strength has the least squared error over folds of whole tiles.
 
     Args:
         features: (cells, C).
         target: (cells,).
-        strengths: (S,) of the penalty on standardised features.
 
     Returns:
-        Weights (C, S) and offsets (S,).
+        Weights (C,), and the offset, ().
     """
     mean, std = features.mean(0), features.std(0) + 1e-9
-    scaled = (features - mean) / std
-    values, vectors = np.linalg.eigh(scaled.T @ scaled)
-    projected = vectors.T @ (scaled.T @ (target - target.mean()))
-    weights = vectors @ (projected[:, None] / (values.clip(0)[:, None] + strengths)) / std[:, None]
+    scaled, centred = (features - mean) / std, target - target.mean()
+    fold = np.arange(len(target)) // (TILE // STRIDE) ** 2 % FOLDS
+    parts = [(scaled[fold == number], centred[fold == number]) for number in range(FOLDS)]
+    squares = np.stack([inputs.T @ inputs for inputs, _ in parts])
+    products = np.stack([inputs.T @ wanted for inputs, wanted in parts])
+    errors = np.zeros(len(STRENGTHS))
+    for (inputs, wanted), square, product in zip(parts, squares, products, strict=True):
+        weights = solve(squares.sum(0) - square, products.sum(0) - product, STRENGTHS)
+        errors += np.square(inputs @ weights - wanted[:, None]).sum(0)
+    weights = solve(squares.sum(0), products.sum(0), STRENGTHS[errors.argmin()][None])[:, 0] / std
     return weights, target.mean() - mean @ weights
 
 
-def choose(features: Array, target: Array) -> float:
-    """Return the strength with the least squared error over folds of whole tiles."""
-    fold = np.arange(len(target)) // (TILE // STRIDE) ** 2 % FOLDS
-    errors = np.zeros(len(STRENGTHS))
-    for number in range(FOLDS):
-        weights, offsets = fit(features[fold != number], target[fold != number], STRENGTHS)
-        errors += np.square(features[fold == number] @ weights + offsets - target[fold == number, None]).sum(0)
-    return float(STRENGTHS[errors.argmin()])
+def solve(square: Array, product: Array, strengths: Array) -> Array:
+    """Solve (square + strength) w = product for every strength: (C, S)."""
+    values, vectors = np.linalg.eigh(square)
+    return vectors @ ((vectors.T @ product)[:, None] / (values.clip(0)[:, None] + strengths))
 
 
 def auc(scores: Array, positive: NDArray[np.bool_]) -> float:
@@ -197,9 +198,9 @@ def auc(scores: Array, positive: NDArray[np.bool_]) -> float:
 def probe(features: Sequence[Array], shares: Sequence[Array], train: Sequence[int], test: Sequence[int]) -> float:
     """Return the AUC on the test images of a regression fitted on the training images."""
     inputs, target = (np.concatenate([values[i] for i in train]) for values in (features, shares))
-    weights, offset = fit(inputs, target, np.array([choose(inputs, target)]))
+    weights, offset = fit(inputs, target)
     held_out = np.concatenate([features[i] for i in test])
-    return auc((held_out @ weights + offset)[:, 0], np.concatenate([shares[i] for i in test]) >= 0.5)
+    return auc(held_out @ weights + offset, np.concatenate([shares[i] for i in test]) >= 0.5)
 
 
 def draw_subsets(cells: Cells, train: Sequence[int], count: int, number: int, seed: int) -> list[list[int]]:

@@ -20,6 +20,7 @@ BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
 MASK_RULES = ("none", "foreground", "instance_match")
 SCORE_UNITS = ("volume", "slice")
+OPTIMIZERS = ("sgd", "adamw")
 
 
 def iteration_checkpoint(iteration: int) -> str:
@@ -45,6 +46,14 @@ class Protocol:
     learning_rate: float = 0.003
     """At the first step; it falls to 0 with power 0.9. RETINA's 0.003 suits pre-trained weights; a short training from
     random initialisation gets further with 0.03."""
+    optimizer: str = "sgd"
+    """``sgd``: as published; ``adamw``: with a rate of about 0.001."""
+    warmup: float = 0.0
+    """Share of the iterations, below 1, over which the rate rises from 0."""
+    transferred_rate: float = 1.0
+    """Factor, above 0 and at most 1, of the learning rate for what came from pre-trained weights and is not frozen."""
+    thaw: float = 0.0
+    """Share of the iterations, below 1, during which what came from pre-trained weights stays as it is."""
     batch_size: int = 16
     """Patches per optimiser step, over all GPUs together."""
     patch_size: int = 224
@@ -99,6 +108,12 @@ class Protocol:
                 problems.append(f"{name} is {value!r}; expected a whole number of at least {least}")
         if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate is {self.learning_rate!r}; expected a number above 0")
+        for name in ("warmup", "thaw"):
+            share = getattr(self, name)
+            if not _is_number(share) or not 0 <= share < 1:
+                problems.append(f"{name} is {share!r}; expected a share of the iterations, from 0 to below 1")
+        if not _is_number(self.transferred_rate) or not 0 < self.transferred_rate <= 1:
+            problems.append(f"transferred_rate is {self.transferred_rate!r}; expected a factor above 0, at most 1")
         tolerance = self.distance_tolerance
         if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
             problems.append(f"distance_tolerance is {tolerance!r}; expected a number of at least 0, in nm")
@@ -135,6 +150,7 @@ class Protocol:
             "mask_rule": MASK_RULES,
             "score_unit": SCORE_UNITS,
             "spacing_unit": (NANOMETRES, None),
+            "optimizer": OPTIMIZERS,
         }
         return [
             f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, known))}"

@@ -76,10 +76,11 @@ def _check_source(source: Path) -> None:
     """
     from pretraining.store.archives import open_source
     from pretraining.store.cache import is_store
+    from pretraining.store.packing_errors import no_images
     from pretraining.store.sources import IMAGE_ENDINGS
 
     if not is_store(source) and not any(file.ending in IMAGE_ENDINGS for file in open_source(source)):
-        raise RetinaError(f"{source} holds no images; expected files ending in {', '.join(IMAGE_ENDINGS)}")
+        raise RetinaError(no_images(open_source(source)))
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

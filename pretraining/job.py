@@ -31,6 +31,7 @@ from pretraining.objectives.distil import Distillation
 from pretraining.objectives.mae import MaskedAutoencoder
 from pretraining.objectives.reconstruction import Objective, Reconstruction
 from pretraining.objectives.simclr import SimCLR
+from pretraining.objectives.simmim import SimMIM
 from pretraining.objectives.teacher import efficientnet_lite0
 from pretraining.objectives.tokens import sine_positions
 from pretraining.recipe import Execution, Recipe
@@ -155,8 +156,11 @@ def _objective(network: TransUNet, recipe: Recipe) -> Objective:
     if recipe.arm == "distil":
         teacher = efficientnet_lite0()
         return Distillation(network, teacher, recipe.augmentation, crop=recipe.crop, blanked=recipe.blanked)
+    if recipe.arm == "simmim":
+        return SimMIM(network, recipe.augmentation, crop=recipe.crop, blanked=recipe.blanked)
     if recipe.arm == "mae":
         return MaskedAutoencoder(network, recipe.augmentation)
     if recipe.arm == "simclr":
         return SimCLR(network, recipe.augmentation)
-    return Reconstruction(network, recipe.augmentation, masked_loss=recipe.masked_loss, skip_drop=recipe.skip_drop)
+    masked, two = recipe.masked_loss, recipe.two_terms
+    return Reconstruction(network, recipe.augmentation, masked_loss=masked, skip_drop=recipe.skip_drop, two_terms=two)

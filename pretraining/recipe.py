@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from nnunetv2_retina.network import NetworkConfig
 
 SIZE_NAMES = ("retina", "base", "tiny")
-ARMS = ("reconstruction", "distil", "mae", "simclr")
+ARMS = ("reconstruction", "distil", "simmim", "mae", "simclr")
+BLANKING = ("distil", "simmim")
+"""Arms that blank cells, of images or of crops."""
 POWER = 0.9
 """Of the polynomial decay of the learning rate, stepped every iteration."""
 STRIDE, SIDE = 16, 224
@@ -34,7 +36,8 @@ class Recipe:
     size: str = setting("retina", "size of the network", choices=SIZE_NAMES)
     arm: str = setting(
         "reconstruction",
-        "what is learned; distil: the features of an ImageNet network, mae: transformer alone, simclr: CNN alone",
+        "what is learned; distil: the features of an ImageNet network, simmim: blanked cells without a decoder, "
+        "mae: transformer alone, simclr: CNN alone",
         choices=ARMS,
     )
     epochs: float = setting(200.0, "how often every image is seen; not used with --iterations")
@@ -55,9 +58,10 @@ class Recipe:
         0.0, "draw an image of a source with n images with weight n^-GAMMA; 0: every image once an epoch",
         metavar="GAMMA",
     )  # fmt: skip
-    blanked: float = setting(0.4, "distil: share of the 16 px cells of an image that the network does not see")
+    blanked: float = setting(0.4, "distil, simmim: share of the 16 px cells of an image that the network does not see")
     masked_loss: bool = setting(False, "reconstruction: count only pixels that were changed")
     skip_drop: float = setting(0.0, "reconstruction: probability of dropping a skip connection", metavar="P")
+    two_terms: bool = setting(False, "reconstruction: add the loss without skip connections to that with them")
     momentum: float = 0.9
     """Of SGD; of AdamW the first of its betas."""
     second_beta: float = 0.95
@@ -98,7 +102,7 @@ class Recipe:
             None if 0 <= self.seed < 2**63 else f"seed is {self.seed}; expected 0 to 2^63 - 1",
             None if 0 <= self.balance <= 1 else f"balance is {self.balance}; expected 0 to 1",
             None if 0 <= self.blanked < 1 else f"blanked is {self.blanked}; expected 0 to below 1",
-            None if 0 <= self.skip_drop < 1 else f"skip_drop is {self.skip_drop}; expected 0 to below 1",
+            None if 0 <= self.skip_drop <= 1 else f"skip_drop is {self.skip_drop}; expected 0 to 1",
         ]
 
     def _arm_problems(self) -> list[str | None]:
@@ -107,10 +111,16 @@ class Recipe:
             None
             if crop % STRIDE == 0 and 2 * STRIDE <= crop <= SIDE
             else f"crop is {crop}; expected a multiple of {STRIDE} from {2 * STRIDE} to {SIDE}",
-            None if self.arm == "distil" or self.crop is None else f"crop belongs to the arm distil, not to {self.arm}",
             None
-            if self.arm == "reconstruction" or not (self.masked_loss or self.skip_drop)
-            else f"masked_loss and skip_drop belong to the arm reconstruction, not to {self.arm}",
+            if self.arm in BLANKING or self.crop is None
+            else f"crop belongs to the arms {' and '.join(BLANKING)}, not to {self.arm}",
+            "blanked is 0, which leaves simmim nothing to learn" if self.arm == "simmim" and not self.blanked else None,
+            None
+            if self.arm == "reconstruction" or not (self.masked_loss or self.skip_drop or self.two_terms)
+            else f"masked_loss, skip_drop and two_terms belong to the arm reconstruction, not to {self.arm}",
+            "two_terms needs the skip connections that skip_drop 1 drops"
+            if self.two_terms and self.skip_drop == 1
+            else None,
         ]
 
     @property

@@ -29,6 +29,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, metavar="IN", help="the weights file")
     parser.add_argument("target", type=Path, metavar="OUT", help="the checkpoint to write, for example weights.pth")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let IN run code while it is read, as some old files need: only if you trust whoever made it",
+    )
     return parser
 
 
@@ -43,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_retina.weights.importing import advise, import_weights
     from nnunetv2_retina.weights.translation import summarise
 
-    imported = import_weights(arguments.source, arguments.target, arguments.overwrite)
+    imported = import_weights(arguments.source, arguments.target, arguments.overwrite, arguments.trust)
     say(f"{arguments.source}: {imported.kind}")
     for line in summarise(imported.steps):
         say(line)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnunetv2_retina.network.dice import SquaredDiceLoss
 from nnunetv2_retina.training.protocol_trainer import ProtocolTrainer
+from nnunetv2_retina.training.rates import WEIGHT_DECAY, PartRates, make_optimizer
 
 
 class FineTuningTrainer(ProtocolTrainer):
     """RETINA's fine-tuning of a network with one output, from pre-trained weights or random initialisation.
 
-    SGD, the protocol's learning rate, momentum 0.9, weight decay 1e-4, polynomial decay 0.9 at every iteration; half
-    cross entropy with the protocol's class weights, half Dice, as in the released code; nnU-Net's augmentation.
+    SGD, the protocol's learning rate, momentum 0.9, weight decay 1e-4, polynomial decay 0.9 at every iteration (for
+    AdamW, warm-up and slower transferred parts see ``rates``); half cross entropy with the protocol's class weights,
+    half Dice, as in the released code; nnU-Net's augmentation.
     """
 
     dimensions = (2,)
 
     def _set_attributes(self) -> None:
         self.initial_lr = self.protocol.learning_rate
-        self.weight_decay = 1e-4
+        self.weight_decay = WEIGHT_DECAY[self.protocol.optimizer]
         self.enable_deep_supervision = False
 
     @classmethod
@@ -42,8 +45,15 @@ class FineTuningTrainer(ProtocolTrainer):
         raise NotImplementedError
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        return torch.optim.SGD(trained, self.initial_lr, momentum=0.9, weight_decay=self.weight_decay)
+        return make_optimizer(self._plain_network().named_parameters(), self.protocol, self._is_transferred)
+
+    def _make_schedule(self, optimizer: torch.optim.Optimizer, epochs: float) -> PolyLRScheduler:
+        return PartRates(optimizer, self.protocol, epochs)
+
+    def _is_transferred(self, name: str) -> bool:
+        """Whether the tensor of this name came from pre-trained weights, when the training started."""
+        scope = self._record["scope"] if self._record else None
+        return scope is not None and self.scopes[scope].takes(name)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Do nothing: the network has one output."""

@@ -176,7 +176,11 @@ class ProtocolTrainer(nnUNetTrainer):
         optimizer = self._make_optimizer()
         # Counted in epochs, as nnU-Net does, with fractions: train_step moves on at every iteration.
         epochs = self.protocol.iterations / self.protocol.iterations_per_epoch
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, epochs)
+        return optimizer, self._make_schedule(optimizer, epochs)
+
+    def _make_schedule(self, optimizer: torch.optim.Optimizer, epochs: float) -> PolyLRScheduler:
+        """Return the schedule of the learning rate, whose steps are epochs and fractions of them."""
+        return PolyLRScheduler(optimizer, self.initial_lr, epochs)
 
     def _plain_network(self) -> nn.Module:
         network: nn.Module = self.network

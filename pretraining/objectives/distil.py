@@ -9,21 +9,18 @@ Shapes: B images of H x W pixels, N = (H / 16) (W / 16) cells in rows, D = embed
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_retina.network.transunet import STRIDE, TransUNet
-from pretraining.augmentation.random_stream import uniforms
-from pretraining.augmentation.views import AugmentationSettings, degrade, draw, geometry, normalise
-from pretraining.objectives.reconstruction import Objective
+from nnunetv2_retina.network import TransUNet
+from pretraining.augmentation.views import AugmentationSettings
+from pretraining.objectives.blanked import BlankedCells
 from pretraining.objectives.teacher import Teacher
-from pretraining.objectives.tokens import take
 
 CNN_WEIGHT = 0.5
 """Of the loss at 1/8, beside that of the tokens."""
-_STREAM = 0x64697374696C0000
-"""Second half of the generator's key: crops and blanked cells are drawn independently of the augmentation."""
 _SAMPLE = 2**41
 """Position in the stream of the images by which features are standardised; no other image gets there."""
 
@@ -49,15 +46,13 @@ class Standardisation(nn.Module):
         return (features - self.mean) / self.std
 
 
-class Distillation(Objective):
+class Distillation(BlankedCells):
     """Mean squared error of the predicted features, standardised per channel: that of the tokens, and half the CNN's.
 
     Args:
         network: ``TransUNet(1, 1, config)``.
         teacher: gives the targets.
-        settings: the augmentation: its geometry makes the whole image, its degradation the network's input.
-        crop: pixels along each side of the part of an image that is used, a multiple of 16; None: the whole image.
-        blanked: share of the cells that the network does not see.
+        settings, crop, blanked: see ``BlankedCells``.
     """
 
     measured = ("loss", "token_loss", "blanked_loss", "cnn_loss")
@@ -67,16 +62,10 @@ class Distillation(Objective):
         network: TransUNet,
         teacher: Teacher,
         settings: AugmentationSettings | None = None,
-        *,
-        crop: int | None = None,
-        blanked: float = 0.4,
+        **cells: Any,
     ) -> None:
-        super().__init__(network, ("cnn.", "embedding.", "transformer."))
-        self.settings = settings or AugmentationSettings()
+        super().__init__(network, settings, **cells)
         self.teacher = teacher
-        self.grid = network.config.grid_size
-        self.side = (crop or self.grid * STRIDE) // STRIDE
-        self.blanked = blanked
         fine, coarse = teacher.channels
         self.token_head = nn.Linear(network.config.embed_dim, coarse)
         self.cnn_head = nn.Conv2d(network.cnn.skip_channels[0], fine, 1)
@@ -91,23 +80,9 @@ class Distillation(Objective):
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:
-        """Draw crops and cells, and ask the teacher; see ``Objective.prepare``.
-
-        Returns:
-            The input, (B, 1, H, W) float32; the places of its cells on the network's position grid, (B, N) int64;
-            which of them are blanked, (B, N) bool; and the teacher's features at 1/8 and 1/16.
-        """
-        cells = self.side**2
-        numbers = uniforms(seed, _STREAM, first, len(images), 2 + cells)
-        crops, places = self._crop(images, numbers[:, :2])
-        order = numbers[:, 2:].argsort(axis=1).argsort(axis=1)
-        blank = torch.from_numpy(order < round(self.blanked * cells)).to(images.device)
-
-        draws = draw(self.settings, seed, first, len(images))
-        whole = geometry(crops, draws, self.settings)
-        image = normalise(degrade(whole, draws, self.settings)[0], self.settings)[:, None]
-        image.masked_fill_(self._pixels(blank)[:, None], 0)
-        return image, places, blank, *self.teacher.features(normalise(whole, self.settings)[:, None])
+        """Draw input, places and blanked cells as ``draw_views``, and the teacher's features at 1/8 and 1/16."""
+        image, places, blank, whole = self.draw_views(images, seed, first)
+        return image, places, blank, *self.teacher.features(whole)
 
     def forward(self, *views: Tensor) -> Tensor:
         tokens, cnn = self._errors(*views)
@@ -128,36 +103,11 @@ class Distillation(Objective):
     def pictures(self, *views: Tensor) -> dict[str, Tensor]:
         """Return the input and the error of each token."""
         tokens, _ = self._errors(*views)
-        return {"input": views[0][:, 0], "error of the tokens": self._pixels(tokens.mean(2))}
+        return {"input": views[0][:, 0], "error of the tokens": self.pixels(tokens.mean(2))}
 
     def _errors(self, image: Tensor, places: Tensor, blank: Tensor, fine: Tensor, coarse: Tensor) -> tuple[Tensor, ...]:
         """Return the squared errors of the tokens, (B, N, C), and of the CNN, (B, C, H / 8, W / 8), both float32."""
-        network = self.network
-        features, skips = network.cnn(image.expand(-1, 3, -1, -1))
-        positions = take(network.embedding.pos_embed.expand(len(image), -1, -1), places)
-        tokens = network.embedding.proj(features).flatten(2).transpose(1, 2) + positions
-        tokens = self.token_head(network.transformer(network.embedding.dropout(tokens))).float()
+        tokens, skips = self.encode(image, places)
+        predicted = self.token_head(tokens).float()
         target = self.standard_coarse(coarse).flatten(2).transpose(1, 2)
-        return (tokens - target).square(), (self.cnn_head(skips[0]).float() - self.standard_fine(fine)).square()
-
-    def _crop(self, images: Tensor, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Cut a part out of each image.
-
-        Its cells keep the positions that they have in the whole image, to the nearest cell: neighbours are as far
-        apart as in a network that gets whole images.
-
-        Returns:
-            (B, side, side) uint8 in pixels, and (B, N) int64.
-        """
-        size = self.side * STRIDE
-        room = np.array(images.shape[1:]) - size
-        corners = (numbers * (room + 1)).astype(np.int64)
-        crops = [image[y : y + size, x : x + size] for image, (y, x) in zip(images, corners.tolist(), strict=True)]
-        rows, columns = ((corners + STRIDE // 2) // STRIDE)[:, :, None].transpose(1, 0, 2) + np.arange(self.side)
-        places = (rows[:, :, None] * self.grid + columns[:, None]).reshape(len(images), -1)
-        return torch.stack(crops), torch.from_numpy(places).to(images.device)
-
-    def _pixels(self, cells: Tensor) -> Tensor:
-        """Give every pixel its cell's value: (B, N) -> (B, H, W)."""
-        grid: Tensor = cells.unflatten(1, (self.side, self.side))
-        return grid.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2)
+        return (predicted - target).square(), (self.cnn_head(skips[0]).float() - self.standard_fine(fine)).square()

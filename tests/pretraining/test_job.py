@@ -90,7 +90,8 @@ def test_a_run_leaves_what_a_user_expects(reference, source):
     assert log[-1]["iteration"] == 8 and log[-1]["learning_rate"] == pytest.approx(0.003 * (1 / 8) ** 0.9)
     assert {"held_out_loss", "held_out_hole_loss", "held_out_unrestored_loss"} <= log[0].keys()
     for name in ("progress.png", "reconstructions_latest.png", "reconstructions_epoch_0002.png"):
-        assert Image.open(reference / name).size[0] > 400
+        with Image.open(reference / name) as picture:
+            assert picture.size[0] > 400
     final = checkpoint.load(reference / "checkpoint_final.pth")
     assert torch.load(final.path, weights_only=True).keys() == {"network_weights", "retina"}
     assert final.retina["recipe"]["batch_size"] == 4 and final.retina["iteration"] == 8
@@ -361,7 +362,15 @@ def test_dry_run_writes_nothing(source, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "more",
-    [["--masked-loss"], ["--skip-drop", "0.5"], ["--image-normalisation"], ["--arm", "mae"], ["--arm", "simclr"]],
+    [
+        ["--masked-loss"],
+        ["--arm", "simmim", "--crop", "64"],
+        ["--skip-drop", "0.5"],
+        ["--two-terms"],
+        ["--image-normalisation"],
+        ["--arm", "mae"],
+        ["--arm", "simclr"],
+    ],
 )
 def test_every_option_trains_and_is_recorded(source, tmp_path, more):
     assert main([str(source), "-o", str(tmp_path), *SETTINGS, "--iterations", "2", *more]) == 0

@@ -44,7 +44,7 @@ def test_help_version_and_refusals_import_nothing_heavy(tmp_path):
     assert last == "0 []" and "retina_pretrain 0" in text
     (tmp_path / "notes.txt").write_text("no image")
     last, text = cheap(tmp_path, "-o", tmp_path / "run")
-    assert last == "2 []" and f"{tmp_path} holds no images; expected files ending in .tif" in text
+    assert last == "2 []" and f"no images in {tmp_path}: none of its files ends in .tif" in text
     last, text = cheap(tmp_path / "absent", "-o", tmp_path / "run")
     assert last == "2 []" and "absent" in text
     (tmp_path / "image.png").write_bytes(b"")

@@ -111,6 +111,19 @@ def test_schedule_is_per_iteration_and_the_last_epoch_is_shortened(workspace, se
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 1e-4, False)
 
 
+def test_what_was_transferred_waits_for_its_thaw(workspace, weights):
+    settings = {"optimizer": "adamw", "learning_rate": 0.001, "warmup": 0.25, "transferred_rate": 0.3, "thaw": 0.5}
+    set_protocol(workspace, checkpoints=[2], **settings)
+    trainer = "nnUNetTrainerRETINA_full_tiny"
+    train(trainer, pretrained_weights=str(weights))
+    donor, folder = checkpoint.load(weights).weights, fold_folder(workspace, trainer)
+    half = checkpoint.load(folder / iteration_checkpoint(2)).weights
+    ended = checkpoint.load(folder / "checkpoint_final.pth").weights
+    for key in ("cnn.stem.0.weight", "transformer.blocks.0.mlp.fc1.weight", "embedding.pos_embed"):
+        assert torch.equal(half[key], donor[key]) and not torch.equal(ended[key], donor[key]), key
+    assert not torch.equal(half["decoder.seg_layers.0.weight"], ended["decoder.seg_layers.0.weight"])
+
+
 def test_continues_as_if_nothing_had_happened(workspace, weights, seen, monkeypatch):
     set_protocol(workspace, iterations=8)
     trainer = "nnUNetTrainerRETINA_tiny"

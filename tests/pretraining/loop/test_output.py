@@ -11,7 +11,9 @@ from pretraining.loop.output import held_output
 
 
 def test_a_second_run_is_refused_and_touches_nothing(tmp_path, capsys):
-    output = tmp_path / "run"
+    output, source = tmp_path / "run", tmp_path / "images"
+    source.mkdir()
+    (source / "image.png").touch()  # a source without images is refused before that
     with held_output(output):
         live = output / f"checkpoint_latest.pth.{os.getpid()}.tmp"
         live.touch()
@@ -20,7 +22,7 @@ def test_a_second_run_is_refused_and_touches_nothing(tmp_path, capsys):
             held_output(output),
         ):
             pass
-        assert main([str(tmp_path), "-o", str(output), "--device", "cpu"]) == 2
+        assert main([str(source), "-o", str(output), "--device", "cpu"]) == 2
         assert "another pre-training is writing to" in capsys.readouterr().err
         assert live.exists()
 
