@@ -270,8 +270,8 @@ def test_different_shapes(source, raw):
 
 def test_mask_without_image(source, raw):
     pair(source, "cell_a")
-    (source / "images" / "cell_a.png").rename(source / "images" / "cell_b_0000.png")
-    refused(source, raw, r"no image for mask cell_a \(.*cell_a.png\); .*The nearest is cell_b_0000. Add the image")
+    (source / "images" / "cell_a.png").rename(source / "images" / "cell_a_0001.png")
+    refused(source, raw, r"no image for mask cell_a \(.*cell_a.png\); .*The nearest is cell_a_0001. Add the image")
 
 
 def test_image_without_mask(source, raw):
@@ -364,7 +364,7 @@ def test_command(source, raw, capsys, monkeypatch):
     assert "a: grey saved as RGB: the one grey channel was taken" in shown
     assert shown.endswith("nnUNetv2_plan_and_preprocess -d 7 -c 2d --verify_dataset_integrity\n")
     written = json.loads((raw / "Dataset007_source/dataset.json").read_text())
-    assert written["retina"] == {"iterations": 300, "batch_size": 4}
+    assert written["retina"] == {"iterations": 300, "batch_size": 4, "pixel_size": [8.0, 4.0]}
 
     (raw / "Dataset007_source").rename(raw / "elsewhere")
     monkeypatch.setenv("nnUNet_preprocessed", str(raw.parent))
