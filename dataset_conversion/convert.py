@@ -12,12 +12,18 @@ from dataset_conversion.command import Command
 from dataset_conversion.converters.commands import BENCHMARK_COMMANDS
 from dataset_conversion.corpora import cem500k
 from dataset_conversion.own_data import command as own_data
+from dataset_conversion.own_data import new_images
 from nnunetv2_retina import console
 
 if TYPE_CHECKING:
     from dataset_conversion.writer.record import CaseRecord
 
-COMMANDS: dict[str, Command] = {"folder": own_data.COMMAND, **BENCHMARK_COMMANDS, "cem500k": cem500k.COMMAND}
+COMMANDS: dict[str, Command] = {
+    "folder": own_data.COMMAND,
+    "images": new_images.COMMAND,
+    **BENCHMARK_COMMANDS,
+    "cem500k": cem500k.COMMAND,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

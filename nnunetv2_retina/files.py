@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -60,6 +60,20 @@ def check_file(path: Path, content: str) -> Path:
     if not path.is_file():
         raise RetinaError(f"no {content} at {path}: {'that is a folder' if path.is_dir() else 'no such file'}")
     return path
+
+
+def check_links(paths: Iterable[Path]) -> None:
+    """Check that no file is a link to something that is not there, which a search for files passes over.
+
+    Raises:
+        RetinaError: naming the first.
+    """
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise RetinaError(
+                f"{path} is a link to {path.readlink()}, which is not there. Is a drive not mounted? Remove the link, "
+                "or bring the file back"
+            )
 
 
 def check_folder(folder: Path, content: str) -> Path:

@@ -81,6 +81,9 @@ class Protocol:
     """Fixed splits, each ``{"train": [cases], "val": [cases]}``; None: cross-validation over the groups."""
     spacing_unit: str | None = None
     """Unit of the spacing in the data set's files: ``nm``, or None where it is not known. Converters write it."""
+    pixel_size: tuple[float, float] | None = None
+    """nm along y and x, of images in two axes, whose PNG and TIFF files hold none; None: not known, or not the same for
+    all. Converters write it."""
     source: str | None = None
     """Where the values come from: a paper's section or table."""
 
@@ -114,6 +117,13 @@ class Protocol:
         tolerance = self.distance_tolerance
         if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
             problems.append(f"distance_tolerance is {tolerance!r}; expected a number of at least 0, in nm")
+        size: object = self.pixel_size
+        if size is not None and not (
+            isinstance(size, tuple)
+            and len(size) == 2
+            and all(_is_number(side) and 0 < side < math.inf for side in size)
+        ):
+            problems.append(f"pixel_size is {size!r}; expected two numbers above 0, nm along y and x")
         pair: object = self.normalisation
         if pair is not None and not (
             isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0

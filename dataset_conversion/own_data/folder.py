@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dataset_conversion.own_data.layout import CaseFiles, Hdf5Paths, case_names, find_pairs
+from dataset_conversion.own_data.alignment import aligned_mask
+from dataset_conversion.own_data.layout import CaseFiles, Hdf5Paths, case_names, find_pairs, section_remarks
+from dataset_conversion.own_data.mask_survey import survey_masks
 from dataset_conversion.own_data.mask_values import LabelNames, MaskMap, declared_map, found_map
-from dataset_conversion.readers.pixels import count_values, integer_label
 from dataset_conversion.spec import Case, DatasetSpec, dataset_folder_name
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
 from dataset_conversion.writer.record import CaseProgress
@@ -58,7 +59,8 @@ def convert_folder(
     pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5)
     pairs = [replace(pair, split="test") if pair.name in held_out else pair for pair in pairs]
     names = case_names(pair.name for pair in pairs)
-    mask_map, more = (declared_map(labels, ignore), ()) if labels else found_map(_found_values(pairs), ignore)
+    mask_map, more = (declared_map(labels, ignore), ()) if labels else _found(pairs, ignore)
+    more = (*more, *section_remarks(pairs))
     if mask_map.changes:
         remarks.append(f"mask values stored as: {mask_map.describe()}")
     spec = DatasetSpec(
@@ -75,12 +77,16 @@ def convert_folder(
 def _cases(pairs: list[CaseFiles], names: dict[str, str], mask_map: MaskMap, spacing: Spacing | None) -> Iterator[Case]:
     for pair in pairs:
         image = pair.image.read()
-        mask = None if pair.mask is None else pair.mask.read(mask=True)
-        remarks = [*image.remarks, *(f"mask: {text}" for text in (mask.remarks if mask else ()))]
+        remarks, label = [*image.remarks], None
+        if pair.mask is not None:
+            mask = pair.mask.read(mask=True)
+            array, more = aligned_mask(image, mask, pair)
+            label = mask_map.apply(array, pair.name)
+            remarks += [*(f"mask: {text}" for text in mask.remarks), *more]
         yield Case(
             name=names[pair.name],
             image=image.array,
-            label=None if mask is None else mask_map.apply(mask.array, pair.name),
+            label=label,
             spacing=_fitting(spacing, image.array.ndim) if spacing else image.spacing,
             split=pair.split,
             source=str(pair.image),
@@ -88,15 +94,20 @@ def _cases(pairs: list[CaseFiles], names: dict[str, str], mask_map: MaskMap, spa
         )
 
 
+def _found(pairs: list[CaseFiles], ignore: int | None) -> tuple[MaskMap, tuple[str, ...]]:
+    """Return the map for the values in the masks, and remarks."""
+    survey = survey_masks(pairs)
+    mask_map, remarks = found_map(survey.values, ignore, survey.together)
+    if survey.objects:
+        classes = len(mask_map.labels) - 1
+        remarks = (
+            f"each mask value is one connected region: they look like numbers of objects, and {classes} classes were "
+            "made of them. If they are objects of one class, convert again with --labels any=NAME",
+            *remarks,
+        )
+    return mask_map, remarks
+
+
 def _fitting(spacing: Spacing, ndim: int) -> Spacing:
     """Drop z for 2D images. The writer refuses what does not fit."""
     return replace(spacing, z=None) if ndim == 2 else spacing
-
-
-def _found_values(pairs: list[CaseFiles]) -> set[int]:
-    """Return every value in any mask; the masks are read one by one, and again on writing."""
-    values: set[int] = set()
-    for pair in pairs:
-        if pair.mask is not None:
-            values |= count_values(integer_label(pair.mask.read(mask=True).array, pair.name)).keys()
-    return values

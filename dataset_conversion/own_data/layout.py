@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ from pathlib import Path
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import check_links
 
 MASK_FOLDERS = ("masks", "labels")
+FIRST_CHANNEL = "_0000"
+"""What nnU-Net puts after the name of an image, and not of its mask."""
 EXPECTED = (
     "Expected images/ and masks/ (or labels/) with files of equal names, or train/ and test/ each with such a pair "
-    "(test/ may have images/ only)."
+    "(test/ may have images/ only). New images alone, for retina_predict: retina_convert images IN OUT -d ID."
 )
 
 
@@ -73,12 +77,13 @@ def find_pairs(
     if mask is not None:
         raise RetinaError(f"{path} is a folder, so its masks lie in it; got also {mask}. {EXPECTED}")
     remarks: list[str] = []
-    if (path / "train").is_dir():
-        pairs = _pairs(path / "train", "train", hdf5, remarks)
-        if (path / "test").is_dir():
-            pairs += _pairs(path / "test", "test", hdf5, remarks)
-    else:
-        pairs = _pairs(path, "train", hdf5, remarks)
+    training = path / "train" if (path / "train").is_dir() else path
+    pairs = _pairs(training, "train", hdf5, remarks)
+    read = {"train"} if training != path else {"images", *_mask_folder(path)}
+    if (path / "test").is_dir() and (training != path or (path / "test" / "images").is_dir()):
+        pairs += _pairs(path / "test", "test", hdf5, remarks)
+        read.add("test")
+    remarks += _left_out(path, read)
     _check_both_splits(pairs)
     return pairs, remarks
 
@@ -102,12 +107,12 @@ def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[CaseFile
 def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[CaseFiles]:
     if not (folder / "images").is_dir():
         raise RetinaError(f"{folder} holds {_contents(folder)}; there is no images/. {EXPECTED}")
-    images = _locations(folder / "images", hdf5.image, remarks)
-    mask_folder = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
+    images = image_files(folder / "images", hdf5.image, remarks)
+    mask_folder = next((folder / name for name in _mask_folder(folder)), None)
     if mask_folder is not None:
-        masks = _locations(mask_folder, hdf5.mask, remarks)
+        masks = image_files(mask_folder, hdf5.mask, remarks)
     elif hdf5.mask is not None:
-        masks = _locations(folder / "images", hdf5.mask, [])
+        masks = image_files(folder / "images", hdf5.mask, [])
     elif split == "test":
         masks = {}
     else:
@@ -115,10 +120,28 @@ def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> lis
     return _match(images, masks, split, str(folder / "images"), str(mask_folder or folder))
 
 
+def _mask_folder(folder: Path) -> list[str]:
+    """Return the name of the folder of masks in a folder, or nothing."""
+    return [name for name in MASK_FOLDERS if (folder / name).is_dir()][:1]
+
+
+def _left_out(folder: Path, read: set[str]) -> list[str]:
+    """Say which folders and images of a source are not read."""
+    names = [
+        path.name + ("/" if path.is_dir() else "")
+        for path in sorted(folder.iterdir())
+        if path.name not in read and not path.name.startswith(".") and (path.is_dir() or file_suffix(path) in SUPPORTED)
+    ]
+    if not names:
+        return []
+    return [f"not read in {folder}: {shorten(names)} (read are train/ and test/, or images/, masks/ and test/images/)"]
+
+
 def _match(
     images: dict[str, Location], masks: dict[str, Location], split: str, image_place: str, mask_place: str
 ) -> list[CaseFiles]:
     """Match by name; only test images may be without a mask."""
+    images = _without_channel(images, masks)
     lone_images = [name for name in images if name not in masks]
     lone_masks = [name for name in masks if name not in images]
     if lone_masks:
@@ -135,18 +158,26 @@ def _match(
     return [CaseFiles(name, split, images[name], masks.get(name)) for name in sorted(images)]
 
 
-def _locations(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
+def _without_channel(images: dict[str, Location], masks: dict[str, Location]) -> dict[str, Location]:
+    """Take nnU-Net's channel number from the names of images whose masks have none: ``x_0000`` belongs to ``x``."""
+    names = {name: name.removesuffix(FIRST_CHANNEL) for name in images}
+    return {names[name] if name not in masks and names[name] in masks else name: images[name] for name in images}
+
+
+def image_files(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
     """Return name -> location of every readable file of a folder."""
     locations: dict[str, Location] = {}
     ignored = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
+        check_links([path])
         if path.is_dir() or file_suffix(path) not in SUPPORTED:
             ignored.append(path.name + ("/" if path.is_dir() else ""))
             continue
         inside = dataset if file_suffix(path) in HDF5_SUFFIXES else None
-        for name, location in _expand(Location(path, inside), file_stem(path)).items():
+        stem = unicodedata.normalize("NFC", file_stem(path))  # macOS writes letters and their accents apart
+        for name, location in _expand(Location(path, inside), stem).items():
             if name in locations:
                 raise RetinaError(
                     f"two files for one case: {locations[name]} and {location} are both {name}; expected one. "
@@ -214,3 +245,20 @@ def case_names(originals: Iterable[str]) -> dict[str, str]:
         used.add(candidate.lower())
         result[name] = candidate
     return result
+
+
+def section_remarks(pairs: Iterable[CaseFiles]) -> list[str]:
+    """Say so if the names of training cases look like sections of several volumes: ``vol1_z000``, ``vol1_z001``, ..."""
+    stems: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.split == "train" and (match := re.fullmatch(r"(.*\w.*?)[._ -]+[A-Za-z]*\d+", pair.name)):
+            stems.setdefault(match[1], []).append(pair.name)
+    several = {stem: names for stem, names in stems.items() if len(names) > 1}
+    if len(several) < 2:
+        return []
+    stem, names = next(iter(several.items()))
+    return [
+        f"names such as {names[0]} look like sections of {len(several)} volumes ({shorten(several)}), whose neighbours "
+        "fall on both sides of a fold. To keep each volume together, write into the block retina of dataset.json "
+        f'before planning: "groups": {{"{names[0]}": "{stem}", ...}}, an entry for each case'
+    ]

@@ -117,12 +117,15 @@ def declared_map(names: LabelNames, ignore: int | None = None) -> MaskMap:
     return MaskMap(labels, values, rest)
 
 
-def found_map(present: Collection[int], ignore: int | None = None) -> tuple[MaskMap, tuple[str, ...]]:
+def found_map(
+    present: Collection[int], ignore: int | None = None, together: bool = True
+) -> tuple[MaskMap, tuple[str, ...]]:
     """Return the map for masks whose labels were not named: ``label_1``, ``label_2``, ... and 0/255 as 0/1.
 
     Args:
         present: every value in any mask.
         ignore: mask value of unannotated voxels.
+        together: whether any single mask holds both 1 and 255.
 
     Returns:
         The map, and remarks.
@@ -146,14 +149,25 @@ def found_map(present: Collection[int], ignore: int | None = None) -> tuple[Mask
             "masks are elsewhere."
         )
     if not consecutive:
-        hint = " 255 often marks unannotated voxels: then add --ignore 255." if 255 in classes else ""
-        example = " ".join(f"{value}=NAME" for value in classes if value != 255 or not hint)
-        raise RetinaError(
-            f"the masks hold the values {shorten(sorted(present), MAX_FOUND_CLASSES)}; expected 0, 1, 2, ... without "
-            f"gap, or their names: --labels {example}.{hint}"
-        )
+        raise RetinaError(_gaps(sorted(present), classes, together))
     names: dict[int | str, str] = {value: f"label_{value}" for value in classes}
     return declared_map(names, ignore), ("labels named after their values; choose names with --labels 1=NAME ...",)
+
+
+def _gaps(present: list[int], classes: list[int], together: bool) -> str:
+    """Say what to type for values with gaps between them."""
+    if classes == [1, 255] and not together:
+        return (
+            "some masks hold 0 and 1, others 0 and 255, none both; expected one value for a class. If both are the "
+            "same class: --labels 1=NAME 255=NAME. If 255 is unannotated: --labels 1=NAME --ignore 255"
+        )
+    unannotated = [value for value in classes if value < 0 or value == 255]
+    hints = [f" {value} often marks unannotated voxels: then add --ignore {value}." for value in unannotated]
+    example = " ".join(f"{value}=NAME" for value in classes if value not in unannotated) or f"{classes[0]}=NAME"
+    return (
+        f"the masks hold the values {shorten(present, MAX_FOUND_CLASSES)}; expected 0, 1, 2, ... without gap, or their "
+        f"names: --labels {example}. If each value is one object: --labels any=NAME.{''.join(hints)}"
+    )
 
 
 def _advice(mask_map: MaskMap, binary: bool) -> str:

@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from pathlib import Path
-
 from dataset_conversion.readers.archives import SourceFile
 from dataset_conversion.readers.images import ImageFile, read_image
 from dataset_conversion.readers.pixels import AXES, Array
 from nnunetv2_retina.errors import RetinaError
 
-_CHUNK = 1 << 22
-
 
 def read_source_image(file: SourceFile, mask: bool = False) -> ImageFile:
-    """Read an image from a file that may lie in a zip archive; gzip files are checked to their end.
+    """Read an image from a file that may lie in a zip archive.
 
     Raises:
         RetinaError: as ``read_image``, and for a damaged archive or gzip file.
     """
     with file.on_disk() as path:
         try:
-            if path.name.endswith(".gz"):
-                _check_gzip(path)
             return read_image(path, mask=mask)
         except RetinaError as error:
             raise RetinaError(str(error).replace(str(path), str(file))) from error
-
-
-def _check_gzip(path: Path) -> None:
-    """Check a file to its end: NIfTI libraries fill what a cut-off one lacks with zeros.
-
-    Raises:
-        RetinaError: for a file that is not gzip, damaged or incomplete.
-    """
-    try:
-        with gzip.open(path) as stream:
-            while stream.read(_CHUNK):
-                pass
-    except (OSError, EOFError, zlib.error) as error:
-        raise RetinaError(
-            f"{path}: cannot be read as gzip ({error}); expected a complete .gz file. It is damaged or its download "
-            "was cut off: delete it and download it again."
-        ) from error
 
 
 def check_shapes(image: Array, mask: Array, image_name: object, mask_name: object) -> None:

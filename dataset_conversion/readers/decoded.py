@@ -20,3 +20,7 @@ class Decoded:
     remarks: tuple[str, ...] = ()
     """What a user should know of how it was read."""
     coloured: bool = False
+    direction: tuple[float, ...] | None = None
+    """How the axes x, y, z lie in space, a matrix by rows; None where the format has none."""
+    origin: tuple[float, ...] | None = None
+    """Place of the first voxel, x, y, z, in the file's unit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nnunetv2_retina.spacing import NANOMETRES
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SEPARATOR = "::"
+_ORDER = "tzyxc"
 
 
 def split_location(location: str) -> tuple[Path, str | None]:
@@ -89,8 +91,47 @@ def read_hdf5(path: Path, dataset: str | None) -> Decoded:
     if dataset not in names:
         raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {listing(names)}")
     with h5py.File(path, "r") as file:
-        item = file[dataset]
-        return Decoded(item[()], _steps(item), NANOMETRES, remarks)
+        return _decoded(file[dataset], remarks)
+
+
+def _decoded(item: h5py.Dataset, remarks: tuple[str, ...]) -> Decoded:
+    """Return (Y, X), (Z, Y, X), or these with colours, in the order that the axes' names tell where there are any."""
+    array, steps, axes = item[()], _steps(item), _axes(item)
+    if axes is None:
+        if array.ndim == 3 and array.shape[-1] == 1 and min(array.shape[:2]) > 1:  # images of one channel
+            array, steps = array[..., 0], None if steps is None else steps[:-1]
+            remarks = (*remarks, "the last axis has length 1: taken as a channel")
+        return Decoded(array, steps, NANOMETRES, remarks)
+    kept = [index for index, name in enumerate(axes) if name in "zyx" or array.shape[index] > 1]
+    order = sorted(kept, key=lambda index: _ORDER.find(axes[index]))
+    if order != list(range(array.ndim)):
+        names = "".join(axes[index] for index in order)
+        remarks = (*remarks, f"axes {axes} by the file's own names: read as {names}")
+    array = array.transpose([*order, *(index for index in range(array.ndim) if index not in kept)])
+    array = array.reshape(array.shape[: len(order)])
+    coloured = axes[order[-1]] == "c"
+    if coloured and array.shape[-1] not in (3, 4):
+        raise RetinaError(
+            f"{item.file.filename}: {item.name} has {array.shape[-1]} channels (axes {axes}, shape {item.shape}); "
+            "expected one, or grey in RGB. Save one channel to a data set of its own"
+        )
+    steps = None if steps is None else tuple(steps[index] for index in order if axes[index] != "c")
+    return Decoded(array, steps, NANOMETRES, remarks, coloured)
+
+
+def _axes(item: h5py.Dataset) -> str | None:
+    """Return a letter for each axis, from ilastik's (vigra's) axistags or HDF5's own labels; None without them."""
+    names: list[str] = []
+    try:
+        if "axistags" in item.attrs:
+            names = [str(tag["key"]) for tag in json.loads(item.attrs["axistags"])["axes"]]
+        else:
+            names = [str(dimension.label) for dimension in item.dims]
+    except (ValueError, KeyError, TypeError):
+        return None
+    axes = "".join(names).lower()
+    known = len(names) == len(axes) == item.ndim == len(set(axes)) and set("yx") <= set(axes) <= set(_ORDER)
+    return axes if known else None
 
 
 def listing(names: dict[str, tuple[int, ...]]) -> str:

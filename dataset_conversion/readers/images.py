@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import mrcfile
 import numpy as np
-import SimpleITK
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, read_hdf5
+from dataset_conversion.readers.itk import read_itk
+from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
 from dataset_conversion.readers.pixels import Array
 from dataset_conversion.readers.tiff import read_steps
 from nnunetv2_retina.errors import RetinaError
@@ -23,8 +23,9 @@ from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 MOST_PIXELS = 178_956_970
 """Of an image in two axes: Pillow, with which nnU-Net reads PNG, refuses more."""
+COARSEST = 1e5
+"""nm: pixels in electron microscopy are smaller; ImageJ notes 72 pixels an inch for images without a size."""
 GREY_TOOLS = 'for example in ImageJ: Image > Type > 8-bit, or with ImageMagick: magick "IN" -colorspace Gray "OUT"'
-_IMOD_STAMP, _IMOD_SIGNED = 1146047817, 1
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class ImageFile:
     """None if the file has none."""
     remarks: tuple[str, ...] = ()
     """What a user should know of how it was read."""
+    direction: tuple[float, ...] | None = None
+    """How the axes lie in space, as ``Decoded.direction``."""
+    origin: tuple[float, ...] | None = None
 
 
 def file_suffix(path: Path) -> str:
@@ -78,7 +82,11 @@ def read_image(path: str | Path, dataset: str | None = None, mask: bool = False)
         array, remark = grey(array, path, mask)
         remarks.append(remark)
     array, steps = _squeeze(array, decoded.steps, path)
-    return ImageFile(array, None if mask else _spacing(steps, decoded.unit), tuple(remarks))
+    spacing = None if mask else _spacing(steps, decoded.unit)
+    if spacing is not None and spacing.unit and min(spacing) > COARSEST:
+        remarks.append(f"the file's pixel size of {min(spacing):g} nm is a screen's or a printer's: not taken")
+        spacing = None
+    return ImageFile(array, spacing, tuple(remarks), decoded.direction, decoded.origin)
 
 
 def _decode(path: Path, suffix: str, dataset: str | None, mask: bool) -> Decoded:
@@ -194,33 +202,10 @@ def _remarks(picture: Picture, mask: bool) -> Iterator[str]:
         yield "JPEG: compressed with loss, which is fine for an image"
 
 
-def _read_itk(path: Path, _: bool) -> Decoded:
-    """Read NIfTI or NRRD; the header's numbers as they stand and without their unit, since EM files write nm for mm."""
-    volume = SimpleITK.ReadImage(str(path))
-    coloured = volume.GetNumberOfComponentsPerPixel() in (3, 4)
-    return Decoded(SimpleITK.GetArrayFromImage(volume), tuple(reversed(volume.GetSpacing())), coloured=coloured)
-
-
-def _read_mrc(path: Path, _: bool) -> Decoded:
-    """Read MRC, whose header has angstrom."""
-    with mrcfile.open(path, permissive=True) as file:
-        if file.data is None:
-            raise ValueError("no MRC header or truncated data")
-        array = np.array(file.data)
-        steps = tuple(float(file.voxel_size[axis]) / 10 for axis in ("z", "y", "x"))
-        extra = bytes(file.header.extra2)
-    remarks: tuple[str, ...] = ()
-    # IMOD keeps unsigned bytes in the mode the standard calls signed, and says so in its own header words 39 and 40.
-    stamp, flags = np.frombuffer(extra[40:48], dtype="<i4")
-    if array.dtype == np.int8 and stamp == _IMOD_STAMP and not flags & _IMOD_SIGNED:
-        array, remarks = array.view(np.uint8), ("IMOD file: bytes read as unsigned, 0 to 255",)
-    return Decoded(array, steps[-array.ndim :], NANOMETRES, remarks)
-
-
 _READERS: dict[str, Callable[[Path, bool], Decoded]] = {
     **dict.fromkeys((".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"), _read_picture),
-    **dict.fromkeys((".nii", ".nii.gz", ".nrrd"), _read_itk),
-    **dict.fromkeys((".mrc", ".rec", ".map"), _read_mrc),
+    **dict.fromkeys((".nii", ".nii.gz", ".nrrd"), lambda path, _: read_itk(path)),
+    **dict.fromkeys(MRC_SUFFIXES, lambda path, _: read_mrc(path)),
 }
 SUPPORTED = (*_READERS, *HDF5_SUFFIXES)
 """File endings ``read_image`` reads."""

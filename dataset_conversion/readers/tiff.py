@@ -7,11 +7,7 @@ from typing import Any
 
 import tifffile
 
-_NANOMETRES = {
-    "nm": 1.0, "nanometer": 1.0,
-    "um": 1e3, "µm": 1e3, "μm": 1e3, "\\u00b5m": 1e3, "micron": 1e3, "microns": 1e3, "micrometer": 1e3,
-    "mm": 1e6, "millimeter": 1e6,
-}  # fmt: skip
+from dataset_conversion.readers.units import nanometres
 
 
 def read_steps(path: Path, ndim: int) -> tuple[float, ...] | None:
@@ -38,7 +34,7 @@ def _steps(file: tifffile.TiffFile, ndim: int) -> tuple[float, ...] | None:
 
 def _imagej_steps(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
     metadata = file.imagej_metadata or {}
-    factor = _NANOMETRES.get(str(metadata.get("unit", "")).lower())
+    factor = nanometres(metadata.get("unit", ""))
     tags = file.pages[0].tags
     if factor is None or "XResolution" not in tags or "YResolution" not in tags:
         return None
@@ -57,7 +53,7 @@ def _ome_steps(file: tifffile.TiffFile) -> tuple[float | None, float, float] | N
     pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
     steps: list[float | None] = []
     for axis in "ZYX":
-        factor = _NANOMETRES.get(str(pixels.get(f"PhysicalSize{axis}Unit", "um")).lower())
+        factor = nanometres(pixels.get(f"PhysicalSize{axis}Unit", "um"))
         size = pixels.get(f"PhysicalSize{axis}")
         steps.append(None if factor is None or size is None else float(size) * factor)
     depth, height, width = steps

@@ -9,10 +9,12 @@ It checks each case, writes nnU-Net's folder layout, ``dataset.json`` with the `
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
@@ -82,6 +84,8 @@ class _Writer:
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
         self.units: set[str | None] = set()
+        self.digests: dict[str, CaseRecord] = {}
+        self.remarks: list[str] = []
 
     def add(self, case: Case) -> CaseRecord:
         """Check and write one case.
@@ -103,6 +107,7 @@ class _Writer:
             self.sheet.add(case, image, label)
         self.units.add(spacing.unit)
         self.records.append(case_record(case, image, spacing, counts))
+        self._note_twin(image, self.records[-1])
         return self.records[-1]
 
     def finish(self) -> None:
@@ -129,10 +134,27 @@ class _Writer:
             **{BLOCK: protocol.to_json(complete=self.spec.benchmark)},
         )
         splits = self._splits(training, protocol)
-        report = dataset_report(self.spec, self.records, splits, str(self.ending), self._unit())
+        spec = replace(self.spec, remarks=(*self.remarks, *self.spec.remarks))
+        report = dataset_report(spec, self.records, splits, str(self.ending), self._unit())
         write_json(self.folder / REPORT, report)
         if self.sheet is not None:
             self.sheet.write(self.folder, self.spec)
+
+    def _note_twin(self, image: Array, record: CaseRecord) -> None:
+        """Remark on an image that is there twice, unless it is of one grey level."""
+        if record.intensity_min == record.intensity_max:
+            return
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, key=str(image.shape).encode())
+        twin = self.digests.setdefault(digest.hexdigest(), record)
+        if twin is not record:
+            leak = (
+                ""
+                if twin.split == record.split
+                else ": test images must not be trained on. Remove one and convert again"
+            )
+            self.remarks.append(
+                f"{twin.name} ({twin.split}) and {record.name} ({record.split}) hold the same image{leak}"
+            )
 
     def _unit(self) -> str | None:
         """Return the unit of all cases' spacings; None if any is unknown."""
@@ -188,7 +210,7 @@ class _Writer:
         return stored, {str(value): counts.get(value, 0) for value in values}
 
     def _protocol(self, training: list[CaseRecord]) -> Protocol:
-        """Return the description's protocol, with the cases' groups and the unit of their spacing."""
+        """Return the description's protocol, with the cases' groups, and their spacing's unit or, in 2D, itself."""
         protocol = self.spec.protocol
         groups = {**(protocol.groups or {}), **{r.name: r.group for r in training if r.group is not None}}
         folds = [case for fold in protocol.folds or () for part in fold.values() for case in part]
@@ -198,8 +220,12 @@ class _Writer:
                 f"protocol: groups or folds name {shorten(unknown)}; expected names of training cases: "
                 f"{shorten(record.name for record in training)}"
             )
-        unit = self._unit() if self.ending == NIFTI else None  # 2D files hold no spacing
-        return replace(protocol, groups=groups or None, spacing_unit=unit or protocol.spacing_unit)
+        changes: dict[str, Any] = {"groups": groups or None}
+        if self._unit() and self.ending == NIFTI:
+            changes["spacing_unit"] = NANOMETRES
+        elif self._unit() and len({record.spacing for record in self.records}) == 1:  # 2D files hold no spacing
+            changes["pixel_size"] = self.records[0].spacing
+        return replace(protocol, **changes)
 
 
 def _write(path: Path, array: Array, spacing: Spacing) -> None:

@@ -177,7 +177,7 @@ def _inherit_no_interrupt() -> Iterator[None]:
 def _score_files(job: _Job) -> CaseScores:
     pair, reader, rule = job
     prediction, truth = read_pair(pair, reader, rule)
-    return score_case(pair.name, prediction.array, truth.array, rule, truth.spacing)
+    return score_case(pair.name, prediction.array, truth.array, rule, rule.spacing(truth, pair.truth))
 
 
 def _as_volumes(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import SMOOTHING
 from nnunetv2_retina.evaluation.metric import CREMI, FALSE_DISTANCES, SHARES, Metric
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.nnunet.labels import FLAT_ENDINGS, Labels
+from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 IGNORE = "ignore"
 
@@ -37,6 +40,8 @@ class Rule:
     """See ``Protocol.score_unit``."""
     tolerance: float | None = None
     """nm: see ``Protocol.distance_tolerance``."""
+    pixel_size: tuple[float, float] | None = None
+    """See ``Protocol.pixel_size``."""
     distances: bool = True
     """Whether to compute what needs distances, which takes most of the time."""
 
@@ -76,6 +81,7 @@ class Rule:
             mask_rule=protocol.mask_rule,
             score_unit=protocol.score_unit,
             tolerance=protocol.distance_tolerance if tolerance is None else tolerance,
+            pixel_size=protocol.pixel_size,
             distances=distances,
         )
 
@@ -90,6 +96,24 @@ class Rule:
     def values(self) -> frozenset[int]:
         """Label values that may occur, background included, the ignore label not."""
         return frozenset({0, *(value for entry in self.classes for value in entry.values)})
+
+    def spacing(self, labels: Labels, path: Path) -> Spacing:
+        """Return the spacing that CREMI's scores are computed with: the file's or, of PNG and the like, the data set's.
+
+        Raises:
+            RetinaError: if those scores are wanted, the file's format holds no spacing and the data set has none.
+        """
+        if not path.name.lower().endswith(FLAT_ENDINGS) or len(labels.array) > 1:
+            return labels.spacing
+        if self.pixel_size is not None:
+            return Spacing(labels.spacing.z, *self.pixel_size, unit=NANOMETRES)
+        if self.distances and self.tolerance is not None:
+            raise RetinaError(
+                f"{path}: CREMI's scores are in nm, but such files hold no pixel size, and dataset.json has none "
+                f'either; expected "pixel_size": [Y, X] (nm) in its block "{BLOCK}". Add it there (retina_convert '
+                "--spacing does), or score without a tolerance"
+            )
+        return labels.spacing
 
     def sentences(self) -> list[str]:
         """Return the rule in words."""

@@ -41,7 +41,7 @@ def read_png(data: bytes, most_bytes: int) -> Picture:
 def _read_palette_png(data: bytes) -> Picture:
     from PIL.PngImagePlugin import PngImageFile
 
-    chunks = dict(_chunks(data))
+    chunks = check_png(data)
     with PngImageFile(io.BytesIO(data)) as image:
         indices = np.asarray(image)
     palette = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
@@ -49,6 +49,18 @@ def _read_palette_png(data: bytes) -> Picture:
     given = np.frombuffer(chunks.get(b"tRNS", b""), np.uint8)
     opacity[: len(given)] = given
     return Picture(values=indices, palette=palette, alpha=opacity[indices] if len(given) else None)
+
+
+def check_png(data: bytes) -> dict[bytes, bytes]:
+    """Return the parts of a PNG by their names.
+
+    Raises:
+        ImageError: if it is cut off, or the checksum of one of them does not fit.
+    """
+    try:
+        return dict(_chunks(data))
+    except struct.error as error:
+        raise ImageError(f"it ends after {len(data):,} bytes, before its last part: cut off") from error
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

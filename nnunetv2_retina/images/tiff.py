@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_retina.images.picture import Array, ImageError, Picture, check_size, orientation_remark, oriented
-from nnunetv2_retina.images.tiff_file import check_ome, full_images, is_one_page_stack, opened
+from nnunetv2_retina.images.tiff_file import check_ome, full_images, is_one_page_stack, is_stack_in_planes, opened
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 33007, 34892)
@@ -42,7 +42,7 @@ def read_stack(source: bytes | Path, most_bytes: int) -> Picture:
         pages = full_images(tiff)
         if tiff.is_ome:
             check_ome(tiff)
-        if len(pages) > 1 or is_one_page_stack(tiff):
+        if len(pages) > 1 or is_one_page_stack(tiff) or is_stack_in_planes(tiff):
             return _read_series(tiff, most_bytes)
         return _read_page(pages[0], most_bytes)
 

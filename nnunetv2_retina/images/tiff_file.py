@@ -77,6 +77,12 @@ def is_one_page_stack(tiff: Any) -> bool:
     return bool(tiff.series) and tiff.series[0].ndim > first.ndim
 
 
+def is_stack_in_planes(tiff: Any) -> bool:
+    """Whether one page holds slices as colour planes: tifffile's default for three or four of them named as slices."""
+    first = tiff.pages[0]
+    return bool(first.is_shaped and first.axes == "SYX" and '"axes": "ZYX"' in first.description)
+
+
 def check_ome(tiff: Any) -> None:
     """Check that an OME-TIFF holds all planes of its images.
 

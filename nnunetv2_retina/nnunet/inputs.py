@@ -11,9 +11,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.files import check_folder
+from nnunetv2_retina.files import check_folder, check_links
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.nnunet.labels import choose_reader, reading
+
+_COMPANIONS, _COMPANION_ENDINGS = ("Thumbs.db", "desktop.ini"), (".json", ".txt", ".csv", ".md")
+"""Files that lie beside images and are none."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,11 @@ def list_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[InputCase]
         dataset_json: a loaded ``dataset.json``, which tells the ending and the number of channels.
 
     Raises:
-        RetinaError: if there is no such folder or image, or a case has another number of channels.
+        RetinaError: if there is no such folder or image, a link to nothing, or a case has another number of channels.
     """
     ending, channels = str(dataset_json["file_ending"]), channel_count(dataset_json)
-    entries = check_folder(folder, "input folder").iterdir()
-    names = sorted(path.name for path in entries if path.is_file() and not path.name.startswith("."))
-    pattern = re.compile(r"(.+)_(\d{4})" + re.escape(ending))
+    names, pattern = _names(folder), _pattern(ending)
+    check_links(folder / name for name in names if pattern.fullmatch(name))
     files: dict[str, list[Path]] = {}
     for name in names:
         if match := pattern.fullmatch(name):
@@ -59,6 +61,30 @@ def list_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[InputCase]
                 f"{channels} {'channel' if channels == 1 else 'channels'}: {shorten(wanted)}. Give each case just these"
             )
     return cases
+
+
+def left_out(folder: Path, dataset_json: Mapping[str, Any]) -> list[str]:
+    """Name the files of a folder that ``list_cases`` passes over, each with the reason; not those that belong to it."""
+    ending = str(dataset_json["file_ending"])
+    reasons = []
+    for name in _names(folder):
+        if _pattern(ending).fullmatch(name) or name in _COMPANIONS or name.endswith(_COMPANION_ENDINGS):
+            continue
+        if not name.endswith(ending):
+            reasons.append(f"{name} (expected the ending {ending})")
+        else:
+            reasons.append(f"{name} (expected a channel number before the ending: {name[: -len(ending)]}_0000{ending})")
+    return reasons
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the files of a folder, also of links to nothing; no hidden ones."""
+    entries = check_folder(folder, "input folder").iterdir()
+    return sorted(path.name for path in entries if not path.is_dir() and not path.name.startswith("."))
+
+
+def _pattern(ending: str) -> re.Pattern[str]:
+    return re.compile(r"(.+)_(\d{4})" + re.escape(ending))
 
 
 def first_channel(folder: Path, case: str, ending: str) -> Path:

@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import check_links
+from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
 from nnunetv2_retina.spacing import Spacing
 
 INSTANCES = "_instances"
 """What ``retina_predict --instances`` puts after a case's name in the file of its objects, beside its prediction."""
+FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+"""Of files of images in two axes, of which nnU-Net reads no pixel size."""
 _SEVERAL_READERS = (".tif",)
 """Endings of which nnU-Net has a 2D and a 3D reader, and chooses by trying."""
 
@@ -40,12 +44,13 @@ class Labels:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Silence nnU-Net's reader of a file, and turn what it raises into one message.
+    """Silence nnU-Net's reader of a file that is whole, and turn what it raises into one message.
 
     Raises:
-        RetinaError: for whatever error the body raises.
+        RetinaError: for a file that is cut off or damaged, and whatever error the body raises.
     """
     try:
+        check_whole(path)
         with _quiet():
             yield
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do
@@ -64,19 +69,30 @@ def list_labels(folder: Path, ending: str, role: str) -> dict[str, Path]:
         role: what they are, for the message.
 
     Raises:
-        RetinaError: for a folder that is missing or holds none.
+        RetinaError: for a folder that is missing or holds none; a link to nothing; an ending in other capitals.
     """
     if not folder.is_dir():
         raise RetinaError(f"{folder} is not a folder; expected the folder of {role} files. Check the path")
-    paths = (path for path in sorted(folder.glob(f"*{ending}")) if path.is_file() and not path.name.startswith("."))
-    files = {path.name[: -len(ending)]: path for path in paths}
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    check_links(entries)
+    files = {path.name[: -len(ending)]: path for path in entries if path.is_file() and path.name.endswith(ending)}
+    others = [path for path in entries if path.is_file() and path.name.lower().endswith(ending.lower())]
+    _check_capitals([path for path in others if not path.name.endswith(ending)], ending)
     if not files:
-        others = shorten(sorted(path.name for path in folder.iterdir()), 3) or "nothing"
+        held = shorten((path.name for path in entries), 3) or "nothing"
         raise RetinaError(
-            f"{folder} holds no {role} (*{ending}, as {DATASET_JSON} says in file_ending); it holds {others}. "
+            f"{folder} holds no {role} (*{ending}, as {DATASET_JSON} says in file_ending); it holds {held}. "
             "Check the path and the data set"
         )
     return files
+
+
+def _check_capitals(files: list[Path], ending: str) -> None:
+    if files:
+        raise RetinaError(
+            f"{files[0]} ends in {files[0].name[-len(ending) :]}; expected {ending}, as {DATASET_JSON} says: nnU-Net "
+            f"passes over {len(files)} such {'file' if len(files) == 1 else 'files'}. Rename them"
+        )
 
 
 def choose_reader(dataset_json: Mapping[str, Any], example: Path) -> type[Any]:

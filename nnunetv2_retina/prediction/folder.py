@@ -21,13 +21,16 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from torch import Tensor
 
-from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.nnunet.inputs import InputCase, list_cases
-from nnunetv2_retina.nnunet.labels import INSTANCES
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.images.whole import check_whole
+from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
+from nnunetv2_retina.nnunet.labels import FLAT_ENDINGS, INSTANCES
 from nnunetv2_retina.prediction import outputs
 from nnunetv2_retina.prediction.instances import class_names, find_instances, write_table
 from nnunetv2_retina.prediction.predictor import Prediction, Predictor
 from nnunetv2_retina.prediction.settings import InstanceSettings, RunSettings
+from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 AHEAD_BYTES = 2**28
 """Cases that are prepared while another is predicted take no more than this, judged by the one before them. While a
@@ -82,6 +85,9 @@ class FolderRun:
                 if another run is writing to the folder.
         """
         cases = list_cases(self.source, self.dataset_json)
+        self._check_names(cases)
+        if passed_over := left_out(self.source, self.dataset_json):
+            self.say(f"not predicted: {shorten(passed_over)}")
         with outputs.held(self.target):
             return self._run(cases)
 
@@ -102,6 +108,22 @@ class FolderRun:
             outputs.remove_if_empty(self.target / outputs.UNFINISHED)
         return [case.name for case in todo]
 
+    def _check_names(self, cases: list[InputCase]) -> None:
+        """Check that no result takes the name of another, or of an image.
+
+        Raises:
+            RetinaError: naming both.
+        """
+        if self.target.exists() and self.target.samefile(self.source):
+            raise RetinaError(f"{self.target} is the folder of the images and of the predictions; give another with -o")
+        names = {case.name for case in cases}
+        twins = sorted(name for name in names if name + INSTANCES in names)
+        if twins and self.settings.instances is not None:
+            raise RetinaError(
+                f"the instances of case {twins[0]} and the prediction of case {twins[0]}{INSTANCES} would be one file. "
+                "Rename the image, or predict without --instances"
+            )
+
     @staticmethod
     def _pool(workers: int) -> ThreadPoolExecutor | _AtOnce:
         return ThreadPoolExecutor(workers) if workers else _AtOnce()
@@ -112,6 +134,7 @@ class FolderRun:
         waiting = deque(todo)
         ahead: deque[tuple[InputCase, Future[Prepared]]] = deque()
         behind: deque[Future[None]] = deque()
+        spacings_said = False
         for number in range(1, len(todo) + 1):
             if not ahead:
                 case = waiting.popleft()
@@ -119,6 +142,9 @@ class FolderRun:
             case, future = ahead.popleft()
             data, properties = future.result()
             del future
+            if not spacings_said and (remark := self.predictor.spacing_remark(properties)):
+                self.say(f"{case.name}: {remark}")
+                spacings_said = True
             large = data.nbytes > AHEAD_BYTES
             while waiting and len(ahead) < min(self.settings.preparing, AHEAD_BYTES // data.nbytes):
                 following = waiting.popleft()
@@ -137,7 +163,11 @@ class FolderRun:
 
     def _prepare(self, case: InputCase) -> Prepared:
         try:
+            for path in case.files:
+                check_whole(path)
             data, properties = self.predictor.preprocess_files([str(path) for path in case.files])
+        except RetinaError as error:
+            raise RetinaError(f"case {case.name} ({case.files[0]}): {error}") from error
         except Exception as error:  # readers raise whatever their library raises
             raise RetinaError(
                 f"case {case.name} cannot be read from {case.files[0]} ({str(error).strip() or type(error).__name__}). "
@@ -170,13 +200,30 @@ class FolderRun:
     def _write_instances(
         self, folder: Path, case: InputCase, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
     ) -> None:
-        ids, instances = find_instances(labels, properties["spacing"], settings)
+        ids, instances = find_instances(labels, self._spacing(labels, properties, settings), settings)
         write_table(folder / f"{case.name}{INSTANCES}.csv", instances, class_names(self.dataset_json))
         path = folder / f"{case.name}{INSTANCES}{self.ending}"
         if ids.dtype.itemsize <= 2:
             self.writer.write_seg(ids, str(path), properties)
         else:
             write_wide(self.writer, path, ids, properties)
+
+    def _spacing(self, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings) -> Spacing:
+        """Return the image's spacing or, of formats that hold none, the data set's.
+
+        Raises:
+            RetinaError: if neither is known and instances are measured in its unit.
+        """
+        spacing, flat = Spacing.of(properties["spacing"]), self.ending.lower() in FLAT_ENDINGS and len(labels) == 1
+        if flat and (size := Protocol.from_dataset_json(self.dataset_json).pixel_size):
+            return Spacing(spacing.z, *size, unit=NANOMETRES)
+        if flat and settings.units == "physical":
+            raise RetinaError(
+                f"instances are to be measured in the unit of the spacing, but {self.ending} images hold none, and the "
+                f'model\'s dataset.json has no "pixel_size": [Y, X] (nm) in its block "{BLOCK}". Add it there, or '
+                "measure in voxels"
+            )
+        return spacing
 
     def _endings(self) -> list[str]:
         """Return the endings of a finished case's files."""

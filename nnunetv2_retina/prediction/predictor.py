@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,9 @@ from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
+
+FAR = 1.5
+"""Ratio of an image's spacing to the plan's from which on it is remarked on."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Predictor:
         data, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
             image, None, properties, self.nnunet.plans_manager, configuration, self.nnunet.dataset_json
         )
-        return torch.from_numpy(data), properties
+        return _finite(data), properties
 
     def preprocess_files(self, files: Sequence[str]) -> tuple[Tensor, dict[str, Any]]:
         """Preprocess the files of a case, one for each channel, with the reader that the plans name."""
@@ -156,7 +159,18 @@ class Predictor:
         data, _, properties = configuration.preprocessor_class(verbose=False).run_case(
             list(files), None, self.nnunet.plans_manager, configuration, self.nnunet.dataset_json
         )
-        return torch.from_numpy(data), properties
+        return _finite(data), properties
+
+    def spacing_remark(self, properties: Mapping[str, Any]) -> str | None:
+        """Say so if an image's spacing is far from the plan's: nnU-Net resamples it by that, right or wrong."""
+        image = [properties["spacing"][axis] for axis in self.nnunet.plans_manager.transpose_forward][-2:]
+        plan = list(self.nnunet.configuration_manager.spacing)[-2:]
+        if all(1 / FAR <= own / expected <= FAR for own, expected in zip(image, plan, strict=True)):
+            return None
+        return (
+            f"its spacing is {image[0]:g} x {image[1]:g}, the model's {plan[0]:g} x {plan[1]:g}: nnU-Net resamples the "
+            "image by their ratio. If the file states no true voxel size, correct its header first"
+        )
 
     def predict_preprocessed(
         self, data: Tensor, properties: dict[str, Any], probabilities: bool = False, scratch: Path | None = None
@@ -253,6 +267,21 @@ class Predictor:
             return logits
 
         return predict
+
+
+def _finite(data: np.ndarray) -> Tensor:
+    """Return preprocessed data as a tensor.
+
+    Raises:
+        RetinaError: if they hold NaN or infinite values, which normalisation has spread from the image.
+    """
+    values = torch.from_numpy(data)
+    if not torch.isfinite(values.sum()):
+        raise RetinaError(
+            "the image holds NaN or infinite values; expected numbers only. Replace them first, for example with "
+            "numpy.nan_to_num(image, nan=image_minimum), or crop them off"
+        )
+    return values
 
 
 @torch.no_grad()

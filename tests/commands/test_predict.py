@@ -302,3 +302,59 @@ def test_more_instances_than_16_bits_hold(tmp_path):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "ids.tif"), ids[0])
     with pytest.raises(RetinaError, match=r"69999 instances, but NaturalImage2DIO writes numbers up to 65535"):
         write_wide(NaturalImage2DIO(), tmp_path / "ids.png", ids, {})
+
+
+def test_what_is_passed_over_is_named(model, images, tmp_path, capsys):
+    (images / "case_0_0000.png").rename(images / "case_0_0000.PNG")
+    (images / "case_1_0000.png").rename(images / "case_1.png")
+    assert predict("-i", images, "-o", tmp_path / "out", "-m", model) == 0
+    shown = capsys.readouterr().out
+    assert "not predicted: case_0_0000.PNG (expected the ending .png), case_1.png (expected a channel number" in shown
+    (images / "case_3_0000.png").symlink_to("/gone/case_3_0000.png")
+    assert "is a link to /gone/case_3_0000.png" in refused(capsys, "-i", images, "-o", tmp_path / "two", "-m", model)
+
+
+def test_names_do_not_collide(model, images, tmp_path, capsys):
+    assert "is the folder of the images and of the predictions" in refused(
+        capsys, "-i", images, "-o", images, "-m", model
+    )
+    (images / "case_0_0000.png").rename(images / "case_1_instances_0000.png")
+    arguments = ("-i", images, "-o", tmp_path / "out", "-m", model)
+    assert "the instances of case case_1 and the prediction of" in refused(capsys, *arguments, "--instances")
+    assert not (tmp_path / "out").exists()
+    assert predict(*arguments) == 0
+
+
+def test_a_spacing_far_from_the_plan_is_said(tmp_path, capsys):
+    model = make_model(tmp_path / "model", ending=".nii.gz", reader="SimpleITKIO", spacing=(5.0, 5.0))
+    (tmp_path / "in").mkdir()
+    for name, spacing in (("far", 1.0), ("near", 6.0)):
+        volume = sitk.GetImageFromArray(np.random.default_rng(0).integers(1, 256, (2, 40, 40), dtype=np.uint8))
+        volume.SetSpacing((spacing, spacing, 50.0))
+        sitk.WriteImage(volume, str(tmp_path / "in" / f"{name}_0000.nii.gz"))
+    assert predict("-i", tmp_path / "in", "-o", tmp_path / "out", "-m", model) == 0
+    shown = capsys.readouterr().out
+    assert "far: its spacing is 1 x 1, the model's 5 x 5" in shown and "near: its" not in shown
+
+
+def test_cut_files_and_nan_are_refused(tmp_path, capsys):
+    model = make_model(tmp_path / "model", ending=".tif", reader="NaturalImage2DIO")
+    (tmp_path / "in").mkdir()
+    path, image = tmp_path / "in/a_0000.tif", np.ones((40, 40), np.float32)
+    image[0, 0] = np.nan
+    tifffile.imwrite(path, image)
+    arguments = ("-i", tmp_path / "in", "-o", tmp_path / "out", "-m", model)
+    assert "the image holds NaN or infinite values" in refused(capsys, *arguments)
+    path.write_bytes(path.read_bytes()[:3000])
+    assert "cut off" in refused(capsys, *arguments)
+
+
+def test_instances_in_nm_need_a_pixel_size(model, images, tmp_path, capsys):
+    arguments = ("-i", images, "-o", tmp_path / "out", "-m", model, "--instances", "--instance-units", "physical")
+    assert '"pixel_size": [Y, X] (nm) in its block "retina"' in refused(capsys, *arguments)
+    contents = json.loads((model / "dataset.json").read_text())
+    (model / "dataset.json").write_text(json.dumps({**contents, "retina": {"pixel_size": [5.0, 5.0]}}))
+    smallest = 20 * 25
+    assert predict(*arguments, "--instance-distance", 0, "--instance-size", smallest) == 0
+    with (tmp_path / "out/case_0_instances.csv").open() as file:
+        assert all(int(row["voxels"]) >= 20 for row in csv.DictReader(file))

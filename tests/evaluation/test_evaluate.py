@@ -1,13 +1,15 @@
 """The benchmarks' rules on arrays: what counts, what the means are, what is left out and what is undefined."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.label_files import save_png
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
-from nnunetv2_retina.evaluation.evaluate import score_case
+from nnunetv2_retina.evaluation.evaluate import evaluate, score_case
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine
 from nnunetv2_retina.spacing import Spacing
@@ -218,3 +220,16 @@ def test_arrays_that_do_not_fit() -> None:
         score_case("v", np.zeros((1, 2), int), np.zeros((1, 2), int), Rule((ONE,)), Spacing(1, 1, 1))
     with pytest.raises(RetinaError, match="no case to take means of"):
         combine([], Rule((ONE,)))
+
+
+def test_scores_in_nm_need_a_pixel_size(tmp_path: Path) -> None:
+    """PNG holds none: 100 pixels of 4 nm are 400 nm."""
+    truth, prediction = np.zeros((2, 64, 160), np.uint8)
+    truth[20:30, 20:30] = prediction[20:30, 120:130] = 1
+    save_png(tmp_path / "g/a.png", truth)
+    save_png(tmp_path / "p/a.png", prediction)
+    folders = (tmp_path / "p", tmp_path / "g")
+    with pytest.raises(RetinaError, match=r'a\.png: CREMI.* no pixel size, .* expected "pixel_size": \[Y, X\] \(nm\)'):
+        evaluate(*folders, dataset_json(), tolerance=200)
+    found = evaluate(*folders, dataset_json(pixel_size=[4.0, 4.0]), tolerance=200).cases[0].classes["cleft"].values
+    assert found["cremi_fp"] == 100 and found["cremi_score"] == pytest.approx(400, abs=20)

@@ -36,5 +36,5 @@ def two_images(folder: Path) -> Path:
     save_png(folder / "labels" / "b.png", np.zeros((2, 4)))
     save_png(folder / "predictions" / "a.png", [[0, 1, 1, 0], [0, 0, 0, 0]])
     save_png(folder / "predictions" / "b.png", np.zeros((2, 4)))
-    (folder / "dataset.json").write_text(json.dumps(dataset_json()))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json(pixel_size=[1.0, 1.0])))
     return folder

@@ -355,3 +355,12 @@ def test_other_files(picture, data, text):
         picture(data)
     with pytest.raises(ImageError, match=text):
         read_grey_pages(data, MOST)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("slices", [3, 4])
+def test_slices_that_tifffile_stores_as_colour_planes(picture, slices):
+    array = np.arange(slices * 30, dtype=np.uint8).reshape(slices, 5, 6)
+    read = picture(tiff(array, metadata={"axes": "ZYX"}))
+    assert read.axes == "ZYX"
+    np.testing.assert_array_equal(read.shown(), array)

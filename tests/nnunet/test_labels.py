@@ -75,3 +75,14 @@ def test_a_format_nnunet_cannot_read(tmp_path: Path) -> None:
     message = r"nnU-Net has no reader that can open it \(file_ending of dataset\.json: \.xyz"
     with pytest.raises(RetinaError, match=message):
         read(tmp_path / "a.xyz")
+
+
+def test_an_ending_in_other_capitals_and_a_link_to_nothing_are_refused(tmp_path: Path) -> None:
+    save_png(tmp_path / "a.png", np.zeros((2, 2)))
+    save_png(tmp_path / "b.PNG", np.zeros((2, 2)))
+    with pytest.raises(RetinaError, match=r"b\.PNG ends in \.PNG; expected \.png, as dataset\.json says"):
+        list_labels(tmp_path, ".png", "ground truth")
+    (tmp_path / "b.PNG").unlink()
+    (tmp_path / "b.png").symlink_to("/gone/b.png")
+    with pytest.raises(RetinaError, match=r"b\.png is a link to /gone/b\.png, which is not there"):
+        list_labels(tmp_path, ".png", "ground truth")

@@ -141,8 +141,8 @@ def test_the_commands_messages(study: Path, tmp_path: Path, capsys) -> None:
 @pytest.mark.slow
 def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path, tmp_path: Path, capsys) -> None:
     change(study, "nnUNetTrainerTransUNet_tiny}", "nnUNetTrainerTransUNet_tiny, training: {learning_rate: 1.0e+30}}")
-    command = [str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]
-    assert command.main([*command, "--estimate"]) == 1
+    options = [str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]
+    assert command.main([*options, "--estimate"]) == 1
     said = capsys.readouterr().out
     assert (
         "rehearsal: 2 times" in said
@@ -152,7 +152,7 @@ def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path
     )
     assert "TransUNet, rehearsal: FAILED" in said and "Its training has diverged" in said
     assert not (tmp_path / "out" / "runs").exists()
-    assert command.main([*command, "--no-rehearsal"]) == 1
+    assert command.main([*options, "--no-rehearsal"]) == 1
     assert "1 failed; the same command tries them again" in capsys.readouterr().err
     run = tmp_path / "out" / "runs" / "Dataset901_test" / "retina" / "seed_1"
     result = json.loads((run / RESULT).read_text())
@@ -168,7 +168,7 @@ def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path
     assert "RETINA" in page and "data:image/png;base64," in page and str(tmp_path) not in page
     assert "Dataset901_test, TransUNet, seed 1 failed: exit status 2" in page
     before = (run / RESULT).stat().st_mtime_ns
-    assert command.main([*command, "--report"]) == 0
+    assert command.main([*options, "--report"]) == 0
     assert (run / RESULT).stat().st_mtime_ns == before
 
 

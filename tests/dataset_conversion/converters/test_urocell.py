@@ -225,7 +225,7 @@ def test_corrupted_gzip(source, raw, damage):
         content = bytearray(gzip.decompress(bytes(content)))
     path.unlink()
     path.write_bytes(bytes(content))
-    message = r"mito/binary/fib1-4-3-0.nii.gz: cannot be read as gzip .* delete it and download it again"
+    message = r"mito/binary/fib1-4-3-0.nii.gz: cannot be read as nii.gz \(its .*gzip.*\)"
     refused(source, raw, message)
 
 

@@ -234,8 +234,11 @@ def test_declared_map_refuses(names, ignore, message):
     ("found", "message"),
     [
         ({0}, "the masks hold no class: only 0"),
-        ({0, 50, 100}, r"the values 0, 50, 100; expected 0, 1, 2, .* --labels 50=NAME 100=NAME\.$"),
-        ({0, 1, 255}, r"--labels 1=NAME\. 255 often marks unannotated voxels: then add --ignore 255"),
+        (
+            {0, 50, 100},
+            r"the values 0, 50, 100; expected 0, 1, 2, .* --labels 50=NAME 100=NAME\. If .* any=NAME\.$",
+        ),
+        ({0, 1, 255}, r"--labels 1=NAME\. .* 255 often marks unannotated voxels: then add --ignore 255"),
     ],
 )
 def test_found_map_refuses(found, message):
@@ -267,8 +270,8 @@ def test_different_shapes(source, raw):
 
 def test_mask_without_image(source, raw):
     pair(source, "cell_a")
-    (source / "images" / "cell_a.png").rename(source / "images" / "cell_a_0000.png")
-    refused(source, raw, r"no image for mask cell_a \(.*cell_a.png\); .*The nearest is cell_a_0000. Add the image")
+    (source / "images" / "cell_a.png").rename(source / "images" / "cell_a_0001.png")
+    refused(source, raw, r"no image for mask cell_a \(.*cell_a.png\); .*The nearest is cell_a_0001. Add the image")
 
 
 def test_image_without_mask(source, raw):
@@ -361,7 +364,7 @@ def test_command(source, raw, capsys, monkeypatch):
     assert "a: grey saved as RGB: the one grey channel was taken" in shown
     assert shown.endswith("nnUNetv2_plan_and_preprocess -d 7 -c 2d --verify_dataset_integrity\n")
     written = json.loads((raw / "Dataset007_source/dataset.json").read_text())
-    assert written["retina"] == {"iterations": 300, "batch_size": 4}
+    assert written["retina"] == {"iterations": 300, "batch_size": 4, "pixel_size": [8.0, 4.0]}
 
     (raw / "Dataset007_source").rename(raw / "elsewhere")
     monkeypatch.setenv("nnUNet_preprocessed", str(raw.parent))

@@ -1,5 +1,7 @@
 """Every file format: the axes and values as written by the format's own library, and one clear error for the rest."""
 
+import json
+
 import h5py
 import imagecodecs
 import mrcfile
@@ -269,3 +271,90 @@ def test_too_many_axes(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 5, 6), np.uint8), imagej=True, metadata={"axes": "CYX"})
     with pytest.raises(RetinaError, match=r"a TIFF with axes CYX and shape \(2, 5, 6\); expected YX or ZYX"):
         read_image(tmp_path / "a.tif")
+
+
+# --------------------------------------------------------------------------------------------------- axes and units
+
+
+@pytest.mark.parametrize("keys", ["yxc", "cyx", "xy", "tyx"])
+def test_axes_that_ilastik_names(tmp_path, keys):
+    array = PLANE.T if keys == "xy" else np.expand_dims(PLANE, next(i for i, key in enumerate(keys) if key in "ct"))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        item = file.create_dataset("exported_data", data=array)
+        item.attrs["axistags"] = json.dumps({"axes": [{"key": key, "typeFlags": 2} for key in keys]})
+    image = read_image(tmp_path / "a.h5")
+    np.testing.assert_array_equal(image.array, PLANE)
+    assert any("by the file's own names: read as yx" in text for text in image.remarks) == (keys != "yx")
+
+
+def test_a_last_axis_of_one_is_a_channel(tmp_path):
+    write_hdf5(tmp_path / "a.h5", raw=PLANE[..., None])
+    assert read_image(tmp_path / "a.h5").array.shape == PLANE.shape
+
+
+def test_several_channels_are_no_slices(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        item = file.create_dataset("raw", data=np.zeros((4, 5, 2), np.uint8))
+        item.attrs["axistags"] = json.dumps({"axes": [{"key": key} for key in "yxc"]})
+    with pytest.raises(RetinaError, match="raw has 2 channels"):
+        read_image(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
+def test_mrc_in_any_order_of_axes(tmp_path, order):
+    """``order``: which of x, y, z the columns, rows and sections are."""
+    stored = VOLUME.transpose([3 - axis for axis in reversed(order)])
+    with mrcfile.new(tmp_path / "a.mrc") as file:
+        file.set_data(np.ascontiguousarray(stored))
+        file.header.mapc, file.header.mapr, file.header.maps = order
+    np.testing.assert_array_equal(read_image(tmp_path / "a.mrc").array, VOLUME)
+
+
+@pytest.mark.parametrize(("most", "dtype"), [(200, np.uint8), (100, np.int8)])
+def test_mrc_bytes_by_the_grey_levels_of_the_header(tmp_path, most, dtype):
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) * 8
+    with mrcfile.new(tmp_path / "a.mrc") as file:
+        file.set_data(values.view(np.int8))
+        file.header.dmin, file.header.dmax = 0, most
+    image = read_image(tmp_path / "a.mrc")
+    np.testing.assert_array_equal(image.array, values.view(dtype))
+    assert any("signed" in text for text in image.remarks)
+
+
+@pytest.mark.parametrize(("code", "spacing"), [
+    ("micron", Spacing(50, 5, 5, NANOMETRES)), ("mm", Spacing(0.05, 0.005, 0.005)), (0, Spacing(0.05, 0.005, 0.005)),
+])  # fmt: skip
+def test_the_unit_of_nifti(tmp_path, code, spacing):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(VOLUME.transpose(2, 1, 0), np.diag([0.005, 0.005, 0.05, 1]))
+    image.header.set_xyzt_units(code)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    read = read_image(tmp_path / "a.nii.gz").spacing
+    np.testing.assert_allclose(tuple(read), tuple(spacing), rtol=1e-5)
+    assert read.unit == spacing.unit
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("um", 1e3), ("nm", 1), ("\u00e5", 0.1), ("pm", 1e-3), ("mm", None), ("", None)]
+)
+def test_the_unit_of_nrrd(tmp_path, unit, factor):
+    header = "NRRD0005\ntype: uint16\ndimension: 3\nspace dimension: 3\nsizes: 3 2 4\n"
+    header += "space directions: (2,0,0) (0,2,0) (0,0,9)\n"
+    header += f'space units: "{unit}" "{unit}" "{unit}"\n' if unit else ""
+    (tmp_path / "a.nrrd").write_bytes((header + "encoding: raw\nendian: little\n\n").encode() + VOLUME.tobytes())
+    spacing = read_image(tmp_path / "a.nrrd").spacing
+    np.testing.assert_allclose(tuple(spacing), np.multiply((9, 2, 2), factor or 1))
+    assert spacing.unit == (NANOMETRES if factor else None)
+
+
+@pytest.mark.parametrize(("unit", "dots", "expected"), [
+    ("inch", 25400000 / 4, 4.0), ("cm", 1e7 / 4, 4.0), ("\\u00c5", 1 / 40, 4.0), ("inch", 72, None),
+])  # fmt: skip
+def test_units_of_imagej(tmp_path, unit, dots, expected):
+    tifffile.imwrite(tmp_path / "a.tif", PLANE, imagej=True, resolution=(dots, dots), metadata={"unit": unit})
+    image = read_image(tmp_path / "a.tif")
+    assert (image.spacing is None) == (expected is None)
+    if expected:
+        np.testing.assert_allclose(tuple(image.spacing), (expected, expected), rtol=1e-3)
+    else:
+        assert any("a screen's or a printer's" in text for text in image.remarks)

@@ -1,0 +1,56 @@
+"""What a user's masks hold, before a meaning is given to their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scipy import ndimage
+
+from dataset_conversion.own_data.layout import CaseFiles
+from dataset_conversion.readers.pixels import Array, count_values, integer_label
+
+_LEAST_VALUES = 3
+"""From so many values in one mask on they may be numbers of objects."""
+_LARGEST = 1 << 26
+"""Voxels of a mask whose connected regions are counted."""
+_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Of all masks."""
+
+    values: frozenset[int]
+    """Every value in any mask."""
+    together: bool
+    """Whether any mask holds both 1 and 255."""
+    objects: bool
+    """Whether nearly every value in every mask is one connected region, as numbers of objects are."""
+
+
+def survey_masks(pairs: Iterable[CaseFiles]) -> Survey:
+    """Read the masks one by one; they are read again on writing."""
+    values: set[int] = set()
+    together, single, regions, numbered = False, 0, 0, False
+    for pair in pairs:
+        if pair.mask is None:
+            continue
+        mask = integer_label(pair.mask.read(mask=True).array, pair.name)
+        present = set(count_values(mask))
+        values |= present
+        together |= {1, 255} <= present
+        objects = sorted(value for value in present if 0 < value < 1 << 16)
+        if mask.size <= _LARGEST and objects:
+            numbered |= len(objects) >= _LEAST_VALUES
+            single += sum(_is_connected(mask, value) for value in objects)
+            regions += len(objects)
+    return Survey(frozenset(values), together, numbered and single >= _SHARE * regions)
+
+
+def _is_connected(mask: Array, value: int) -> bool:
+    """Return whether the voxels of a value touch each other, also at corners."""
+    chosen = mask == value
+    box = ndimage.find_objects(chosen.astype("uint8"))[0]
+    _, number = ndimage.label(chosen[box], ndimage.generate_binary_structure(mask.ndim, mask.ndim))
+    return bool(number == 1)

@@ -1,0 +1,114 @@
+"""The subcommand ``retina_convert images``: new images alone, in the format that a trained model takes."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataset_conversion.command import Command
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
+
+if TYPE_CHECKING:
+    from dataset_conversion.readers.images import ImageFile
+    from dataset_conversion.writer.record import CaseProgress
+
+_HELP = "new images without masks, to predict them: in the format of a data set's images"
+_DESCRIPTION = """\
+New images in the format that a model of a data set takes, for retina_predict -i OUT. Read are the formats of
+retina_convert folder; files become OUT/NAME_0000.png (or .tif, .nii.gz: what the data set has).
+"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", type=Path, help="an image file, or a folder of image files")
+    parser.add_argument("target", metavar="OUT", type=Path, help="a folder to make")
+    parser.add_argument(
+        "-d", "--dataset", required=True, metavar="DATASET",
+        help="whose format: an ID, a name, or a folder with dataset.json, such as a model's",
+    )  # fmt: skip
+    parser.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
+    parser.add_argument(
+        "--spacing",
+        nargs="+",
+        type=float,
+        metavar="NM",
+        help="voxel size in nm: z y x (default: from the files, else 1)",
+    )
+
+
+def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
+    spacing = Spacing.of(args.spacing, NANOMETRES) if args.spacing else None
+    remarks = convert_images(args.source, args.target, args.dataset, args.hdf5, spacing)
+    shown = ["", "Remarks", *(f"  - {text}" for text in remarks)] if remarks else []
+    number = sum(1 for _ in args.target.iterdir())
+    return "\n".join(
+        [f"Wrote {number} images to {args.target}", *shown, "", "Next", f"  retina_predict -i {args.target}"]
+    )
+
+
+def convert_images(
+    source: Path, target: Path, dataset: str | Path, hdf5: str | None = None, spacing: Spacing | None = None
+) -> list[str]:
+    """Write images alone, named ``CASE_0000`` and so on.
+
+    Args:
+        source: an image file, or a folder of them.
+        target: a folder that is not there yet.
+        dataset: whose ``file_ending`` counts: its ID, name or folder.
+        hdf5: path of the image inside HDF5 files.
+        spacing: of all images; None: what they state, else 1.
+
+    Returns:
+        Remarks on how files were read, and which were not.
+
+    Raises:
+        RetinaError: for an image that cannot be read or does not suit the data set; nothing is left on disk then.
+    """
+    from dataset_conversion.own_data.layout import Location, case_names, image_files
+    from dataset_conversion.readers.images import file_stem
+    from dataset_conversion.writer.target_folder import atomic_folder
+    from nnunetv2_retina.nnunet.datasets import channel_count, find_dataset_json, read_dataset_json
+
+    contents = read_dataset_json(find_dataset_json(dataset))
+    if channel_count(contents) != 1:
+        raise RetinaError(
+            f"data set {dataset} has {channel_count(contents)} channels; expected one: give each its file"
+        )
+    if target.exists():
+        raise RetinaError(f"{target} exists already. Choose another folder, or move it away")
+    if not target.absolute().parent.is_dir():
+        raise RetinaError(f"{target.absolute().parent} is not a folder, so {target} cannot be made in it. Create it")
+    remarks: list[str] = []
+    files = {file_stem(source): Location(source, hdf5)} if source.is_file() else image_files(source, hdf5, remarks)
+    names = case_names(files)
+    with atomic_folder(target.absolute()) as folder:
+        for name, location in files.items():
+            image = location.read()
+            _write(folder, names[name], image, contents, spacing)
+            remarks += [f"{names[name]}: {text}" for text in image.remarks]
+    return remarks
+
+
+def _write(folder: Path, case: str, image: ImageFile, contents: dict[str, Any], spacing: Spacing | None) -> None:
+    from dataset_conversion.readers.pixels import check_image, storable_image
+    from dataset_conversion.writer.case_files import TIFF, file_ending, write_array
+
+    check_image(image.array, case)
+    array, ending = storable_image(image.array), str(contents["file_ending"])
+    if file_ending(array) != ending and not (array.ndim == 2 and ending == TIFF):
+        raise RetinaError(
+            f"case {case} is a {array.ndim}D image of type {array.dtype}, which is stored as {file_ending(array)}; the "
+            f"data set's images are {ending}. Expected images like those it was made of: convert this one to their kind"
+        )
+    steps = spacing or image.spacing or Spacing.of((1.0,) * array.ndim)
+    if array.ndim == 2:
+        steps = replace(steps, z=None)
+    elif len(steps) != array.ndim:
+        raise RetinaError(f"case {case} has {array.ndim} axes; expected as many numbers for --spacing: z y x")
+    write_array(folder / f"{case}_0000{ending}", array, steps)
+
+
+COMMAND = Command(_HELP, _DESCRIPTION, _add_arguments, _run)

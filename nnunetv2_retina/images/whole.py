@@ -1,0 +1,175 @@
+"""Whether a file of volumes or images is whole: what its header announces lies in it, and its checksums fit.
+
+The libraries that read such files fill what a cut one lacks with zeros, without a word.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import IO
+
+from nnunetv2_retina.images import single, tiff
+from nnunetv2_retina.images.picture import ImageError
+from nnunetv2_retina.images.tiff_file import full_images, opened
+
+_BLOCK = 1 << 22
+_GZIP, _META = b"\x1f\x8b", (b"ObjectTy", b"NDims")
+_SIGNATURE = 8
+_NIFTI_1, _NIFTI_2 = 348, 540
+"""Bytes of a NIfTI header, with which it begins."""
+_LONGEST_HEADER = 1 << 20
+_NRRD_BYTES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), 2),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), 2),
+    **dict.fromkeys(
+        ("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"), 4
+    ),
+    **dict.fromkeys(("longlong", "long long", "int64", "int64_t", "ulonglong", "uint64", "uint64_t", "double"), 8),
+}
+_META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
+def check_whole(path: Path) -> None:
+    """Check that a NIfTI, NRRD, MetaImage, TIFF or PNG file is complete; files of other kinds pass.
+
+    Args:
+        path: the file; its content tells the kind, not its name.
+
+    Raises:
+        ImageError: if it is empty, cut off or damaged. The text is the reason alone.
+        OSError: if it cannot be opened.
+    """
+    with path.open("rb") as file:
+        start = file.read(_SIGNATURE)
+        file.seek(0)
+        if not start:
+            raise ImageError("the file is empty")
+        if path.suffix.lower() == ".gz" and not start.startswith(_GZIP):
+            raise ImageError(f"its name says gzip, its content is none: it begins with {start!r}")
+        try:
+            _check(file, start)
+        except (struct.error, ValueError, OverflowError) as error:
+            raise ImageError(f"its header cannot be read ({error})") from error
+    if start.startswith(tiff.SIGNATURES):
+        _check_tiff(path)
+
+
+def _check_tiff(path: Path) -> None:
+    try:
+        with opened(path) as pages:
+            full_images(pages)
+    except ImageError:
+        raise
+    except Exception as error:  # tifffile raises whatever its parsers do
+        raise ImageError(f"its tags cannot be read ({error})") from error
+
+
+def _check(file: IO[bytes], start: bytes) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if start.startswith(_GZIP):
+        length, header = _unpack(file)
+        if _byte_order(header) is not None:
+            _check_length(_nifti_length(header), length)
+    elif start.startswith(b"NRRD"):
+        _check_nrrd(file, size)
+    elif start.startswith(_META):
+        _check_meta(file, size)
+    elif start.startswith(single.PNG):
+        single.check_png(file.read())
+    elif _byte_order(start) is not None:
+        _check_length(_nifti_length(file.read(_NIFTI_2)), size)
+
+
+def nrrd_fields(path: Path) -> dict[str, str]:
+    """Return the fields of a NRRD file's header, in lower-case names."""
+    with path.open("rb") as file:
+        return _read_fields(file, ":")
+
+
+def _unpack(file: IO[bytes]) -> tuple[int, bytes]:
+    """Unpack gzip data to their end, where the checksum is; return their length and first bytes."""
+    length, header = 0, b""
+    try:
+        with gzip.open(file) as stream:
+            while block := stream.read(_BLOCK):
+                header = header or block[:_NIFTI_2]
+                length += len(block)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ImageError(f"its gzip data are cut off or damaged ({error})") from error
+    return length, header
+
+
+def _byte_order(start: bytes) -> str | None:
+    """Return the byte order of a NIfTI file by its first number, the length of its header; None for another file."""
+    for order in "<>":
+        if len(start) >= 4 and struct.unpack(f"{order}i", start[:4])[0] in (_NIFTI_1, _NIFTI_2):
+            return order
+    return None
+
+
+def _nifti_length(header: bytes) -> int:
+    """Return the bytes that a NIfTI file needs by its header; 0 for one whose data lie in another file."""
+    order = _byte_order(header)
+    second = struct.unpack_from(f"{order}i", header)[0] == _NIFTI_2
+    if len(header) < (_NIFTI_2 if second else _NIFTI_1):
+        raise ImageError("its header is cut off")
+    if second:
+        bits, dims = struct.unpack_from(f"{order}h", header, 14)[0], struct.unpack_from(f"{order}8q", header, 16)
+        offset, magic = struct.unpack_from(f"{order}q", header, 168)[0], header[4:7]
+    else:
+        bits, dims = struct.unpack_from(f"{order}h", header, 72)[0], struct.unpack_from(f"{order}8h", header, 40)
+        offset, magic = struct.unpack_from(f"{order}f", header, 108)[0], header[344:347]
+    if not 1 <= dims[0] <= 7:
+        raise ImageError(f"its header says {dims[0]} axes")
+    if not magic.startswith(b"n+"):
+        return 0
+    return int(offset + (math.prod(dims[1 : dims[0] + 1]) * bits + 7) // 8)
+
+
+def _check_nrrd(file: IO[bytes], size: int) -> None:
+    fields = _read_fields(file, ":")
+    kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
+    if kind not in _NRRD_BYTES or "data file" in fields or "datafile" in fields:
+        return
+    needed = math.prod(map(int, fields.get("sizes", "").split())) * _NRRD_BYTES[kind]
+    if encoding == "raw":
+        _check_length(needed, size - file.tell())
+    elif encoding in ("gzip", "gz"):
+        _check_length(needed, _unpack(file)[0])
+
+
+def _check_meta(file: IO[bytes], size: int) -> None:
+    fields = _read_fields(file, "=", last="elementdatafile")
+    kind = fields.get("elementtype", "").removeprefix("MET_")
+    if kind not in _META_BYTES or fields.get("elementdatafile") != "LOCAL":
+        return
+    channels = int(fields.get("elementnumberofchannels", "1"))
+    needed = math.prod(map(int, fields.get("dimsize", "").split())) * channels * _META_BYTES[kind]
+    rest = size - file.tell()
+    if fields.get("compresseddata", "False").lower() != "true":
+        _check_length(needed, rest)
+    elif rest < (packed := int(fields.get("compresseddatasize", "0"))):
+        _check_length(packed, rest)
+
+
+def _read_fields(file: IO[bytes], separator: str, last: str = "") -> dict[str, str]:
+    """Read lines ``name: value`` up to an empty line, or to the one named ``last``."""
+    fields: dict[str, str] = {}
+    while line := file.readline(_LONGEST_HEADER).decode("utf-8", "replace"):
+        name, found, value = line.strip().partition(separator)
+        if found and not line.startswith("#"):
+            fields[name.strip().lower()] = value.removeprefix("=").strip()
+        if not line.strip() or name.strip().lower() == last:
+            return fields
+    raise ImageError("its header is cut off")
+
+
+def _check_length(needed: int, there: int) -> None:
+    if there < needed:
+        raise ImageError(f"its header announces {needed:,} bytes; {there:,} are there: cut off")

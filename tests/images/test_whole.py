@@ -1,0 +1,87 @@
+"""Cut and damaged files: refused, where the libraries that read them would fill up with zeros."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+from PIL import Image
+
+from dataset_conversion.readers.images import read_image
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.picture import ImageError
+from nnunetv2_retina.images.whole import check_whole, nrrd_fields
+from nnunetv2_retina.nnunet.inputs import read_channel
+
+VOLUME = np.random.default_rng(0).integers(0, 255, (6, 20, 30)).astype(np.uint8)
+KINDS = ("a.nii", "a.nii.gz", "raw.nrrd", "packed.nrrd", "raw.mha", "packed.mha", "a.tif", "a.png")
+
+
+@pytest.fixture(params=KINDS)
+def whole(request, tmp_path):
+    path = tmp_path / request.param
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, VOLUME, photometric="minisblack")
+    elif path.suffix == ".png":
+        Image.fromarray(VOLUME[0]).save(path)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(path), useCompression=path.name.startswith("packed"))
+    return path
+
+
+def test_a_whole_file_passes(whole):
+    check_whole(whole)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+def test_a_cut_file_is_refused(whole, share):
+    content = whole.read_bytes()
+    whole.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ImageError):
+        check_whole(whole)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(ImageError, match="the file is empty"):
+        check_whole(tmp_path / "a.nii.gz")
+
+
+def test_a_damaged_gzip_file_is_refused(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(path), useCompression=True)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="its gzip data are cut off or damaged"):
+        check_whole(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_both_forms_and_byte_orders_of_nifti(tmp_path, order):
+    nibabel = pytest.importorskip("nibabel")
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        path = tmp_path / "a.nii"
+        header = kind.header_class(endianness=order)
+        header.set_data_dtype(np.uint8)
+        nibabel.save(kind(VOLUME, np.eye(4), header), path)
+        check_whole(path)
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(ImageError, match=r"its header announces [\d,]+ bytes; [\d,]+ are there: cut off"):
+            check_whole(path)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd"])
+def test_conversion_and_the_readers_of_nnunet_refuse_alike(tmp_path, ending):
+    path = tmp_path / f"a_0000{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(path), useCompression=True)
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(RetinaError, match=r"cannot be read as .*cut off"):
+        read_image(path)
+    with pytest.raises(RetinaError, match=r"cannot be read .*cut off"):
+        read_channel(path, {"file_ending": ending})
+
+
+def test_the_header_of_nrrd(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(tmp_path / "a.nrrd"))
+    fields = nrrd_fields(tmp_path / "a.nrrd")
+    assert (fields["sizes"], fields["type"]) == ("30 20 6", "unsigned char")
