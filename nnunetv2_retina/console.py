@@ -10,7 +10,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -67,6 +67,23 @@ def end_nnunet_in_one_line() -> None:
 
     show.of_retina = True  # type: ignore[attr-defined]
     sys.excepthook = show
+
+
+def command(
+    parser: Callable[[], argparse.ArgumentParser], action: Callable[[argparse.Namespace], int | None]
+) -> Callable[[Sequence[str] | None], int]:
+    """Return the function that a command starts with: it parses the arguments, acts, and returns the exit status.
+
+    Args:
+        parser: makes the command's parser.
+        action: gets the parsed arguments; see ``run``.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        arguments = parser().parse_args(argv)
+        return run(lambda: action(arguments))
+
+    return main
 
 
 def say(line: str, stream: TextIO | None = None) -> None:

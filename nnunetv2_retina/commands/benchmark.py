@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import say
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 1 if a run failed."""
-    arguments = parser().parse_args(argv)
-    return console.run(lambda: run(arguments))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,3 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     if page is not None:
         say(str(page))
     return 1 if outcome.failed else 0
+
+
+main = console.command(parser, run)

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import say
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, which prints a table and writes everything to files, and return its exit status."""
-    arguments = parser().parse_args(argv)
-    return console.run(lambda: run(arguments))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,3 +57,6 @@ def run(arguments: argparse.Namespace) -> None:
     for line in table(scores):
         say(line)
     say(f"wrote {' and '.join(map(str, files))}")
+
+
+main = console.command(parser, run)

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import say
 from nnunetv2_retina.files import check_file
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, which tells what became of every tensor, and return its exit status."""
-    arguments = parser().parse_args(argv)
-    return console.run(lambda: run(arguments))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,3 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
     for line in summarise(imported.steps):
         say(line)
     say(advise(imported))
+
+
+main = console.command(parser, run)

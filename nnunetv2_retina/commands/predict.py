@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, which prints a line for each case, and return its exit status."""
-    arguments = parser().parse_args(argv)
-    return console.run(lambda: run(arguments))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,3 +74,6 @@ def run(arguments: argparse.Namespace) -> None:
     say(f"{folder}: {folds} {'fold' if folds == 1 else 'folds'}, {predictor.mode}, on {predictor.window.device}")
     done = FolderRun(predictor, arguments.i, arguments.o, plan, say).run()
     say(f"{len(done)} predicted, in {arguments.o}")
+
+
+main = console.command(parser, run)

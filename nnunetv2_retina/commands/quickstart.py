@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import add_settings, read_settings, say
 from nnunetv2_retina.files import check_folder
 from nnunetv2_retina.quickstart.settings import DEFAULT_OUTPUT, QuickstartSettings
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, whose last line is the report's path, and return its exit status."""
-    arguments = parser().parse_args(argv)
-    return console.run(lambda: run(arguments))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,3 +53,6 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_retina.quickstart.run import run_quickstart
 
     say(str(run_quickstart(arguments.output, arguments.data, settings, arguments.overwrite, say)))
+
+
+main = console.command(parser, run)

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
 from nnunetv2_retina.report.settings import ReportSettings
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, whose last line is the page's path, and return its exit status."""
-    arguments = parser().parse_args(argv)
-    return console.run(lambda: run(arguments))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,3 +38,6 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_retina.report.page import write_model_report
 
     say(str(write_model_report(folder, arguments.o, settings)))
+
+
+main = console.command(parser, run)

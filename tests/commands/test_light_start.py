@@ -71,7 +71,7 @@ def test_cheap_checks_come_before_torch(tmp_path):
         "iterations is 0; expected at least 1": ("retina_quickstart", "--iterations 0"),
         "is not a folder; expected the folder of prediction files": (
             "retina_evaluate",
-            "-p absent -g absent -d model/dataset.json -o out",
+            "-p absent -g labels -d model/dataset.json -o out",
         ),
     }
     given = [(script, arguments.split()) for script, arguments in commands.values()]

@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from helpers.image_bytes import pillow, tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -21,18 +22,6 @@ COLOUR = np.stack([GREY, np.roll(GREY, 3), np.roll(GREY, 5)], axis=-1)
 STACK = np.stack([GREY, GREY[::-1], 255 - GREY])
 OBJECT = np.pad(np.ones((10, 8), np.uint8), ((5, 15), (6, 12)))
 """A mask: 1 in a rectangle."""
-
-
-def tiff(array, **options) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **{"photometric": "minisblack", **options})
-    return file.getvalue()
-
-
-def pillow(image, kind, **options) -> bytes:
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
-    return file.getvalue()
 
 
 def png(values, bits, kind=0, extra=b"") -> bytes:

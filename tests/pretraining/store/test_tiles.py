@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from helpers.image_bytes import pillow, tiff
 from PIL import Image
 
 from nnunetv2_retina.images.picture import ImageError, to_grey
@@ -20,18 +21,6 @@ NOISE = np.random.default_rng(0).integers(0, 256, (300, 260), dtype=np.uint8)
 SQUARE = NOISE[:224, :224]
 COLOUR = np.stack([NOISE, np.roll(NOISE, 3), np.roll(NOISE, 5)], axis=-1)
 GREY_OF_COLOUR = np.rint(COLOUR @ [0.299, 0.587, 0.114])
-
-
-def tiff(array, **options) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **{"photometric": "minisblack", **options})
-    return file.getvalue()
-
-
-def pillow(image, kind, **options) -> bytes:
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
-    return file.getvalue()
 
 
 def reasons(data: bytes) -> list[str]:
