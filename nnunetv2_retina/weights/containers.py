@@ -63,7 +63,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(path.read_bytes())
+        return dict(sorted(safetensors.torch.load(path.read_bytes()).items()))  # the library gives them in any order
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
         reason = str(error).removeprefix("Error while deserializing: ")
         raise RetinaError(

@@ -117,7 +117,7 @@ def test_list_of_no_folder(tmp_path):
 def test_a_command_is_needed(capsys):
     with pytest.raises(SystemExit):
         convert.main([])
-    assert "a COMMAND is needed: folder, cremi, guay, kasthuri, perez, urocell, cem500k; or --list" in (
+    assert "a COMMAND is needed: folder, images, cremi, guay, kasthuri, perez, urocell, cem500k; or --list" in (
         capsys.readouterr().err
     )
 

@@ -226,6 +226,7 @@ def test_an_interrupt_is_one_line_though_several_processes_score(folders, tmp_pa
     with subprocess.Popen(
         [sys.executable, str(tmp_path / "slow.py"), *options],
         cwd=folders, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a runner in the background ignores it
     ) as process:  # fmt: skip
         assert process.stdout is not None and process.stdout.readline() == "scoring\n"
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
