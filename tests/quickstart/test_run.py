@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(quickstart, "run_command", lambda name, words, *_: typed.append([name, *words]))
     source, files = Source(tmp_path / "my data", "", ("--labels", "1=mitochondria")), Output(tmp_path)
     lines: list[str] = []
-    quickstart._run_commands(files, source, TINY, 0.0, lines.append)
+    quickstart._run_commands(files, source, TINY, time.monotonic(), lines.append)
     assert [words[0] for words in typed] == [
         "retina_convert", "nnUNetv2_plan_and_preprocess", "nnUNetv2_train",
         "retina_predict", "retina_evaluate", "retina_report",
