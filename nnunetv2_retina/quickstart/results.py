@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.evaluation.evaluate import score_case
+from nnunetv2_retina.evaluation.metric import IOU
 from nnunetv2_retina.evaluation.output import JSON_FILE
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine
 from nnunetv2_retina.files import read_json
-from nnunetv2_retina.nnunet.datasets import read_dataset_json
+from nnunetv2_retina.nnunet.datasets import read_dataset_json, split_folders
+from nnunetv2_retina.nnunet.inputs import first_channel, read_channel
 from nnunetv2_retina.nnunet.labels import choose_reader, list_labels, read_labels
 from nnunetv2_retina.quickstart.threshold import Threshold, best_threshold
 
@@ -44,34 +45,34 @@ def compare_with_threshold(dataset: Path, scores: Path) -> list[str]:
     Returns:
         A sentence for each class.
     """
-    rule = Rule.from_dataset_json(read_dataset_json(dataset / "dataset.json"), distances=False)
+    rule = Rule.from_dataset_json(read_dataset_json(dataset), distances=False)
     network = read_json(scores / JSON_FILE, "retina_evaluate writes it.")["classes"]
-    training, test = _within_limit(read_examples(dataset, "Tr")), list(read_examples(dataset, "Ts"))
+    training, test = _within_limit(read_examples(dataset, "train")), list(read_examples(dataset, "test"))
     sentences = []
     for entry in rule.classes:
         masks = [np.isin(example.labels, entry.values) for example in training]
         threshold = best_threshold([example.image for example in training], masks)
         iou = _mean_iou(threshold, entry, test, rule)
         sentences.append(
-            f"{entry.name}: mean IoU {_number(network[entry.name]['iou'])} by the network, {_number(iou)} by the best "
-            f"global threshold ({threshold.describe()})"
+            f"{entry.name}: mean IoU {IOU.show(network[entry.name]['iou'])} by the network, {IOU.show(iou)} by the "
+            f"best global threshold ({threshold.describe()})"
         )
     return sentences
 
 
-def read_examples(dataset: Path, part: str) -> Iterator[Example]:
+def read_examples(dataset: Path, split: str) -> Iterator[Example]:
     """Read cases with labels back from a raw data set, through nnU-Net's own readers.
 
     Args:
         dataset: the raw data set's folder.
-        part: ``Tr`` for the training cases or ``Ts`` for the test cases.
+        split: ``train`` or ``test``.
     """
-    contents = read_dataset_json(dataset / "dataset.json")
+    contents = read_dataset_json(dataset)
     ending = str(contents["file_ending"])
-    for name, path in list_labels(dataset / f"labels{part}", ending, "ground truth").items():
-        reader = choose_reader(contents, path)
-        image, _ = reader().read_images([str(dataset / f"images{part}" / f"{name}_0000{ending}")])
-        yield Example(name, image[0], read_labels(path, reader).array)
+    images, labels = split_folders(dataset, split)
+    for name, path in list_labels(labels, ending, "ground truth").items():
+        image = read_channel(first_channel(images, name, ending), contents)
+        yield Example(name, image, read_labels(path, choose_reader(contents, path)).array)
 
 
 def _mean_iou(threshold: Threshold, entry: ScoredClass, examples: list[Example], rule: Rule) -> float:
@@ -79,8 +80,8 @@ def _mean_iou(threshold: Threshold, entry: ScoredClass, examples: list[Example],
     rule = replace(rule, classes=(entry,))
     cases = []
     for example in examples:
-        found = threshold.apply(example.image).astype(example.labels.dtype) * entry.values[0]
-        cases.append(score_case(example.name, found.astype(example.labels.dtype), example.labels, rule))
+        found = np.where(threshold.apply(example.image), entry.values[0], 0).astype(example.labels.dtype)
+        cases.append(score_case(example.name, found, example.labels, rule))
     return combine(cases, rule).classes[entry.name]["iou"]
 
 
@@ -92,7 +93,3 @@ def _within_limit(examples: Iterator[Example]) -> list[Example]:
             break
         kept.append(example)
     return kept
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None or math.isnan(value) else f"{value:.3f}"

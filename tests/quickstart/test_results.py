@@ -26,7 +26,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_examples_are_read_back(dataset: Path) -> None:
-    examples = list(read_examples(dataset, "Tr"))
+    examples = list(read_examples(dataset, "train"))
     assert [example.name for example in examples] == ["a", "b"]
     assert all(example.image.shape == example.labels.shape == (1, 96, 96) for example in examples)
     assert set(np.unique(examples[0].labels)) == {0, 1}
@@ -37,7 +37,7 @@ def test_network_and_threshold_are_means_over_the_images(dataset: Path, tmp_path
     scores = evaluate(tmp_path / "perfect", dataset / "labelsTs", dataset)
     write_scores(scores, tmp_path / "scores")
     (sentence,) = compare_with_threshold(dataset, tmp_path / "scores")
-    training, test = list(read_examples(dataset, "Tr")), list(read_examples(dataset, "Ts"))
+    training, test = list(read_examples(dataset, "train")), list(read_examples(dataset, "test"))
     threshold = best_threshold([e.image for e in training], [e.labels for e in training])
     expected = np.mean([count_masks(threshold.apply(e.image), e.labels == 1).iou for e in test])
     assert sentence == (
