@@ -10,9 +10,9 @@ from typing import Any
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import SMOOTHING
 from nnunetv2_retina.evaluation.metric import CREMI, FALSE_DISTANCES, SHARES, Metric
-from nnunetv2_retina.nnunet.labels import FLAT_ENDINGS, Labels
+from nnunetv2_retina.nnunet.labels import Labels, known_spacing
 from nnunetv2_retina.protocol import BLOCK, Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.spacing import Spacing
 
 IGNORE = "ignore"
 
@@ -103,17 +103,14 @@ class Rule:
         Raises:
             RetinaError: if those scores are wanted, the file's format holds no spacing and the data set has none.
         """
-        if not path.name.lower().endswith(FLAT_ENDINGS) or len(labels.array) > 1:
-            return labels.spacing
-        if self.pixel_size is not None:
-            return Spacing(labels.spacing.z, *self.pixel_size, unit=NANOMETRES)
-        if self.distances and self.tolerance is not None:
+        known = known_spacing(path.name, len(labels.array), labels.spacing, self.pixel_size)
+        if known is None and self.distances and self.tolerance is not None:
             raise RetinaError(
                 f"{path}: CREMI's scores are in nm, but such files hold no pixel size, and dataset.json has none "
                 f'either; expected "pixel_size": [Y, X] (nm) in its block "{BLOCK}". Add it there (retina_convert '
                 "--spacing does), or score without a tolerance"
             )
-        return labels.spacing
+        return known or labels.spacing
 
     def sentences(self) -> list[str]:
         """Return the rule in words."""

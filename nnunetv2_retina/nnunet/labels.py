@@ -19,11 +19,11 @@ from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_links
 from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 INSTANCES = "_instances"
 """What ``retina_predict --instances`` puts after a case's name in the file of its objects, beside its prediction."""
-FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+_FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 """Of files of images in two axes, of which nnU-Net reads no pixel size."""
 _SEVERAL_READERS = (".tif",)
 """Endings of which nnU-Net has a 2D and a 3D reader, and chooses by trying."""
@@ -133,6 +133,23 @@ def read_labels(path: Path, reader: type[Any]) -> Labels:
     spacing = Spacing.of(properties["spacing"])
     known = reader.__name__ != "Tiff3DIO" or path.with_suffix(".json").is_file()
     return Labels(_whole_numbers(array[0], path), spacing, _geometry(properties, spacing) if known else {})
+
+
+def known_spacing(name: str, planes: int, spacing: Spacing, pixel_size: tuple[float, float] | None) -> Spacing | None:
+    """Return the size of an image's voxels: what its file says or, of formats that hold none, the data set's.
+
+    Args:
+        name: of the file; its ending counts.
+        planes: of the image; 1 for an image of two axes.
+        spacing: as nnU-Net's reader gave it.
+        pixel_size: of the data set's block: nm along y and x.
+
+    Returns:
+        None if neither says it.
+    """
+    if not name.lower().endswith(_FLAT_ENDINGS) or planes > 1:
+        return spacing
+    return None if pixel_size is None else Spacing(spacing.z, *pixel_size, unit=NANOMETRES)
 
 
 def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:

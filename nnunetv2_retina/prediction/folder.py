@@ -24,13 +24,13 @@ from torch import Tensor
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
-from nnunetv2_retina.nnunet.labels import FLAT_ENDINGS, INSTANCES
+from nnunetv2_retina.nnunet.labels import INSTANCES, known_spacing
 from nnunetv2_retina.prediction import outputs
 from nnunetv2_retina.prediction.instances import class_names, find_instances, write_table
 from nnunetv2_retina.prediction.predictor import Prediction, Predictor
 from nnunetv2_retina.prediction.settings import InstanceSettings, RunSettings
 from nnunetv2_retina.protocol import BLOCK, Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.spacing import Spacing
 
 AHEAD_BYTES = 2**28
 """Cases that are prepared while another is predicted take no more than this, judged by the one before them. While a
@@ -214,16 +214,15 @@ class FolderRun:
         Raises:
             RetinaError: if neither is known and instances are measured in its unit.
         """
-        spacing, flat = Spacing.of(properties["spacing"]), self.ending.lower() in FLAT_ENDINGS and len(labels) == 1
-        if flat and (size := Protocol.from_dataset_json(self.dataset_json).pixel_size):
-            return Spacing(spacing.z, *size, unit=NANOMETRES)
-        if flat and settings.units == "physical":
+        spacing, size = Spacing.of(properties["spacing"]), Protocol.from_dataset_json(self.dataset_json).pixel_size
+        known = known_spacing(self.ending, len(labels), spacing, size)
+        if known is None and settings.units == "physical":
             raise RetinaError(
                 f"instances are to be measured in the unit of the spacing, but {self.ending} images hold none, and the "
                 f'model\'s dataset.json has no "pixel_size": [Y, X] (nm) in its block "{BLOCK}". Add it there, or '
                 "measure in voxels"
             )
-        return spacing
+        return known or spacing
 
     def _endings(self) -> list[str]:
         """Return the endings of a finished case's files."""
