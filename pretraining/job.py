@@ -95,11 +95,12 @@ def _set_up(job: Job, processes: Processes, say: Callable[[str], None]) -> Run:
     initial = read_weights(job.init) if job.init else None
     recipe = replace(job.recipe, init=initial.fingerprint) if initial else job.recipe
     engine = Engine(build_objective(recipe, initial), recipe, job.execution, processes)
-    sample = training[:: math.ceil(len(training) / SAMPLE)]
-    engine.objective.begin(read(store, sample, engine.device).to(engine.device), recipe.seed)
     groups = np.asarray(store.group_index)[training]
     run = Run(job.output, engine, job.execution, store, Stream(training, recipe, groups), held_out, say)
     run.restore()
+    if not run.progress.iteration:
+        sample = training[:: math.ceil(len(training) / SAMPLE)]
+        engine.objective.begin(read(store, sample, engine.device).to(engine.device), recipe.seed)
     return run
 
 
