@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.list is None and arguments.command is None:
         parser.error(f"a COMMAND is needed: {', '.join(COMMANDS)}; or --list")
-    return console.run(lambda: print(_answer(arguments)))
+    return console.run(lambda: console.say(_answer(arguments)))
 
 
 def _answer(arguments: argparse.Namespace) -> str:
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show_progress(record: CaseRecord) -> None:
-    print(f"  {record.split}  {record.name}", file=sys.stderr)
+    console.say(f"  {record.split}  {record.name}", sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 
 
 def available_cores() -> int:
-    """CPU cores this process may use, which in a container or a batch job is fewer than the machine has."""
+    """Return the CPU cores this process may use, which in a container or a batch job is fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -21,7 +21,7 @@ def memory_bytes() -> int:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere autocast to it is slower than float32."""
+    """Tell whether the processor multiplies bfloat16 natively; elsewhere autocast to it is slower than float32."""
     import torch
 
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -20,7 +20,7 @@ BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
 MASK_RULES = ("none", "foreground", "instance_match")
 SCORE_UNITS = ("volume", "slice")
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMISERS = ("sgd", "adamw")
 
 
 def iteration_checkpoint(iteration: int) -> str:
@@ -46,7 +46,7 @@ class Protocol:
     learning_rate: float = 0.003
     """At the first step; it falls to 0 with power 0.9. RETINA's 0.003 suits pre-trained weights; a short training from
     random initialisation gets further with 0.03."""
-    optimizer: str = "sgd"
+    optimiser: str = "sgd"
     """``sgd``: as published; ``adamw``: with a rate of about 0.001."""
     warmup: float = 0.0
     """Share of the iterations, below 1, over which the rate rises from 0."""
@@ -150,7 +150,7 @@ class Protocol:
             "mask_rule": MASK_RULES,
             "score_unit": SCORE_UNITS,
             "spacing_unit": (NANOMETRES, None),
-            "optimizer": OPTIMIZERS,
+            "optimiser": OPTIMISERS,
         }
         return [
             f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, known))}"

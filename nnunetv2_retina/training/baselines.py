@@ -115,7 +115,7 @@ class nnUNetTrainerProtocol(ProtocolTrainer):
     """nnU-Net itself under the protocol: its network, loss, deep supervision, optimiser and learning rate.
 
     In 2D it has the protocol's patch and batch size, and the U-Net is planned again for that patch, by nnU-Net's rules.
-    Class weights and learning rate of the protocol belong to RETINA's fine-tuning and are not used.
+    Class weights, optimiser and learning rates of the protocol belong to RETINA's fine-tuning and are not used.
 
     Raises:
         RetinaError: also in 2D, for plans of another network than nnU-Net's ``PlainConvUNet``.

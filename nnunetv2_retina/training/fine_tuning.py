@@ -25,7 +25,7 @@ class FineTuningTrainer(ProtocolTrainer):
 
     def _set_attributes(self) -> None:
         self.initial_lr = self.protocol.learning_rate
-        self.weight_decay = WEIGHT_DECAY[self.protocol.optimizer]
+        self.weight_decay = WEIGHT_DECAY[self.protocol.optimiser]
         self.enable_deep_supervision = False
 
     @classmethod

@@ -31,13 +31,13 @@ def make_optimizer(
         is_transferred: whether the parameter of this name came from pre-trained weights.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    adamw = protocol.optimizer == "adamw"
+    adamw = protocol.optimiser == "adamw"
     apart = protocol.transferred_rate != 1 or protocol.thaw > 0
     for name, parameter in named:
         if parameter.requires_grad:
             decays = not adamw or (parameter.ndim > 1 and not name.endswith("pos_embed"))
             groups.setdefault((apart and is_transferred(name), decays), []).append(parameter)
-    decay = WEIGHT_DECAY[protocol.optimizer]
+    decay = WEIGHT_DECAY[protocol.optimiser]
     parts: list[dict[str, Any]] = [
         {"params": parameters, TRANSFERRED: transferred, "weight_decay": decay if decays else 0.0}
         for (transferred, decays), parameters in sorted(groups.items(), key=lambda item: item[0])

@@ -53,7 +53,7 @@ def test_the_rate_rises_at_the_start():
 
 
 def test_adamw_lets_matrices_decay_alone():
-    protocol = Protocol(optimizer="adamw", learning_rate=0.001, transferred_rate=0.3)
+    protocol = Protocol(optimiser="adamw", learning_rate=0.001, transferred_rate=0.3)
     optimizer = make_optimizer(network().named_parameters(), protocol, is_block)
     assert isinstance(optimizer, torch.optim.AdamW)
     shown = [(group[TRANSFERRED], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
@@ -70,7 +70,7 @@ def test_what_is_frozen_is_in_no_group():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"optimizer": "adam"}, "optimizer is 'adam'; expected one of sgd, adamw"),
+        ({"optimiser": "adam"}, "optimiser is 'adam'; expected one of sgd, adamw"),
         ({"warmup": 1}, "warmup is 1; expected a share of the iterations"),
         ({"thaw": -0.1}, "thaw is -0.1; expected a share of the iterations"),
         ({"transferred_rate": 0}, "transferred_rate is 0; expected a factor above 0"),

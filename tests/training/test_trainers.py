@@ -112,7 +112,7 @@ def test_schedule_is_per_iteration_and_the_last_epoch_is_shortened(workspace, se
 
 
 def test_what_was_transferred_waits_for_its_thaw(workspace, weights):
-    settings = {"optimizer": "adamw", "learning_rate": 0.001, "warmup": 0.25, "transferred_rate": 0.3, "thaw": 0.5}
+    settings = {"optimiser": "adamw", "learning_rate": 0.001, "warmup": 0.25, "transferred_rate": 0.3, "thaw": 0.5}
     set_protocol(workspace, checkpoints=[2], **settings)
     trainer = "nnUNetTrainerRETINA_full_tiny"
     train(trainer, pretrained_weights=str(weights))
