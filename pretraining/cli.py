@@ -110,7 +110,7 @@ def _packing(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    console.say(text, sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
