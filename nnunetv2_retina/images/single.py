@@ -35,7 +35,8 @@ def read_png(data: bytes, most_bytes: int) -> Picture:
     values = array if array.ndim == 2 else array[..., :3] if samples > 2 else array[..., 0]
     if bits < 8:
         values = values // np.uint8(255 // (2**bits - 1))  # it stretches grey levels to 8 bits
-    return Picture(values=values, alpha=array[..., -1] if samples in (2, 4) else None, bits=min(bits, 8))
+    alpha = array[..., -1] if samples in (2, 4) else None
+    return Picture(values=values, alpha=alpha, bits=min(bits, 8), remarks=_animation_remark(data))
 
 
 def _read_palette_png(data: bytes) -> Picture:
@@ -48,7 +49,19 @@ def _read_palette_png(data: bytes) -> Picture:
     opacity = np.full(len(palette), 255, np.uint8)
     given = np.frombuffer(chunks.get(b"tRNS", b""), np.uint8)
     opacity[: len(given)] = given
-    return Picture(values=indices, palette=palette, alpha=opacity[indices] if len(given) else None)
+    alpha = opacity[indices] if len(given) else None
+    return Picture(values=indices, palette=palette, alpha=alpha, remarks=_animation_remark(data))
+
+
+def _animation_remark(data: bytes) -> tuple[str, ...]:
+    """Say that an animated PNG, whose part acTL counts its images, holds more than the one that is read."""
+    position, name = 8, b""
+    while name not in (b"IDAT", b"IEND"):
+        length, name = struct.unpack_from(">I4s", data, position)
+        if name == b"acTL" and (number := struct.unpack_from(">I", data, position + 8)[0]) > 1:
+            return (f"the file holds {number} images (an animation); the first was taken",)
+        position += length + 12
+    return ()
 
 
 def check_png(data: bytes) -> dict[bytes, bytes]:

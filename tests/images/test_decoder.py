@@ -353,3 +353,12 @@ def test_slices_that_tifffile_stores_as_colour_planes(picture, slices):
     read = picture(tiff(array, metadata={"axes": "ZYX"}))
     assert read.axes == "ZYX"
     np.testing.assert_array_equal(read.shown(), array)
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_an_animated_png_says_that_it_holds_more_images(tmp_path, mode):
+    frames = [Image.fromarray(plane).convert(mode) for plane in STACK]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    picture = read_picture(tmp_path / "a.png", MOST)
+    np.testing.assert_array_equal(picture.shown().reshape(*GREY.shape, -1)[..., 0], GREY)
+    assert picture.remarks == ("the file holds 3 images (an animation); the first was taken",)
