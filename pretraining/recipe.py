@@ -204,11 +204,15 @@ class Execution:
         15.0, "time between checkpoints within an epoch; one is also written after each", metavar="N"
     )
     keep_every: int = setting(20, "epochs between checkpoints that are kept; 0: only the last")
+    measure_every: int = setting(
+        1, "epochs between measurements of the held-out images, with log, pictures and a checkpoint; more for few images"
+    )
     tensorboard: bool = setting(False, 'also log for TensorBoard (pip install "nnunetv2-retina[tensorboard]")')
 
     def __post_init__(self) -> None:
         problems = _wrong_choices(self)
-        numbers = _above(0, micro_batch=1 if self.micro_batch is None else self.micro_batch, workers=self.workers)
+        micro_batch = 1 if self.micro_batch is None else self.micro_batch
+        numbers = _above(0, micro_batch=micro_batch, workers=self.workers, measure_every=self.measure_every)
         if numbers:
             problems.append(numbers)
         if self.checkpoint_minutes < 0 or self.keep_every < 0:

@@ -110,7 +110,7 @@ class Run:
             state.iteration += 1
             clock.steps += 1
             unread = loss, indices  # read one step late: a GPU is not waited for
-            ended = self._epochs() > self._epochs(-1) or state.iteration == self.total
+            ended = self._ends(self.execution.measure_every) or self._is_kept() or state.iteration == self.total
             if not (stop or due or ended):
                 continue
             self._agree(unread, False, False)
@@ -167,7 +167,7 @@ class Run:
         )
 
     def _end_epoch(self, clock: _Clock) -> None:
-        """Measure, record and draw an epoch, and keep its checkpoint if it is one to keep."""
+        """Measure, record and draw what was trained since the last time, and keep the checkpoint if it is one to keep."""
         state = self.progress
         self.processes.copy_from_first(self.engine.objective.buffers())
         seconds = time.monotonic() - clock.epoch
@@ -190,9 +190,12 @@ class Run:
             self._save(f"checkpoint_epoch_{self._epochs():04d}.pth")
         clock.epoch, clock.steps = time.monotonic(), 0
 
+    def _ends(self, epochs: int) -> bool:
+        """Tell whether the last step completed so many epochs, or a multiple of them."""
+        return self._epochs() // epochs > self._epochs(-1) // epochs
+
     def _is_kept(self) -> bool:
-        every = self.execution.keep_every
-        return bool(every) and self._epochs() // every > self._epochs(-1) // every
+        return bool(self.execution.keep_every) and self._ends(self.execution.keep_every)
 
     def _measure(self) -> dict[str, float]:
         """Return what the objective reports of all held-out images; each process measures its part."""
