@@ -205,7 +205,8 @@ class Execution:
     )
     keep_every: int = setting(20, "epochs between checkpoints that are kept; 0: only the last")
     measure_every: int = setting(
-        1, "epochs between measurements of the held-out images, with log, pictures and a checkpoint; more for few images"
+        1,
+        "epochs between measurements of the held-out images, with log, pictures and a checkpoint; more for few images",
     )
     tensorboard: bool = setting(False, 'also log for TensorBoard (pip install "nnunetv2-retina[tensorboard]")')
 

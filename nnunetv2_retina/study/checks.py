@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def resolve(study: Study) -> Resolved:
     problems: list[str] = []
     datasets: dict[str, str] = {}
     training: dict[str, dict[str, Any]] = {}
+    folds: dict[str, Mapping[str, Sequence[str]]] = {}
     fingerprints: dict[str, str] = {}
     for entry in study.datasets:
         try:
@@ -39,6 +40,8 @@ def resolve(study: Study) -> Resolved:
             Protocol.from_dataset_json(contents)
             if entry.scored == "test":
                 _check_test_set(entry, contents)
+            if entry.labelled:
+                folds[entry.dataset] = _fold(entry, contents)
             datasets[entry.dataset], training[folder.name] = folder.name, dict(contents.get(BLOCK, {}))
         except RetinaError as error:
             problems.append(f"data set {entry.dataset}: {error}")
@@ -52,7 +55,7 @@ def resolve(study: Study) -> Resolved:
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise RetinaError(f"study {study.name!r} cannot be run as it is; nothing was started:\n{listed}")
-    return Resolved(datasets, training, fingerprints)
+    return Resolved(datasets, training, fingerprints, folds)
 
 
 def scored_folders(dataset: str, scored: str) -> tuple[Path, Path]:
@@ -69,6 +72,29 @@ def _check_test_set(entry: StudyDataset, dataset_json: Mapping[str, Any]) -> Non
             f"{len(lacking)} of {len(cases)} test images have no label in {labels}: {shorten(lacking)}. A study scores "
             "its runs: put them there, or give a fold by its number and scored: validation"
         )
+
+
+def _fold(entry: StudyDataset, dataset_json: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """Return the cases of a data set's fold, of which runs train on some; for fold ``all`` none are for validation."""
+    if entry.fold == "all":
+        images, _ = scored_folders(entry.dataset, "validation")
+        fold: Mapping[str, Sequence[str]] = {
+            "train": [case.name for case in list_cases(images, dataset_json)],
+            "val": [],
+        }
+    else:
+        folds = entry.training.get("folds") or dataset_json.get(BLOCK, {}).get("folds")
+        if not folds or int(entry.fold) >= len(folds):
+            raise RetinaError(
+                f"labelled draws from the training cases of fold {entry.fold}, which the training settings do not list. "
+                "Add it to them (training: folds), or take fold all"
+            )
+        fold = folds[int(entry.fold)]
+    if entry.labelled[-1] > len(fold["train"]):
+        raise RetinaError(
+            f"labelled is {list(entry.labelled)}, and there are {len(fold['train'])} training cases. Give fewer"
+        )
+    return fold
 
 
 def _system_problems(study: Study, system: StudySystem, datasets: dict[str, str]) -> Iterator[str]:

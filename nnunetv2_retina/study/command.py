@@ -21,7 +21,7 @@ from nnunetv2_retina.study.findings.page import write_report
 from nnunetv2_retina.study.findings.result_files import read_results
 from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline
 from nnunetv2_retina.study.runner import Outcome
-from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals
+from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals, title
 from nnunetv2_retina.study.study_file import read_study
 from nnunetv2_retina.training import preflight
 from nnunetv2_retina.wording import duration
@@ -112,7 +112,7 @@ def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output
     if not finished:
         say("no run is finished yet, so there is nothing to report")
         return None
-    wanted = {(planned.run.dataset, planned.run.system, planned.run.seed) for planned in runs}
+    wanted = {(planned.run.title, planned.run.system, planned.run.seed) for planned in runs}
     results = read_results(output / "runs")
     known = [result for result in results if (result.dataset, result.system, result.seed) in wanted]
     if len(known) < len(results):
@@ -136,12 +136,13 @@ def outline(study: Study, resolved: Resolved) -> StudyOutline:
         study.name,
         tuple(
             DatasetOutline(
-                resolved.datasets[entry.dataset],
-                entry.title or resolved.datasets[entry.dataset].split("_", 1)[-1],
+                title(resolved.datasets[entry.dataset], labelled),
+                title(entry.title or resolved.datasets[entry.dataset].split("_", 1)[-1], labelled),
                 entry.paper,
                 entry.group,
             )
             for entry in study.datasets
+            for labelled in entry.labelled or (None,)
         ),
         tuple(SystemOutline(system.name, system.paper) for system in study.systems),
         study.seeds,

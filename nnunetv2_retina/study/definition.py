@@ -44,6 +44,9 @@ class StudyDataset:
     scored: str = "test"
     """``test``: imagesTs against labelsTs; ``validation``: the fold's validation cases, to choose settings by."""
     plans: str = "nnUNetPlans"
+    labelled: tuple[int, ...] = ()
+    """Train on so many of the fold's training cases, drawn by the seed and the same for all systems, fewer among more:
+    each number makes a data set of its own of the tables. Empty: on all."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Replaces keys of the data set's own training settings (``dataset.json["retina"]``)."""
     paper: str | None = None
@@ -138,6 +141,12 @@ class Study:
                 problems.append(
                     f"data set {entry.dataset}: iterations is {list(counts)}; expected whole numbers above 0 that "
                     "increase, such as [500, 1000]"
+                )
+            drawn = entry.labelled
+            if not all(_is_int(count) and count > 0 for count in drawn) or any(a >= b for a, b in pairwise(drawn)):
+                problems.append(
+                    f"data set {entry.dataset}: labelled is {list(drawn)}; expected whole numbers above 0 that increase, "
+                    "such as [1, 2, 5]"
                 )
             if entry.scored not in SCORED:
                 problems.append(f"data set {entry.dataset}: scored is {entry.scored!r}; expected {' or '.join(SCORED)}")

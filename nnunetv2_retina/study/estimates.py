@@ -53,7 +53,7 @@ def _estimate(members: Sequence[PlannedRun], output: Path, cases: Callable[[Plan
     predicted = max(1, len(run.iterations)) * (result["prediction_seconds"] or 0.0) * per_case
     iterations = run.iterations[-1] if run.iterations else _OWN_SCHEDULE
     return Estimate(
-        run.dataset,
+        run.title,
         run.system,
         result["seconds_per_iteration"],
         iterations * result["seconds_per_iteration"] + predicted,

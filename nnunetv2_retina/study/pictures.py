@@ -40,11 +40,11 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     sheets = {}
     shown = [planned for planned in finished if _predictions(planned).is_dir()]
-    for dataset in dict.fromkeys(planned.run.dataset for planned in shown):
+    for dataset in dict.fromkeys(planned.run.title for planned in shown):
         first: dict[str, PlannedRun] = {}
-        for planned in sorted((p for p in shown if p.run.dataset == dataset), key=lambda p: p.run.seed):
+        for planned in sorted((p for p in shown if p.run.title == dataset), key=lambda p: p.run.seed):
             first.setdefault(planned.run.system, planned)
-        path = folder / f"side_by_side_{dataset}.png"
+        path = folder / f"side_by_side_{dataset.replace(', ', '_').replace(' ', '_')}.png"
         name = _draw(path, dataset, {system: first[system] for system in systems if system in first})
         sheets[f"{dataset}: {name}"] = path
     return sheets
@@ -52,7 +52,7 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
 
 def _draw(path: Path, dataset: str, runs: dict[str, PlannedRun]) -> str:
     some = next(iter(runs.values()))
-    images, labels = scored_folders(dataset, some.run.scored)
+    images, labels = scored_folders(some.run.dataset, some.run.scored)
     dataset_json = read_dataset_json(images.parent)
     ending = dataset_json["file_ending"]
     names = [case.name for case in list_cases(images, dataset_json)]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import read_json, write_json
@@ -40,6 +42,8 @@ class Run:
     configuration: str
     plans: str
     fold: int | str
+    labelled: int | None = None
+    """How many training cases were drawn, if not all; they stand in ``training["folds"]``."""
     scored: str
     iterations: tuple[int, ...]
     """Where it is scored; empty: at the end of the trainer's own schedule."""
@@ -51,6 +55,11 @@ class Run:
     step_size: float
     rehearsal: bool = False
     """A few steps and one case, to see that all works and how long it takes."""
+
+    @property
+    def title(self) -> str:
+        """The data set, and how much of it is labelled."""
+        return title(self.dataset, self.labelled)
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as JSON holds it."""
@@ -82,7 +91,7 @@ class PlannedRun:
     def title(self) -> str:
         """For lines of progress."""
         seed = "rehearsal" if self.run.rehearsal else f"seed {self.run.seed}"
-        return f"{self.run.dataset}, {self.run.system}, {seed}"
+        return f"{self.run.title}, {self.run.system}, {seed}"
 
     def finished(self) -> bool:
         """Return whether its result is there.
@@ -139,6 +148,13 @@ class Resolved:
     """Full name -> the ``retina`` block of its dataset.json."""
     fingerprints: Mapping[str, str]
     """Name of the weights -> fingerprint."""
+    folds: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """Data set as the study names it -> training and validation cases of its fold, where some are to be drawn."""
+
+
+def title(dataset: str, labelled: int | None) -> str:
+    """Return the name of a data set under which a study shows its runs on all, or on some of its training cases."""
+    return dataset if labelled is None else f"{dataset}, {labelled} labelled"
 
 
 def planned_runs(study: Study, resolved: Resolved, output: Path) -> list[PlannedRun]:
@@ -162,16 +178,22 @@ def rehearsals(runs: Sequence[PlannedRun], output: Path) -> list[PlannedRun]:
 def _planned(study: Study, resolved: Resolved, output: Path) -> Iterator[PlannedRun]:
     for seed in study.seeds:
         for entry in study.datasets:
-            for system in study.systems:
-                if entry in study.runs_on(system):
-                    run = _run(study, resolved, entry, system, seed)
-                    folder = output / "runs" / run.dataset / system.slug / f"seed_{seed}"
-                    yield PlannedRun(run, folder, study.weights[system.weights] if system.weights else None)
+            for labelled in entry.labelled or (None,):
+                for system in study.systems:
+                    if entry in study.runs_on(system):
+                        run = _run(study, resolved, entry, labelled, system, seed)
+                        part = run.dataset if labelled is None else f"{run.dataset}_labelled_{labelled}"
+                        folder = output / "runs" / part / system.slug / f"seed_{seed}"
+                        yield PlannedRun(run, folder, study.weights[system.weights] if system.weights else None)
 
 
-def _run(study: Study, resolved: Resolved, entry: StudyDataset, system: StudySystem, seed: int) -> Run:
+def _run(
+    study: Study, resolved: Resolved, entry: StudyDataset, labelled: int | None, system: StudySystem, seed: int
+) -> Run:
     name = resolved.datasets[entry.dataset]
     training: dict[str, Any] = {**resolved.training[name], **entry.training, **system.training}
+    if labelled is not None:
+        training["folds"] = [_drawn(resolved.folds[entry.dataset], labelled, seed)]
     if not system.own_schedule:
         *earlier, last = entry.iterations
         training |= {"iterations": last, "checkpoints": earlier} if earlier else {"iterations": last}
@@ -183,7 +205,8 @@ def _run(study: Study, resolved: Resolved, entry: StudyDataset, system: StudySys
         trainer=system.trainer,
         configuration=system.configuration,
         plans=entry.plans,
-        fold=entry.fold,
+        fold=entry.fold if labelled is None else 0,
+        labelled=labelled,
         scored=entry.scored,
         iterations=() if system.own_schedule else entry.iterations,
         training=training,
@@ -191,3 +214,10 @@ def _run(study: Study, resolved: Resolved, entry: StudyDataset, system: StudySys
         mirroring=study.prediction.mirroring,
         step_size=study.prediction.step_size,
     )
+
+
+def _drawn(fold: Mapping[str, Sequence[str]], count: int, seed: int) -> dict[str, list[str]]:
+    """Return a fold of so many of the training cases. Where all were for training, they are for validation as well."""
+    order = np.random.default_rng(seed).permutation(sorted(fold["train"]))
+    train = sorted(order[:count].tolist())
+    return {"train": train, "val": list(fold["val"]) or train}

@@ -76,7 +76,7 @@ def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
             if str(block[name]).strip() in ("", "None"):
                 raise RetinaError(f"an entry of {where}: {name} is {block[name]!r}; expected a text. Correct it")
             block[name] = str(block[name])
-    for name in ("iterations", "datasets"):
+    for name in ("iterations", "labelled", "datasets"):
         if block.get(name) is not None:
             values = _list(block, name)
             block[name] = tuple(map(str, values)) if name == "datasets" else tuple(values)

@@ -101,7 +101,7 @@ class Worker:
             self.folder / RESULT,
             {
                 "format_version": FORMAT_VERSION,
-                "dataset": self.run.dataset,
+                "dataset": self.run.title,
                 "system": self.run.system,
                 "seed": self.run.seed,
                 "iterations": list(iterations),

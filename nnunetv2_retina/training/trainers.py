@@ -24,6 +24,8 @@ __all__ = [
     "nnUNetTrainerRETINA_full",
     "nnUNetTrainerRETINA_full_base",
     "nnUNetTrainerRETINA_full_tiny",
+    "nnUNetTrainerRETINA_random_blocks",
+    "nnUNetTrainerRETINA_random_blocks_tiny",
     "nnUNetTrainerRETINA_tiny",
     "nnUNetTrainerTransUNet",
     "nnUNetTrainerTransUNet_base",
@@ -78,6 +80,12 @@ class nnUNetTrainerRETINA_full(nnUNetTrainerRETINA):
     transfer_scope = "full"
 
 
+class nnUNetTrainerRETINA_random_blocks(nnUNetTrainerRETINA):
+    """A control of studies: what ``nnUNetTrainerRETINA_encoder`` does, with frozen blocks of random numbers."""
+
+    transfer_scope = "random blocks"
+
+
 class nnUNetTrainerTransUNet(nnUNetTrainerRETINA):
     """The same network and training from random initialisation; ``$RETINA_WEIGHTS`` is not read."""
 
@@ -121,6 +129,12 @@ class nnUNetTrainerRETINA_encoder_tiny(nnUNetTrainerRETINA_encoder):
 
 
 class nnUNetTrainerRETINA_full_tiny(nnUNetTrainerRETINA_full):
+    """Size ``tiny``."""
+
+    network_size = "tiny"
+
+
+class nnUNetTrainerRETINA_random_blocks_tiny(nnUNetTrainerRETINA_random_blocks):
     """Size ``tiny``."""
 
     network_size = "tiny"

@@ -1,6 +1,6 @@
 """Which tensors a checkpoint gives, and what is frozen.
 
-Three scopes (Xing et al. 2025, "Fine-tuning", and BaderLab/RETINA train.py where text and code differ):
+Scopes (Xing et al. 2025, "Fine-tuning", and BaderLab/RETINA train.py where text and code differ):
 
 =============  =================================================  ==================  ==========================
 scope          taken from the checkpoint                          frozen              source
@@ -8,6 +8,7 @@ scope          taken from the checkpoint                          frozen        
 transformer    blocks and final norm                              the same            the paper's text (default)
 encoder        CNN, patch and position embeddings, transformer    the transformer     the released code
 full           everything but the head                            nothing             the paper's ablation
+random blocks  CNN, patch and position embeddings                 the transformer     a control: what the blocks carry
 =============  =================================================  ==================  ==========================
 
 Frozen parts run in evaluation mode during training, without dropout: dropout regularises weights that are being
@@ -50,6 +51,7 @@ SCOPES = {
         Scope("transformer", ("transformer.",), ("transformer.",)),
         Scope("encoder", ("cnn.", "embedding.", "transformer."), ("transformer.",)),
         Scope("full", ("",), ()),
+        Scope("random blocks", ("cnn.", "embedding."), ("transformer.",)),
     )
 }
 UNET_SCOPES = {"encoder": Scope("encoder", (UNET_ENCODER,), (UNET_ENCODER,))}

@@ -73,6 +73,17 @@ def change(study: Path, old: str, new: str) -> Path:
     return study
 
 
+def test_labelled_cases_come_from_those_for_training(study: Path) -> None:
+    change(study, "training: {", "labelled: [1, 2], training: {")
+    assert sorted(resolve(read_study(study)).folds["901"]["train"]) == sorted(CASES)
+    change(study, "labelled: [1, 2]", f"labelled: [1, {len(CASES) + 1}]")
+    with pytest.raises(RetinaError, match=f"there are {len(CASES)} training cases. Give fewer"):
+        resolve(read_study(study))
+    change(study, "labelled:", "fold: 1, scored: validation, labelled:")
+    with pytest.raises(RetinaError, match="fold 1, which the training settings do not list. Add it to them"):
+        resolve(read_study(study))
+
+
 def test_what_a_study_names_is_looked_at_before_anything_runs(study: Path, workspace: Path) -> None:
     resolved = resolve(read_study(study))
     assert resolved.datasets == {"901": "Dataset901_test"} and resolved.training["Dataset901_test"] == PROTOCOL

@@ -64,6 +64,8 @@ def test_paths_of_weights_take_variables(write, monkeypatch) -> None:
         ("[2, 4]", "[2, 2]", r"iterations is \[2, 2\]; expected whole numbers above 0 that increase"),
         ("[2, 4]", "[]", r"iterations is \[\]; expected"),
         ("[2, 4]", "[0, a]", r"iterations is \[0, 'a'\]; expected"),
+        ("[2, 4]", "[2, 4], labelled: [2, 1]", r"labelled is \[2, 1\]; expected whole numbers above 0 that increase"),
+        ("[2, 4]", "[2, 4], labelled: 2", r"labelled is 2; expected a list, such as \[1, 2, 3\]"),
         ("[2, 4]", "7", r"iterations is 7; expected a list, such as \[1, 2, 3\]"),
         ("weights: em}", "weights: me}", "system RETINA: weights 'me' are not defined; defined are em"),
         ("datasets: [901]", "datasets: [801]", "data set 801 is not among the study's 901, Dataset902_test"),

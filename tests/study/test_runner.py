@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,26 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     (planned.folder / RUN).write_text("{")
     with pytest.raises(RetinaError, match=r"run.json cannot be read as JSON .* Delete its folder to run it anew"):
         planned.finished()
+
+
+def test_labelled_cases_are_drawn_by_the_seed_alike_for_all_systems() -> None:
+    train, held = [f"case_{number}" for number in range(9)], ["held_0", "held_1"]
+    study = make_study()
+    entry = replace(study.datasets[0], labelled=(1, 3), fold=2, scored="validation")
+    few = replace(study, datasets=(entry,), systems=study.systems[:2])
+    resolved = replace(RESOLVED, folds={entry.dataset: {"train": train, "val": held}})
+    drawn: dict[tuple[int, int], list[set[str]]] = {}
+    for planned in planned_runs(few, resolved, Path("out")):
+        run = planned.run
+        (fold,) = run.training["folds"]
+        assert run.fold == 0 and fold["val"] == held and len(fold["train"]) == run.labelled
+        assert run.title == f"{run.dataset}, {run.labelled} labelled" and f"_labelled_{run.labelled}" in str(
+            planned.folder
+        )
+        drawn.setdefault((run.seed, run.labelled), []).append(set(fold["train"]))
+    assert len(drawn) == 4 and all(len(sets) == 2 and sets[0] == sets[1] for sets in drawn.values())
+    assert drawn[1, 1][0] < drawn[1, 3][0] and drawn[2, 1][0] < drawn[2, 3][0]
+    assert drawn[1, 3][0] != drawn[2, 3][0]
+    whole = replace(resolved, folds={entry.dataset: {"train": train, "val": []}})  # fold all
+    (fold,) = planned_runs(few, whole, Path("out"))[0].run.training["folds"]
+    assert fold["val"] == fold["train"]
