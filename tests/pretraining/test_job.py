@@ -330,6 +330,16 @@ def test_init_starts_from_the_weights(source, reference, tmp_path):
     assert checkpoint.load(tmp_path / "checkpoint_final.pth").retina["recipe"]["init"] == initial.fingerprint
 
 
+def test_init_takes_what_was_trained_alone(reference):
+    """Not the decoder of a file made from ImageNet weights, which is the same random one for every seed."""
+    stored = checkpoint.load(reference / "checkpoint_final.pth")
+    stored.retina["trained"] = ["cnn.", "embedding.", "transformer."]
+    starts = [build_objective(Recipe(size="tiny", seed=seed), stored).network.state_dict() for seed in (1, 2)]
+    same = {key for key in starts[0] if torch.equal(starts[0][key], starts[1][key]) and starts[0][key].ndim == 4}
+    assert {key.split(".")[0] for key in same} == {"cnn", "embedding"}
+    assert torch.equal(starts[0]["cnn.stem.0.weight"], stored.weights["cnn.stem.0.weight"])
+
+
 def test_an_output_that_cannot_be_written_is_refused(source, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(source), "-o", str(tmp_path / "file"), *SETTINGS]) == 2
