@@ -71,7 +71,7 @@ def pretrain(job: Job, say: Callable[[str], None]) -> Outcome:
     """
     processes = join(job.execution.device)
     try:
-        processes.share(job.recipe.batch_size)
+        processes.share(job.recipe.batch_size, job.recipe.normed_together)
         output = held_output(job.output) if processes.is_first else nullcontext()
         with ExitStack() as stack:
             processes.first_before_others(lambda: stack.enter_context(output))
@@ -165,5 +165,11 @@ def _objective(network: TransUNet, recipe: Recipe) -> Objective:
         return MaskedAutoencoder(network, recipe.augmentation)
     if recipe.arm == "simclr":
         return SimCLR(network, recipe.augmentation)
-    masked, two = recipe.masked_loss, recipe.two_terms
-    return Reconstruction(network, recipe.augmentation, masked_loss=masked, skip_drop=recipe.skip_drop, two_terms=two)
+    return Reconstruction(
+        network,
+        recipe.augmentation,
+        together=recipe.normed_together,
+        masked_loss=recipe.masked_loss,
+        skip_drop=recipe.skip_drop,
+        two_terms=recipe.two_terms,
+    )
