@@ -2,8 +2,10 @@
 
 Sources, as cited below:
   Table 1    Xing, Xie, Bader, PLoS Comput Biol 21(5):e1013115 (2025), Table 1: iterations
-  released   the configuration files of that paper's released code (BaderLab/RETINA): mean and standard deviation
-  CEM500K    Conrad, Narayan, eLife 10:e65894 (2021), and volume-em/cem-dataset: splits, classes, weights, inference
+  released   the configuration files of that paper's released code (BaderLab/RETINA): class weights
+  CEM500K    Conrad, Narayan, eLife 10:e65894 (2021), and volume-em/cem-dataset: splits, classes, weights, inference, mean
+             and standard deviation (the released files have Kasthuri++'s for CREMI, too, and for UroCell, whose file has
+             the key twice)
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from nnunetv2_retina.protocol import Protocol
 PROTOCOLS = ("clean", "paper")
 """``clean``: unannotated voxels become nnU-Net's ignore label; ``paper``: what the published numbers used."""
 
-_FIXED = "mean and deviation: released configuration; inference, classes and split: CEM500K's benchmark scripts"
+_FIXED = "mean and deviation, inference, classes and split: CEM500K's benchmark scripts"
 
 
 @dataclass(frozen=True, kw_only=True)

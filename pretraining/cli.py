@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if args.num_gpus < 1:
         raise RetinaError(f"--num-gpus is {args.num_gpus}; expected at least 1, or leave it out")
     if args.num_gpus > 1 and "WORLD_SIZE" not in os.environ:
-        Processes(torch.device("cpu"), count=args.num_gpus).share(recipe.batch_size)
+        Processes(torch.device("cpu"), count=args.num_gpus).share(recipe.batch_size, recipe.normed_together)
         start_several(args.num_gpus, arguments)
     outcome = pretrain(job, _say)
     if int(os.environ.get("RANK", "0")) == 0:

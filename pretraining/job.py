@@ -71,7 +71,7 @@ def pretrain(job: Job, say: Callable[[str], None]) -> Outcome:
     """
     processes = join(job.execution.device)
     try:
-        processes.share(job.recipe.batch_size)
+        processes.share(job.recipe.batch_size, job.recipe.normed_together)
         output = held_output(job.output) if processes.is_first else nullcontext()
         with ExitStack() as stack:
             processes.first_before_others(lambda: stack.enter_context(output))
@@ -134,7 +134,8 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
 
     Args:
         recipe: size, arm and options.
-        initial: weights to start from; the head too, where it has one output channel.
+        initial: weights to start from, as far as the file says that they were trained; the head too, where it has one
+            output channel.
 
     Raises:
         RetinaError: if they are of another size, or the arm needs a package that is not installed.
@@ -146,8 +147,9 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
     if initial is not None:
         check_compatible(initial.weights, network, str(initial.path))
         mine = network.state_dict()
-        fitting = {k: v for k, v in initial.weights.items() if k in mine and v.shape == mine[k].shape}
-        network.load_state_dict(fitting, strict=False)
+        trained = trained_prefixes(initial.retina)  # the rest is some other random initialisation
+        fitting = {k: v for k, v in initial.weights.items() if k.startswith(trained) and k in mine}
+        network.load_state_dict({k: v for k, v in fitting.items() if v.shape == mine[k].shape}, strict=False)
     objective = _objective(network, recipe)
     objective.inherited = trained_prefixes(initial.retina) if initial else ()
     return objective
@@ -163,5 +165,11 @@ def _objective(network: TransUNet, recipe: Recipe) -> Objective:
         return MaskedAutoencoder(network, recipe.augmentation)
     if recipe.arm == "simclr":
         return SimCLR(network, recipe.augmentation)
-    masked, two = recipe.masked_loss, recipe.two_terms
-    return Reconstruction(network, recipe.augmentation, masked_loss=masked, skip_drop=recipe.skip_drop, two_terms=two)
+    return Reconstruction(
+        network,
+        recipe.augmentation,
+        together=recipe.normed_together,
+        masked_loss=recipe.masked_loss,
+        skip_drop=recipe.skip_drop,
+        two_terms=recipe.two_terms,
+    )

@@ -43,6 +43,9 @@ class Recipe:
     epochs: float = setting(200.0, "how often every image is seen; not used with --iterations")
     iterations: int | None = setting(None, "optimiser steps, instead of --epochs")
     batch_size: int = setting(256, "images a step, over all processes together")
+    norm_batch: int = setting(
+        16, "reconstruction: images that a batch norm sees together, as the published 16 on each of 16 GPUs"
+    )
     learning_rate: float = setting(0.003, "highest learning rate", flag="--lr")
     optimiser: str = setting("sgd", "sgd with momentum .9, or adamw with betas .9 and .95", choices=("sgd", "adamw"))
     weight_decay: float = setting(1e-4, "of all parameters (sgd), or of matrices and kernels alone (adamw)")
@@ -92,7 +95,7 @@ class Recipe:
         return [
             _above(0, epochs=self.epochs),
             _above(0, iterations=1 if self.iterations is None else self.iterations),
-            _above(0, batch_size=self.batch_size),
+            _above(0, batch_size=self.batch_size, norm_batch=self.norm_batch),
             _above(0, learning_rate=self.learning_rate),
             _above(0, clip=1 if self.clip is None else self.clip),
             None if 0 <= self.warmup < math.inf else f"warmup is {self.warmup}; expected 0 or more",
@@ -129,6 +132,21 @@ class Recipe:
         from nnunetv2_retina.network import NetworkConfig
 
         return NetworkConfig.named(self.size)
+
+    @property
+    def normed_together(self) -> int | None:
+        """Return how many consecutive images of a batch share a batch norm; None where no batch norm is trained.
+
+        A batch that ``norm_batch`` does not divide has groups of almost equal size.
+        """
+        if self.arm != "reconstruction":
+            return None
+        return math.ceil(self.batch_size / math.ceil(self.batch_size / self.norm_batch))
+
+    @property
+    def seen_together(self) -> int | None:
+        """Return how many images a batch norm or a contrast sees together; None where no image matters to another."""
+        return self.batch_size if self.arm == "simclr" else self.normed_together
 
     def total_iterations(self, images: int) -> int:
         """Return the optimiser steps of the whole run, for so many images; the last step may begin another epoch."""
@@ -197,7 +215,9 @@ class Execution:
     )
     compile: str = setting("auto", "torch.compile; auto: on GPUs", choices=("auto", "on", "off"))
     micro_batch: int | None = setting(
-        None, "images a process computes at once; gradients are accumulated (default: what fits; 16 on CPUs)"
+        None,
+        "images a process computes at once, whole groups of --norm-batch; gradients are accumulated (default: what "
+        "fits; about 16 on CPUs)",
     )
     workers: int = setting(2, "threads that read images ahead, in each process")
     checkpoint_minutes: float = setting(

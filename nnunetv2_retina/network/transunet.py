@@ -115,10 +115,22 @@ class Transformer(nn.Module):
         return normed
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that can be told how many images it sees together in training."""
+
+    together: int | None = None
+    """So many consecutive images have a mean and a variance of their own, as if they were a batch; None: all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.together is None or len(x) <= self.together:
+            return super().forward(x)
+        return torch.cat([nn.BatchNorm2d.forward(self, part) for part in x.split(self.together)])
+
+
 def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     """Return a 3 x 3 convolution without bias, batch norm and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), BatchNorm(out_channels), nn.ReLU()
     )
 
 

@@ -162,6 +162,7 @@ def _transfer(path: Path) -> dict[str, Any] | None:
         return None
     lacking = [name for name in ("scope", "source", "fingerprint") if name not in report]
     lacking += [name for name in ("loaded", "fresh", "frozen") if not isinstance(report.get(name), list)]
+    lacking += ["untrained"] if not isinstance(report.get("untrained", []), list) else []  # earlier reports have none
     sizes = report.get("parameters")
     numbers = [sizes.get(name) if isinstance(sizes, dict) else None for name in ("loaded", "frozen", "all")]
     lacking += [] if all(isinstance(number, int) for number in numbers) else ["parameters"]

@@ -11,6 +11,7 @@ from torch import nn
 from nnunetv2_retina.network.dice import SquaredDiceLoss
 from nnunetv2_retina.training.protocol_trainer import ProtocolTrainer
 from nnunetv2_retina.training.rates import WEIGHT_DECAY, PartRates, make_optimizer
+from nnunetv2_retina.weights import transfer
 
 
 class FineTuningTrainer(ProtocolTrainer):
@@ -52,8 +53,8 @@ class FineTuningTrainer(ProtocolTrainer):
 
     def _is_transferred(self, name: str) -> bool:
         """Whether the tensor of this name came from pre-trained weights, when the training started."""
-        scope = self._record["scope"] if self._record else None
-        return scope is not None and self.scopes[scope].takes(name)
+        scope = transfer.scope_of(self._record, self.scopes) if self._record else None
+        return scope is not None and scope.takes(name)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Do nothing: the network has one output."""

@@ -143,6 +143,7 @@ class ProtocolTrainer(nnUNetTrainer):
             "source": str(Path(request.path).resolve()),
             "named_by": request.origin,
             "fingerprint": stored.fingerprint,
+            "trained": list(transfer.trained_prefixes(stored.retina)),
             "pretraining": {key: stored.retina[key] for key in kept if key in stored.retina},
         }
 
@@ -175,7 +176,7 @@ class ProtocolTrainer(nnUNetTrainer):
         """Freeze what the transfer freezes, and give the rest to the optimiser. Called while nnU-Net initialises."""
         assert self._record is not None
         network = self._plain_network()
-        scope = self.scopes[self._record["scope"]] if self._record["scope"] else None
+        scope = transfer.scope_of(self._record, self.scopes)
         if scope is not None:
             transfer.freeze(network, scope.frozen)
             if self._weights is not None:

@@ -11,6 +11,9 @@ full           everything but the head                            nothing       
 random blocks  CNN, patch and position embeddings                 the transformer     a control: what the blocks carry
 =============  =================================================  ==================  ==========================
 
+Of these, what a file says was trained: the rest of it, such as the decoder of a file made from ImageNet weights, is
+some random initialisation, the same for every seed, and is left at the network's own.
+
 Frozen parts run in evaluation mode during training, without dropout: dropout regularises weights that are being
 learned, and on fixed ones it would only make the features of training and prediction differ. They contain layer norms,
 which have no running statistics (the CNN has group norms, also without); a batch norm in a frozen part would stop
@@ -19,8 +22,8 @@ updating its statistics by the same rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -39,9 +42,19 @@ class Scope:
     name: str
     taken: tuple[str, ...]
     frozen: tuple[str, ...]
+    trained: tuple[str, ...] = ("",)
+    """Prefixes of the keys that the weights file holds trained values of; ("",): of all."""
+
+    def within(self, trained: Iterable[str]) -> Scope:
+        """Return the scope for a file that holds trained values below these prefixes alone."""
+        return replace(self, trained=tuple(trained))
 
     def takes(self, key: str) -> bool:
         """Tell whether the tensor of this key comes from the checkpoint. The head never does."""
+        return self.covers(key) and key.startswith(self.trained)
+
+    def covers(self, key: str) -> bool:
+        """Tell whether the tensor of this key would come from a checkpoint in which all is trained."""
         return HEAD not in key and key.startswith(self.taken)
 
 
@@ -56,6 +69,15 @@ SCOPES = {
 }
 UNET_SCOPES = {"encoder": Scope("encoder", (UNET_ENCODER,), (UNET_ENCODER,))}
 """Of the UNet-ResNet50: the encoder is taken and frozen, as in the CEM500K project's benchmarks."""
+
+
+def scope_of(record: Mapping[str, Any], scopes: Mapping[str, Scope]) -> Scope | None:
+    """Return the scope of a transfer, from its record; None if nothing was transferred.
+
+    Records of earlier versions have no ``trained``: those trainings took all that the scope covers.
+    """
+    name = record["scope"]
+    return scopes[name].within(record.get("trained", ("",))) if name else None
 
 
 def trained_prefixes(description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -109,10 +131,15 @@ def report(
 
     Args:
         network: after the transfer.
-        record: where the weights came from; ``record["scope"]`` is a key of ``scopes``, or None.
+        record: where the weights came from; ``record["scope"]`` is a key of ``scopes``, or None, and
+            ``record["trained"]`` what the file says was trained.
         scopes: those of the network.
+
+    Returns:
+        The record with ``loaded``, ``fresh`` and ``frozen``, names of tensors; ``untrained``: those of the fresh ones
+        that the scope covers, which the file holds without trained values; and ``parameters``, numbers.
     """
-    scope = scopes[record["scope"]] if record["scope"] else None
+    scope = scope_of(record, scopes)
     names = list(network.state_dict())
     loaded = [name for name in names if scope is not None and scope.takes(name)]
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
@@ -126,6 +153,7 @@ def report(
         },
         "loaded": loaded,
         "fresh": [name for name in names if name not in set(loaded)],
+        "untrained": [name for name in names if scope is not None and scope.covers(name) and not scope.takes(name)],
         "frozen": frozen,
     }
 
@@ -135,8 +163,11 @@ def summary(report: Mapping[str, Any]) -> str:
     counts = {key: f"{value / 1e6:.2f} M" for key, value in report["parameters"].items()}
     if report["source"] is None:
         return f"Random initialisation: all {counts['all']} parameters are trained, nothing was transferred."
+    untrained = report.get("untrained") or ()
+    parts = ", ".join(dict.fromkeys(f"{name.split('.')[0]}." for name in untrained))
+    left_out = f" {len(untrained)} tensors of that scope ({parts}) were not trained in the file;" if untrained else ""
     return (
         f"Transferred from {report['source']} ({report['named_by']}): {counts['loaded']} of {counts['all']} parameters "
-        f"(scope {report['scope']}); {counts['frozen']} frozen; the rest is at its fresh initialisation. "
+        f"(scope {report['scope']}); {counts['frozen']} frozen;{left_out} the rest is at its fresh initialisation. "
         "See transfer_report.json."
     )

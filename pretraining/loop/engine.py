@@ -1,5 +1,8 @@
 """One optimiser step, with gradient accumulation, autocast and several processes; and the measurement of the loss.
 
+How a batch is divided into parts and among processes changes roundings and what dropout draws, and nothing else: images
+that matter to each other stay together (batch norm), or meet after the division (the contrast of SimCLR).
+
 Every step draws dropout from a generator seeded with (seed, step, process), so the step number is the whole state of
 all random generators, and a continued run draws what the uninterrupted one would have drawn.
 """
@@ -7,8 +10,9 @@ all random generators, and a continued run draws what the uninterrupted one woul
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +23,11 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.machine import multiplies_bfloat16
 from pretraining.loop.processes import Processes
 from pretraining.objectives.reconstruction import Objective
+from pretraining.objectives.simclr import SimCLR
 from pretraining.recipe import Execution, Recipe
 from pretraining.store.layout import SIZE
+
+T = TypeVar("T")
 
 CPU_MICRO_BATCH = 16
 _HELD_OUT_STREAM = 2**40
@@ -76,7 +83,8 @@ class Engine:
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.processes = processes
-        self.share = processes.share(recipe.batch_size)
+        self.share = processes.share(recipe.batch_size, recipe.normed_together)
+        self.unit = recipe.normed_together or 1
         self.dtype = choose_precision(execution.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.optimizer = make_optimizer(self.objective, recipe, fused=self.device.type == "cuda")
@@ -85,10 +93,9 @@ class Engine:
             # Where nobody asked for it, a machine that cannot compile computes as it is, with PyTorch's warning.
             torch._dynamo.config.suppress_errors = execution.compile == "auto"
             self.objective.compile()
-        largest = execution.micro_batch or self._largest_micro_batch()
-        self.micro_batch = math.ceil(self.share / math.ceil(self.share / largest))  # parts of almost equal size
+        self.micro_batch = part_size(self.share, self._largest(execution.micro_batch), self.unit)
         self.model: nn.Module = self.objective
-        if processes.count > 1:
+        if processes.count > 1 and not isinstance(objective, SimCLR):
             ids = [self.device] if self.device.type == "cuda" else None
             self.model = DistributedDataParallel(self.objective, device_ids=ids, gradient_as_bucket_view=True)
 
@@ -109,7 +116,7 @@ class Engine:
             group["lr"] = self.recipe.learning_rate_at(iteration, total)
         self.optimizer.zero_grad(set_to_none=True)
         first = iteration * self.recipe.batch_size + self.processes.rank * self.share
-        loss = self._accumulate(images, first)
+        loss = self._contrast(images, first) if isinstance(self.objective, SimCLR) else self._accumulate(images, first)
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimizer)
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -124,17 +131,62 @@ class Engine:
         torch.manual_seed(int(words[0] >> np.uint64(1)))
 
     def _accumulate(self, images: Tensor, first: int) -> Tensor:
-        """Add up the gradients of the mean loss over this process's images."""
+        """Add up the gradients of the loss over this process's images; the mean over processes is that of the batch."""
         total = torch.zeros((), device=self.device)
-        for start, part in self._parts(images):
-            views = self.objective.prepare(part, self.recipe.seed, first + start)
-            last = start + len(part) == len(images)
+        for weight, views, last in self._weighted(images, first):
             with self._communication(last), self.autocast():
-                loss = self.model(*views) * (len(part) / len(images))
+                loss = self.model(*views) * weight
             with self._communication(last):
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         return total
+
+    def _weighted(self, images: Tensor, first: int) -> Iterator[tuple[Any, Sequence[Tensor], bool]]:
+        """Yield the parts' weights in the mean loss, their views, and whether it is the last part."""
+        parts = self._prepared(images, first)
+        if not self.objective.uneven:
+            done = 0
+            for views in parts:
+                done += len(views[0])
+                yield len(views[0]) / len(images), views, done == len(images)
+            return
+        prepared = list(parts)
+        weights = [self.objective.weight(*views) for views in prepared]
+        counted = self.processes.sum(torch.stack(weights).sum().double().cpu()).clamp(min=1) / self.processes.count
+        for number, (views, weight) in enumerate(zip(prepared, weights, strict=True), start=1):
+            yield weight / counted.to(self.device), views, number == len(prepared)
+
+    def _contrast(self, images: Tensor, first: int) -> Tensor:
+        """Do what ``_accumulate`` does for a loss that all images of all processes have in common.
+
+        Of a batch in several parts the features are computed first without gradient, then, with the gradient that the
+        loss has at them, once more (Gao et al. 2021, "Scaling deep contrastive learning batch size").
+        """
+        assert isinstance(self.objective, SimCLR)
+        prepared = list(self._prepared(images, first))
+        at_once = len(prepared) == 1
+        with torch.set_grad_enabled(at_once), self.autocast():
+            features = torch.cat([self.objective.embed(*views) for views in prepared])
+        everyone = self.processes.gather(features.detach()).requires_grad_()
+        with self.autocast():
+            loss = self.objective.contrast(everyone)
+        self.scaler.scale(loss).backward()
+        assert everyone.grad is not None
+        mine = everyone.grad[self.processes.rank * self.share :][: self.share] * self.processes.count
+        if at_once:
+            features.backward(mine)
+        else:
+            for views, wanted in zip(prepared, mine.split([len(views[0]) for views in prepared]), strict=True):
+                with self.autocast():
+                    features = self.objective.embed(*views)
+                features.backward(wanted)
+        self.processes.average(p.grad for p in self.objective.parameters() if p.grad is not None)
+        return loss.detach()
+
+    def _prepared(self, images: Tensor, first: int) -> Iterator[Sequence[Tensor]]:
+        """Yield the views of the parts of some images, of which the first has the position ``first``."""
+        for start, part in self._parts(images):
+            yield self.objective.prepare(part, self.recipe.seed, first + start)
 
     def _parts(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, len(images), self.micro_batch):
@@ -163,14 +215,24 @@ class Engine:
         """
         self.objective.eval()
         sums: dict[str, Tensor] = {}
-        for start, part in self._parts(images):
-            views = self.objective.prepare(part, self.recipe.seed, _HELD_OUT_STREAM + offset + start)
-            with self.autocast():
-                measured = self.objective.measure(*views)
+        for measured in self._measured(self._prepared(images, _HELD_OUT_STREAM + offset)):
             for name, (total, count) in measured.items():
                 pair = torch.stack([total.double().cpu(), count.double().cpu()])
                 sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair
         return sums
+
+    def _measured(self, parts: Iterator[Sequence[Tensor]]) -> list[dict[str, tuple[Tensor, Tensor]]]:
+        """Return what the objective reports: of each part, or where images are contrasted of as many as a batch has."""
+        objective = self.objective
+        if not isinstance(objective, SimCLR):
+            return [self._in_precision(objective.measure, *views) for views in parts]
+        features = torch.cat([self._in_precision(objective.embed, *views) for views in parts])
+        groups = features.split(self.recipe.batch_size)
+        return [self._in_precision(objective.measure_embedded, group) for group in groups]
+
+    def _in_precision(self, compute: Callable[..., T], *values: Tensor) -> T:
+        with self.autocast():
+            return compute(*values)
 
     @torch.no_grad()
     def pictures(self, images: Tensor) -> dict[str, Tensor] | None:
@@ -181,12 +243,23 @@ class Engine:
             shown = self.objective.pictures(*views)
         return None if shown is None else {title: tensor.float().cpu() for title, tensor in shown.items()}
 
-    def _largest_micro_batch(self) -> int:
-        """Find by trying how many images fit into the GPU's memory; all processes agree on the smallest number."""
+    def _largest(self, given: int | None) -> int:
+        """Return how many images are computed at once: as given, or what fits, on which all processes agree.
+
+        Raises:
+            RetinaError: if that is less than a batch norm sees together.
+        """
+        if given is not None and given < self.unit:
+            raise RetinaError(
+                f"--micro-batch {given} would part the {self.unit} images that a batch norm sees together. Give at "
+                f"least {self.unit}, or, which changes the result, --norm-batch {given}"
+            )
+        if given is not None:
+            return given
         if self.device.type == "cpu":
-            return CPU_MICRO_BATCH
+            return max(CPU_MICRO_BATCH, self.unit)
         before = {name: value.clone() for name, value in self.objective.state_dict().items()}
-        size = largest_fitting(self._try, self.share, torch.cuda.get_device_name(self.device))
+        size = largest_fitting(self._try, self.share, torch.cuda.get_device_name(self.device), self.unit)
         self.objective.load_state_dict(before)
         return self.processes.smallest(size)
 
@@ -203,16 +276,23 @@ class Engine:
             self.optimizer.zero_grad(set_to_none=True)
 
 
-def largest_fitting(attempt: Callable[[int], None], most: int, device: str) -> int:
-    """Return the largest of ``most``, its half, its quarter, ... images that a GPU's memory holds.
+def part_size(images: int, largest: int, unit: int) -> int:
+    """Return the size of almost equal parts of some images: at most ``largest``, whole units but for the last part."""
+    units = math.ceil(images / unit)
+    return unit * math.ceil(units / math.ceil(units / (largest // unit)))
+
+
+def largest_fitting(attempt: Callable[[int], None], most: int, device: str, unit: int = 1) -> int:
+    """Return the largest of ``most``, its half, its quarter, ... images that a GPU's memory holds, in whole units.
 
     Args:
         attempt: computes with so many images, or raises ``torch.OutOfMemoryError``.
         most: images of a step.
         device: its name, for the message.
+        unit: images that are computed together, at least.
 
     Raises:
-        RetinaError: if not even one fits.
+        RetinaError: if not even one unit fits.
     """
     size = most
     while True:
@@ -222,9 +302,11 @@ def largest_fitting(attempt: Callable[[int], None], most: int, device: str) -> i
             torch.cuda.empty_cache()
         else:
             return size
-        if size == 1:
+        if size <= unit:
+            what = "one image fits" if unit == 1 else f"the {unit} images of a batch norm fit"
+            other = "" if unit == 1 else " or --norm-batch"
             raise RetinaError(
-                f"not even one image fits into the memory of {device}. Free it (nvidia-smi shows who holds it), or "
-                "take a smaller --size"
+                f"not even {what} into the memory of {device}. Free it (nvidia-smi shows who holds it), or take a "
+                f"smaller --size{other}"
             )
-        size = (size + 1) // 2
+        size = unit * math.ceil(math.ceil(size / 2) / unit)

@@ -36,8 +36,12 @@ class Processes:
         """Whether this process writes files and messages."""
         return self.rank == 0
 
-    def share(self, batch_size: int) -> int:
+    def share(self, batch_size: int, normed_together: int | None = None) -> int:
         """Return how many images of a global batch each process takes.
+
+        Args:
+            batch_size: images of all processes.
+            normed_together: how many of them a batch norm sees together, which stay in one process; None: any.
 
         Raises:
             RetinaError: if they cannot be divided equally.
@@ -48,7 +52,29 @@ class Processes:
                 f"--batch-size is {batch_size} over all processes together, which {self.count} processes cannot share "
                 f"equally; take a multiple of {self.count}, such as {nearest}"
             )
-        return batch_size // self.count
+        share = batch_size // self.count
+        if normed_together is not None and self.count > 1 and share % normed_together:
+            raise RetinaError(
+                f"a batch norm sees {normed_together} images together, but each of {self.count} processes takes "
+                f"{share} of the {batch_size} images of a step. Take fewer processes, a --batch-size that is a "
+                f"multiple of {self.count * normed_together}, or, which changes the result, --norm-batch {share}"
+            )
+        return share
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the values of all processes, (n, ...) each, one after the other; without gradient."""
+        if self.count == 1:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.count)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors, on the device, by their means over the processes."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+                tensor /= self.count
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over the processes of a tensor on the CPU."""

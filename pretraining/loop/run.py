@@ -198,12 +198,11 @@ class Run:
         return bool(self.execution.keep_every) and self._ends(self.execution.keep_every)
 
     def _measure(self) -> dict[str, float]:
-        """Return what the objective reports of all held-out images; each process measures its part."""
-        rank, count = self.processes.rank, self.processes.count
-        mine = range(len(self.held_out) * rank // count, len(self.held_out) * (rank + 1) // count)
+        """Return what the objective reports of all held-out images; each process measures some groups of them."""
+        mine = range(0, len(self.held_out), _MEASURED_AT_ONCE)[self.processes.rank :: self.processes.count]
         sums: dict[str, Tensor] = {}
-        for start in range(mine.start, mine.stop, _MEASURED_AT_ONCE):
-            indices = self.held_out[start : min(start + _MEASURED_AT_ONCE, mine.stop)]
+        for start in mine:
+            indices = self.held_out[start : start + _MEASURED_AT_ONCE]
             images = read(self.store, indices, self.engine.device).to(self.engine.device)
             for name, pair in self.engine.measure(images, start).items():
                 sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair

@@ -76,7 +76,7 @@ def _check_same_run(path: Path, loaded: checkpoint.Checkpoint, recipe: Recipe, s
         raise RetinaError(
             f"{path} holds weights but no state to continue from. Start from them with --init in another output folder"
         )
-    differences = recipe.differences(loaded.retina.get("recipe", {}))
+    differences = _differences(loaded, recipe)
     if loaded.retina.get("store", {}).get("fingerprint") != store_fingerprint:
         differences.append("other images")
     if differences:
@@ -84,6 +84,19 @@ def _check_same_run(path: Path, loaded: checkpoint.Checkpoint, recipe: Recipe, s
             f"{path.parent} holds a run with other settings: {shorten(differences)}. Take these settings to continue "
             "it, or another output folder (-o) to begin anew"
         )
+
+
+def _differences(loaded: checkpoint.Checkpoint, recipe: Recipe) -> list[str]:
+    """Say where the settings differ. Before ``norm_batch`` a batch norm or a contrast saw what was computed at once."""
+    recorded = dict(loaded.retina.get("recipe", {}))
+    if "norm_batch" in recorded:
+        return recipe.differences(recorded)
+    seen = loaded.retina.get("execution", {}).get("micro_batch", recipe.seen_together)
+    differences = recipe.differences({**recorded, "norm_batch": recipe.norm_batch})
+    if recipe.seen_together not in (None, seen):
+        what = "a contrast" if recipe.arm == "simclr" else "a batch norm (--norm-batch)"
+        differences.append(f"{seen} images together in {what} there, {recipe.seen_together} now")
+    return differences
 
 
 def software(engine: Engine) -> dict[str, Any]:

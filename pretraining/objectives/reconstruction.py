@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.network.transunet import BatchNorm
 from nnunetv2_retina.weights.transfer import freeze
 from pretraining.augmentation.random_stream import uniforms
 from pretraining.augmentation.views import AugmentationSettings, augment, draw
@@ -32,6 +33,8 @@ class Objective(nn.Module):
 
     measured: tuple[str, ...] = ("loss",)
     """Names of what ``measure`` returns."""
+    uneven = False
+    """Whether the mean of the loss is over more of one image than of another: see ``weight``."""
 
     def __init__(self, network: TransUNet, trained: tuple[str, ...] = ("",)) -> None:
         super().__init__()
@@ -65,6 +68,11 @@ class Objective(nn.Module):
         """Return the mean loss: a float32 scalar."""
         raise NotImplementedError
 
+    def weight(self, *views: Tensor) -> Tensor:
+        """Return over how much the loss of these views is the mean: the loss of a batch is that of its parts, so
+        weighted. A scalar; by default the number of images."""
+        return torch.tensor(float(len(views[0])))
+
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return what is reported of held-out images: sums and counts to divide them by, ``loss`` among them."""
         count = torch.tensor(float(len(views[0])))
@@ -83,7 +91,9 @@ class Reconstruction(Objective):
     Args:
         network: as above.
         settings: the augmentation.
-        masked_loss: count only pixels whose grey level was changed (over the batch; an unchanged image counts nothing).
+        together: images that a batch norm sees together, see ``BatchNorm``; None: all that are computed at once.
+        masked_loss: count only pixels whose grey level was changed: the mean over those of the whole batch, in
+            whatever parts it is computed; an unchanged image counts nothing.
         skip_drop: probability with which each skip connection of each image is dropped (and the others scaled by
             ``1 / (1 - skip_drop)``, as dropout does): the paper warns that skips let the input bypass the deep layers.
             At 1 nothing reaches the decoder but the tokens.
@@ -97,15 +107,19 @@ class Reconstruction(Objective):
         network: TransUNet,
         settings: AugmentationSettings | None = None,
         *,
+        together: int | None = None,
         masked_loss: bool = False,
         skip_drop: float = 0.0,
         two_terms: bool = False,
     ) -> None:
         super().__init__(network)
         self.settings = settings or AugmentationSettings()
-        self.masked_loss = masked_loss
+        self.masked_loss = self.uneven = masked_loss
         self.skip_drop = skip_drop
         self.two_terms = two_terms
+        for module in network.modules():
+            if isinstance(module, BatchNorm):
+                module.together = together
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:
@@ -126,6 +140,10 @@ class Reconstruction(Objective):
             none = torch.zeros(len(image), 3, device=image.device)
             loss = loss + self._loss(self.network(image, none), target, changed)
         return loss
+
+    def weight(self, *views: Tensor) -> Tensor:
+        """Return how many pixels the loss counts."""
+        return views[2].sum() if self.masked_loss else super().weight(*views)
 
     def _loss(self, output: Tensor, target: Tensor, changed: Tensor) -> Tensor:
         error: Tensor = (output - target).square()

@@ -8,6 +8,8 @@ Shapes: B images, C channels of the CNN's last stage.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,9 +26,10 @@ _SECOND_VIEW = 0x73696D636C720000
 
 
 class SimCLR(Objective):
-    """Tell the second view of an image from the views of all others that are computed with it.
+    """Tell the second view of an image from the views of all others of its batch.
 
-    Those are the images of one call: of one process, and of one part where a batch is computed in parts.
+    Images matter to each other in the head alone, whose batch norm and contrast see the features of a whole batch,
+    those of all processes: the loop computes ``embed`` in parts and ``contrast`` once.
 
     Args:
         network: ``TransUNet(1, 1, config)``.
@@ -56,27 +59,39 @@ class SimCLR(Objective):
         return first_view, second_view
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Return the mean loss, a float32 scalar.
+        """Return the mean loss, a float32 scalar, of these images alone; see ``contrast``."""
+        return self.contrast(self.embed(*views))
+
+    def embed(self, *views: Tensor) -> Tensor:
+        """Return the CNN's features of two views of each image, averaged over the image: (B, 2, C) float32."""
+        features, _ = self.network.cnn(torch.cat(views).expand(-1, 3, -1, -1))
+        means: Tensor = features.float().mean(dim=(2, 3)).unflatten(0, (2, -1))
+        return means.transpose(0, 1)
+
+    def contrast(self, features: Tensor) -> Tensor:
+        """Return the mean loss of a batch, (B, 2, C), a float32 scalar.
 
         Raises:
             RetinaError: for a single image, which has nothing to differ from.
         """
-        if len(views[0]) < 2:
-            raise RetinaError(
-                "simclr: got one image at a time; expected at least two, to tell apart. Raise the batch size, or use "
-                "fewer processes"
-            )
-        features, _ = self.network.cnn(torch.cat(views).expand(-1, 3, -1, -1))
-        first, second = self.head(features.mean(dim=(2, 3))).chunk(2)
+        if len(features) < 2:
+            raise RetinaError("simclr: got one image; expected at least two, to tell apart. Raise the batch size")
+        first, second = self.head(features.transpose(0, 1).flatten(0, 1)).chunk(2)
         with torch.autocast(first.device.type, enabled=False):
             return contrast(first.float(), second.float())
 
     def measure(self, *views: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the loss; a single image, which has none, counts nothing."""
-        if len(views[0]) < 2:
-            zero = torch.zeros((), device=views[0].device)
-            return {"loss": (zero, zero)}
-        return super().measure(*views)
+        """Return the loss of these images; a single image, which has none, counts nothing."""
+        return self.measure_embedded(self.embed(*views))
+
+    def measure_embedded(self, features: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return what ``measure`` does, from what ``embed`` returned."""
+        count = torch.tensor(float(len(features)))
+        return {"loss": (self.contrast(features) * count, count)} if count > 1 else {"loss": (count * 0, count * 0)}
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the CNN, where the time goes."""
+        self.network.cnn.compile(*args, **options)
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float = TEMPERATURE) -> Tensor:

@@ -17,7 +17,6 @@ from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.weights import checkpoint
 from pretraining.cli import main
 from pretraining.job import Job, build_objective, pretrain
-from pretraining.loop.processes import Processes
 from pretraining.loop.run import Run
 from pretraining.recipe import Execution, Recipe
 from pretraining.store.reader import ImageStore
@@ -240,7 +239,7 @@ def two_processes(folder, *arguments):
 
 @pytest.mark.slow
 def test_two_processes_agree_see_every_image_once_and_continue(source, tmp_path):
-    settings = [*SETTINGS, "--epochs", "2", "--keep-every", "0", "--workers", "1"]
+    settings = [*SETTINGS, "--epochs", "2", "--keep-every", "0", "--workers", "1", "--norm-batch", "2"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = two_processes(whole, source, "-o", whole, *settings)
     assert done.returncode == 0, done.stderr
@@ -269,31 +268,6 @@ def test_two_processes_agree_see_every_image_once_and_continue(source, tmp_path)
     assert log_of(parts) == log_of(whole)
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(source):
-    """Without batch norm, whose statistics are those of the part."""
-    from pretraining.loop.engine import Engine
-
-    store = ImageStore(source)
-    images = torch.from_numpy(store.read(np.arange(4)))
-
-    def stepped(micro_batch):
-        recipe = Recipe(size="tiny", batch_size=4, iterations=2)
-        objective = build_objective(recipe)
-        for module in objective.modules():
-            if isinstance(module, (torch.nn.Dropout, torch.nn.BatchNorm2d)):
-                module.forward = lambda x: x
-        engine = Engine(
-            objective, recipe, Execution(micro_batch=micro_batch, precision="fp32"), Processes(torch.device("cpu"))
-        )
-        loss = engine.step(images, 0, 2)
-        return float(loss), [p.grad.clone() for p in objective.parameters() if p.grad is not None]
-
-    (loss, gradients), (parts_loss, parts) = stepped(4), stepped(2)
-    assert parts_loss == pytest.approx(loss, rel=1e-5)
-    for a, b in zip(gradients, parts, strict=True):
-        assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
-
-
 def test_the_micro_batch_is_halved_until_it_fits():
     from pretraining.loop.engine import largest_fitting
 
@@ -303,6 +277,9 @@ def test_the_micro_batch_is_halved_until_it_fits():
 
     assert largest_fitting(lambda size: attempt(size, 300), 256, "GPU") == 256
     assert largest_fitting(lambda size: attempt(size, 70), 256, "GPU") == 64
+    assert largest_fitting(lambda size: attempt(size, 70), 240, "GPU", 16) == 64
+    with pytest.raises(RetinaError, match=r"not even the 16 images of a batch norm fit .*--size or --norm-batch"):
+        largest_fitting(lambda size: attempt(size, 15), 256, "GPU", 16)
     with pytest.raises(RetinaError, match="not even one image fits into the memory of GPU"):
         largest_fitting(lambda size: attempt(size, 0), 256, "GPU")
 
@@ -336,6 +313,16 @@ def test_init_starts_from_the_weights(source, reference, tmp_path):
     arguments = [str(source), "-o", str(tmp_path), *SETTINGS, "--iterations", "1", "--init"]
     assert main([*arguments, str(initial.path)]) == 0
     assert checkpoint.load(tmp_path / "checkpoint_final.pth").retina["recipe"]["init"] == initial.fingerprint
+
+
+def test_init_takes_what_was_trained_alone(reference):
+    """Not the decoder of a file made from ImageNet weights, which is the same random one for every seed."""
+    stored = checkpoint.load(reference / "checkpoint_final.pth")
+    stored.retina["trained"] = ["cnn.", "embedding.", "transformer."]
+    starts = [build_objective(Recipe(size="tiny", seed=seed), stored).network.state_dict() for seed in (1, 2)]
+    same = {key for key in starts[0] if torch.equal(starts[0][key], starts[1][key]) and starts[0][key].ndim == 4}
+    assert {key.split(".")[0] for key in same} == {"cnn", "embedding"}
+    assert torch.equal(starts[0]["cnn.stem.0.weight"], stored.weights["cnn.stem.0.weight"])
 
 
 def test_an_output_that_cannot_be_written_is_refused(source, tmp_path, capsys):

@@ -89,6 +89,23 @@ def test_transfer(trainer, by, workspace, weights, seen, monkeypatch):
     assert set(report["frozen"]) == {k for k in ended if frozen and k.startswith("transformer.")}
 
 
+def test_two_seeds_share_no_tensor_that_the_file_holds_untrained(workspace, seen, tmp_path, monkeypatch):
+    """As of ImageNet weights, whose decoder is the importer's random one."""
+    weights = write_weights(tmp_path / "imported.pth", "tiny", trained=["cnn.", "embedding.", "transformer."])
+    set_protocol(workspace, iterations=1)
+    trainer = "nnUNetTrainerRETINA_full_tiny"
+    for seed in ("1", "2"):
+        monkeypatch.setenv("RETINA_SEED", seed)
+        train(trainer, fold=int(seed), pretrained_weights=str(weights))
+    first, second = (run.at_start for run in seen)
+    equal = {key for key in first if torch.equal(first[key], second[key]) and first[key].ndim == 4}
+    assert equal and {key.split(".")[0] for key in equal} == {"cnn", "embedding"}
+    report = json.loads((fold_folder(workspace, trainer, fold=1) / "transfer_report.json").read_text())
+    assert {name.split(".")[0] for name in report["untrained"]} == {"decoder"}
+    assert not set(report["untrained"]) & set(report["loaded"])
+    assert "(decoder.) were not trained in the file" in log_of(fold_folder(workspace, trainer, fold=1))
+
+
 def test_without_weights_it_says_so_and_trains_everything(workspace, seen):
     train("nnUNetTrainerRETINA_tiny")
     log = log_of(fold_folder(workspace, "nnUNetTrainerRETINA_tiny"))

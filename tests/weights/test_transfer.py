@@ -44,6 +44,38 @@ def test_a_restricted_load_changes_the_scope_and_nothing_else(network, donor, sc
     assert torch.equal(network.cnn.stem[0].weight, donor["cnn.stem.0.weight"])
 
 
+def test_what_a_file_holds_untrained_is_not_taken_and_two_seeds_share_nothing_of_it(donor):
+    scope = SCOPES["full"].within(("cnn.", "embedding.pos_embed", "transformer."))
+    loaded = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        network = TransUNet(1, 2, TINY)
+        fresh = {key: value.clone() for key, value in network.state_dict().items()}
+        transfer.restrict_load(network, scope)
+        network.load_state_dict({key: fresh[key] if ".seg_layers." in key else donor[key] for key in fresh})
+        loaded.append(network.state_dict())
+        taken = {key for key in fresh if donor[key].is_floating_point() and torch.equal(loaded[-1][key], donor[key])}
+        assert {key.split(".")[0] for key in taken} == {"cnn", "embedding", "transformer"}
+        assert "embedding.pos_embed" in taken and "embedding.proj.weight" not in taken
+        report = transfer.report(
+            network, {"scope": "full", "source": "a.pth", "named_by": "b", "trained": list(scope.trained)}
+        )
+        assert set(report["loaded"]) == taken
+        assert {name.split(".")[0] for name in report["untrained"]} == {"embedding", "decoder"}
+        assert f"{len(report['untrained'])} tensors of that scope (embedding., decoder.) were not trained" in (
+            transfer.summary(report)
+        )
+    kernels = [key for key in loaded[0] if key.startswith("decoder.") and loaded[0][key].ndim == 4]
+    assert kernels and not any(torch.equal(loaded[0][key], loaded[1][key]) for key in kernels)
+
+
+def test_a_record_of_an_earlier_version_took_all_that_its_scope_covers():
+    record = {"scope": "full", "pretraining": {"trained": ["cnn."]}}
+    assert transfer.scope_of(record, SCOPES).takes("decoder.bottleneck.0.weight")
+    assert not transfer.scope_of(record | {"trained": ["cnn."]}, SCOPES).takes("decoder.bottleneck.0.weight")
+    assert transfer.scope_of({"scope": None}, SCOPES) is None
+
+
 def test_frozen_modules_stay_in_evaluation_mode(network):
     frozen = transfer.freeze(network, SCOPES["transformer"].frozen)
     assert set(frozen) == {name for name, _ in network.named_parameters() if name.startswith("transformer.")}

@@ -213,6 +213,6 @@ def test_the_two_views_are_drawn_independently(images):
 def test_simclr_needs_two_images(images):
     objective = make("simclr").eval()
     views = objective.prepare(images[:1], 0, 0)
-    with pytest.raises(RetinaError, match=r"got one image at a time; expected at least two.* Raise the batch size"):
+    with pytest.raises(RetinaError, match=r"got one image; expected at least two.* Raise the batch size"):
         objective(*views)
     assert [value.item() for value in objective.measure(*views)["loss"]] == [0, 0]
