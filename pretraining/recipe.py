@@ -226,7 +226,7 @@ class Execution:
     keep_every: int = setting(20, "epochs between checkpoints that are kept; 0: only the last")
     measure_every: int = setting(
         1,
-        "epochs between measurements of the held-out images, with log, pictures and a checkpoint; more for few images",
+        "epochs between measurements of the held-out images, each with pictures and a checkpoint; more for few",
     )
     tensorboard: bool = setting(False, 'also log for TensorBoard (pip install "nnunetv2-retina[tensorboard]")')
 

@@ -145,8 +145,8 @@ class Study:
             drawn = entry.labelled
             if not all(_is_int(count) and count > 0 for count in drawn) or any(a >= b for a, b in pairwise(drawn)):
                 problems.append(
-                    f"data set {entry.dataset}: labelled is {list(drawn)}; expected whole numbers above 0 that increase, "
-                    "such as [1, 2, 5]"
+                    f"data set {entry.dataset}: labelled is {list(drawn)}; expected whole numbers above 0 that "
+                    "increase, such as [1, 2, 5]"
                 )
             if entry.scored not in SCORED:
                 problems.append(f"data set {entry.dataset}: scored is {entry.scored!r}; expected {' or '.join(SCORED)}")

@@ -167,7 +167,7 @@ class Run:
         )
 
     def _end_epoch(self, clock: _Clock) -> None:
-        """Measure, record and draw what was trained since the last time, and keep the checkpoint if it is one to keep."""
+        """Measure, record and draw what was trained since the last time, and keep its checkpoint if it is due."""
         state = self.progress
         self.processes.copy_from_first(self.engine.objective.buffers())
         seconds = time.monotonic() - clock.epoch
