@@ -86,8 +86,8 @@ def _fold(entry: StudyDataset, dataset_json: Mapping[str, Any]) -> Mapping[str, 
         folds = entry.training.get("folds") or dataset_json.get(BLOCK, {}).get("folds")
         if not folds or int(entry.fold) >= len(folds):
             raise RetinaError(
-                f"labelled draws from training cases of fold {entry.fold}, which the training settings do not list. Add "
-                "it to them (training: folds), or take fold all"
+                f"labelled draws from training cases of fold {entry.fold}, which the training settings do not list. "
+                "Add it to them (training: folds), or take fold all"
             )
         fold = folds[int(entry.fold)]
     if entry.labelled[-1] > len(fold["train"]):
