@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     recipe.add_argument(
         "--init", type=Path, metavar="FILE",
-        help="weights to start from: a checkpoint, or what retina_import_weights reads",
+        help="weights to start from: a checkpoint, what retina_import_weights reads, or open: those in the package",
     )  # fmt: skip
 
     execution = parser.add_argument_group("execution (may change when a run is continued)")

@@ -15,6 +15,7 @@ import torch
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.weights import shipped
 from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.compatibility import check_compatible
 from nnunetv2_retina.weights.importing import read_weights
@@ -92,7 +93,7 @@ def _set_up(job: Job, processes: Processes, say: Callable[[str], None]) -> Run:
     excluded = len(store) - len(training) - len(held_out)
     say(f"{len(store):,} images of {len(store.groups)} sources in {store.path}")
     say(f"{len(training):,} to train on, {len(held_out):,} held out, {excluded:,} excluded")
-    initial = read_weights(job.init) if job.init else None
+    initial = read_weights(Path(shipped.resolve(job.init))) if job.init else None
     recipe = replace(job.recipe, init=initial.fingerprint) if initial else job.recipe
     engine = Engine(build_objective(recipe, initial), recipe, job.execution, processes)
     groups = np.asarray(store.group_index)[training]
@@ -113,7 +114,7 @@ def dry_run(job: Job, say: Callable[[str], None]) -> None:
     count, what = count_images(job.source, job.store)
     say(f"{count:,} {what}")
     processes = join(job.execution.device)
-    initial = read_weights(job.init) if job.init else None
+    initial = read_weights(Path(shipped.resolve(job.init))) if job.init else None
     engine = Engine(build_objective(job.recipe, initial), job.recipe, job.execution, processes)
     total = job.recipe.total_iterations(count)
     images = torch.randint(0, 256, (engine.share, SIZE, SIZE), dtype=torch.uint8, device=engine.device)

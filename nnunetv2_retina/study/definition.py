@@ -101,7 +101,8 @@ class Study:
     datasets: tuple[StudyDataset, ...]
     systems: tuple[StudySystem, ...]
     weights: Mapping[str, str] = field(default_factory=dict)
-    """Name -> file; relative ones are beside the study's file, ``$VARIABLES`` and ``~`` are replaced."""
+    """Name -> file, or ``open`` for the weights that come with the package; relative files are beside the study's file,
+    ``$VARIABLES`` and ``~`` are replaced."""
     prediction: StudyPrediction = StudyPrediction()
 
     def __post_init__(self) -> None:

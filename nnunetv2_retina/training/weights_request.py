@@ -11,6 +11,9 @@ import inspect
 import os
 from dataclasses import dataclass
 
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.weights import shipped
+
 VARIABLE = "RETINA_WEIGHTS"
 
 
@@ -38,12 +41,23 @@ class WeightsRequest:
 
 
 def requested_weights() -> WeightsRequest | None:
-    """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None."""
+    """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None.
+
+    The variable may hold a name of ``shipped``.
+
+    Raises:
+        RetinaError: for such a name as the option, which nnU-Net itself opens as a file.
+    """
     option = _training_argument("pretrained_weights_file") or _training_argument("pretrained_weights")
+    if option == shipped.OPEN:
+        raise RetinaError(
+            f"-pretrained_weights {option}: nnU-Net itself opens it, as a file. For the weights that come with the "
+            f"package leave it out and set {VARIABLE}={option}; a file of that name is ./{option}"
+        )
     if option:
         return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")
     variable = os.environ.get(VARIABLE, "").strip()
-    return WeightsRequest(os.path.expanduser(variable), f"${VARIABLE}") if variable else None
+    return WeightsRequest(shipped.resolve(variable), f"${VARIABLE}") if variable else None
 
 
 def is_validation_only() -> bool:

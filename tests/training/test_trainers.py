@@ -15,7 +15,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.protocol import iteration_checkpoint
 from nnunetv2_retina.training import trainers
-from nnunetv2_retina.weights import checkpoint
+from nnunetv2_retina.weights import checkpoint, shipped
 from nnunetv2_retina.weights.importing import import_weights
 
 
@@ -87,6 +87,20 @@ def test_transfer(trainer, by, workspace, weights, seen, monkeypatch):
     assert report["fingerprint"] == checkpoint.load(weights).fingerprint
     assert set(report["loaded"]) == {k for k in ended if k.startswith(SCOPES[trainer])}
     assert set(report["frozen"]) == {k for k in ended if frozen and k.startswith("transformer.")}
+
+
+def test_the_weights_that_come_with_the_package_train(workspace, seen, monkeypatch):
+    set_protocol(workspace, iterations=1)
+    monkeypatch.setenv("RETINA_WEIGHTS", "open")
+    train("nnUNetTrainerRETINA_full_tiny")
+    stored = checkpoint.load(shipped.resolve(shipped.OPEN)).weights
+    taken = {key for key, value in seen[-1].at_start.items() if key in stored and torch.equal(value, stored[key])}
+    assert taken >= {key for key in stored if not key.startswith("decoder.")}
+    assert "decoder.bottleneck.0.weight" in stored.keys() - taken
+    monkeypatch.delenv("RETINA_WEIGHTS")
+    with pytest.raises(RetinaError, match="nnU-Net itself opens it, as a file.*set RETINA_WEIGHTS=open"):
+        train("nnUNetTrainerRETINA_tiny", pretrained_weights="open")
+    assert not fold_folder(workspace, "nnUNetTrainerRETINA_tiny").exists()
 
 
 def test_two_seeds_share_no_tensor_that_the_file_holds_untrained(workspace, seen, tmp_path, monkeypatch):
