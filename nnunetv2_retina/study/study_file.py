@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
-from nnunetv2_retina.weights import shipped
+from nnunetv2_retina.training.weights_request import weights_path
 
 
 def read_study(path: str | Path) -> Study:
@@ -119,7 +119,7 @@ def _weights(value: object, folder: Path) -> dict[str, str]:
     for name, given in value.items():
         if not isinstance(given, str) or not given.strip():
             raise RetinaError(f"weights {name} is {given!r}; expected the path of a file. Correct it")
-        text = shipped.resolve(os.path.expandvars(given))
+        text = weights_path(os.path.expandvars(given))
         if "$" in text:
             raise RetinaError(f"weights {name} is {given!r}, and that variable is not set. Set it, or write the path")
         files[str(name)] = str(folder / text)

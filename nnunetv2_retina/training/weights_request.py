@@ -40,6 +40,11 @@ class WeightsRequest:
         return checkpoint.load(self.path).fingerprint
 
 
+def weights_path(text: str) -> str:
+    """Return the path of weights that are named by a path or by a name of ``shipped``."""
+    return shipped.resolve(text)
+
+
 def requested_weights() -> WeightsRequest | None:
     """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None.
 
@@ -57,7 +62,7 @@ def requested_weights() -> WeightsRequest | None:
     if option:
         return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")
     variable = os.environ.get(VARIABLE, "").strip()
-    return WeightsRequest(shipped.resolve(variable), f"${VARIABLE}") if variable else None
+    return WeightsRequest(weights_path(variable), f"${VARIABLE}") if variable else None
 
 
 def is_validation_only() -> bool:

@@ -98,7 +98,7 @@ def test_the_weights_that_come_with_the_package_train(workspace, seen, monkeypat
     assert taken >= {key for key in stored if not key.startswith("decoder.")}
     assert "decoder.bottleneck.0.weight" in stored.keys() - taken
     monkeypatch.delenv("RETINA_WEIGHTS")
-    with pytest.raises(RetinaError, match="nnU-Net itself opens it, as a file.*set RETINA_WEIGHTS=open"):
+    with pytest.raises(RetinaError, match=r"nnU-Net itself opens it, as a file\..*set RETINA_WEIGHTS=open"):
         train("nnUNetTrainerRETINA_tiny", pretrained_weights="open")
     assert not fold_folder(workspace, "nnUNetTrainerRETINA_tiny").exists()
 

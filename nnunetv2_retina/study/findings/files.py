@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from nnunetv2_retina.study.findings.paper_numbers import SOURCE, published, published_iterations
@@ -112,16 +113,24 @@ def paper_rows(outline: StudyOutline, table: Table) -> list[list[str]]:
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
     """Return header and a row for each comparison."""
-    rows = [["data set", "against", "runs", "difference (95 % interval)", "A", "r", "U", "p", "p, Holm", "least p"]]
+    header = ["data set", "against", "runs", "difference (95 % interval)", "A", "r", "U", "p", "p, Holm", "least p"]
+    rows = [[*header, "pairs", "p, pairs", "p, pairs, Holm", "least p, pairs"]]
     for entry in comparisons:
         base = [entry.row.title, entry.other, f"{entry.n_reference}, {entry.n_other}", difference_text(entry)]
         if entry.test is None:
-            rows.append([*base, "-", "-", "-", "-", "-", "-"])
+            rows.append([*base, *["-"] * 10])
             continue
         effects = [effect_text(entry.superiority), effect_text(entry.rank_biserial), f"{entry.test.u:g}"]
         p = p_text(entry.test.p) + ("" if entry.test.exact else " (normal approximation)")
-        rows.append([*base, *effects, p, p_text(entry.p_holm), p_text(entry.smallest_p)])
+        rows.append([*base, *effects, p, p_text(entry.p_holm), p_text(entry.smallest_p), *_paired_texts(entry)])
     return rows
+
+
+def _paired_texts(entry: Comparison) -> list[str]:
+    pairs = entry.paired
+    if pairs is None:
+        return ["-"] * 4
+    return [f"{pairs.n}", p_text(pairs.p), p_text(entry.paired_p_holm), p_text(pairs.smallest_p)]
 
 
 def _table_json(table: Table) -> dict[str, Any]:
@@ -136,6 +145,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "sd": _defined(cell.deviation),
         "n": cell.n,
         "values": list(cell.values),
+        "seeds": list(cell.seeds),
         "undefined": cell.undefined,
         "missing_seeds": list(cell.missing),
         "iterations": list(cell.iterations),
@@ -143,7 +153,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
 
 
 def _comparison_json(entry: Comparison) -> dict[str, Any]:
-    test, difference = entry.test, entry.difference
+    test, difference, pairs = entry.test, entry.difference, entry.paired
     interval = None if difference is None or math.isnan(difference.low) else [difference.low, difference.high]
     return {
         "dataset": entry.row.name,
@@ -160,6 +170,7 @@ def _comparison_json(entry: Comparison) -> dict[str, Any]:
         "rank_biserial": _defined(entry.rank_biserial),
         "difference_of_means": None if difference is None else difference.value,
         "interval_95": interval,
+        "pairs": None if pairs is None else asdict(pairs) | {"p_holm": entry.paired_p_holm},
         "reason": entry.reason or None,
     }
 

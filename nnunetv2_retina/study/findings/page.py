@@ -46,7 +46,8 @@ _TESTS = (
     "Difference: mean of {reference} minus mean of the other, with Welch's 95 % interval. A: probability that a run of "
     "{reference} is better than one of the other (equal ones count half); r = 2 A - 1: rank-biserial correlation. p: "
     "two-sided Mann-Whitney U test, runs taken as independent; exact unless said otherwise. Holm: corrected for all "
-    "tests in this table. Least p: what so many runs give at best. A dash: too few runs."
+    "tests in this table. Least p: what so many runs give at best. p, pairs: runs of one seed as pairs, two-sided "
+    "test by flipping the signs of their differences. A dash: too few runs."
 )
 
 

@@ -1,8 +1,9 @@
 """Whether two systems differ by more than the spread over their seeds.
 
-As in Xing et al. 2025 (Fig 3b) the runs of two systems are compared by the two-sided Mann-Whitney U test, runs being
-independent (a seed that two systems share does not pair them). With three runs each no p below 0.1 is possible, so
-effect sizes and intervals stand beside every p, and a comparison that cannot be made says why.
+As in Xing et al. 2025 (Fig 3b) the runs of two systems are compared by the two-sided Mann-Whitney U test, as if they
+were independent; and, since runs of one seed share cases, fresh weights and patches, by the signs of their differences
+(``pairs``). With three runs each no p below 0.1 is possible, so effect sizes and intervals stand beside every p, and a
+comparison that cannot be made says why.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from scipy import stats
 
 from nnunetv2_retina.evaluation.metric import Metric
-from nnunetv2_retina.study.findings.tables import Row, Table
+from nnunetv2_retina.study.findings.pairs import Paired, sign_flip
+from nnunetv2_retina.study.findings.tables import Cell, Row, Table
 
 LEVEL = 0.95
 """Of the intervals."""
@@ -67,6 +69,10 @@ class Comparison:
     """Probability that a run of the reference is better than one of the other system, equal ones counting half."""
     difference: Difference | None = None
     """Reference minus other, in the metric's unit, whether higher is better or lower; None if one has no score."""
+    paired: Paired | None = None
+    """Of the seeds that both have, reference minus other; None for fewer than 2."""
+    paired_p_holm: float = math.nan
+    """Holm's correction over all paired tests made together."""
     reason: str = ""
     """Why there is no test."""
 
@@ -146,7 +152,11 @@ def compare(table: Table, reference: str) -> list[Comparison]:
         if other != reference and table.cells[row.name, other].iterations
     ]
     corrected = holm([math.nan if entry.test is None else entry.test.p for entry in comparisons])
-    return [replace(entry, p_holm=p) for entry, p in zip(comparisons, corrected, strict=True)]
+    paired = holm([math.nan if entry.paired is None else entry.paired.p for entry in comparisons])
+    return [
+        replace(entry, p_holm=p, paired_p_holm=of_pairs)
+        for entry, p, of_pairs in zip(comparisons, corrected, paired, strict=True)
+    ]
 
 
 def _comparison(table: Table, row: Row, reference: str, other: str) -> Comparison:
@@ -167,7 +177,14 @@ def _comparison(table: Table, row: Row, reference: str, other: str) -> Compariso
         smallest_p=smallest_p(len(first), len(second)),
         superiority=superiority(first, second, table.metric.lower_is_better),
         difference=welch_difference(first, second),
+        paired=_paired(*cells),
     )
+
+
+def _paired(first: Cell, second: Cell) -> Paired | None:
+    theirs = dict(zip(second.seeds, second.values, strict=True))
+    pairs = [mine - theirs[seed] for seed, mine in zip(first.seeds, first.values, strict=True) if seed in theirs]
+    return sign_flip(pairs) if len(pairs) > 1 else None
 
 
 def _relabelled(values: Sequence[float], n_first: int) -> MannWhitney:

@@ -64,6 +64,7 @@ def beyond_chance(comparisons: Sequence[Comparison]) -> list[str]:
             f"The 95 % interval of the difference of means leaves out 0 in {away} of {len(bounds)} (Welch; assumes "
             "normal scores, not corrected for their number)."
         )
+    sentences += _beyond_chance_in_pairs(comparisons)
     for first, second in sorted({(e.n_reference, e.n_other) for e in tested if e.smallest_p >= SIGNIFICANT}):
         least = next(e.smallest_p for e in tested if (e.n_reference, e.n_other) == (first, second))
         sentences.append(
@@ -73,6 +74,19 @@ def beyond_chance(comparisons: Sequence[Comparison]) -> list[str]:
     if untested:
         sentences.append(f"{untested} of {len(comparisons)} comparisons have too few runs for any test.")
     return sentences
+
+
+def _beyond_chance_in_pairs(comparisons: Sequence[Comparison]) -> list[str]:
+    tested = [(entry, entry.paired) for entry in comparisons if entry.paired is not None]
+    if not tested:
+        return []
+    raw = [entry for entry, pairs in tested if pairs.p < SIGNIFICANT]
+    kept = [entry for entry in raw if entry.paired_p_holm < SIGNIFICANT]
+    least = min(pairs.smallest_p for _, pairs in tested)
+    return [
+        f"With the runs of one seed as pairs: {len(raw)} of {len(tested)} have p < {SIGNIFICANT}, {len(kept)} after "
+        f"Holm's correction{_which(kept)}; {least:.2g} is the least that so many pairs can give."
+    ]
 
 
 def undefined_scores(table: Table) -> list[str]:

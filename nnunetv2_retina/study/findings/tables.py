@@ -18,6 +18,8 @@ class Cell:
 
     values: tuple[float, ...] = ()
     """Those that are defined, in the order of the seeds."""
+    seeds: tuple[int, ...] = ()
+    """Of the values."""
     undefined: int = 0
     """Runs whose score is undefined; they are in no mean."""
     missing: tuple[int, ...] = ()
@@ -200,10 +202,14 @@ def _of_class(run: Result, name: str, metric: str) -> _Entry:
 
 def _cell(entries: Sequence[_Entry | None], outline: StudyOutline) -> Cell:
     present = [entry for entry in entries if entry is not None]
-    defined = tuple(value for value, _ in present if not math.isnan(value))
+    scored = {
+        seed: entry[0]
+        for seed, entry in zip(outline.seeds, entries, strict=True)
+        if entry is not None and not math.isnan(entry[0])
+    }
     missing = tuple(seed for seed, entry in zip(outline.seeds, entries, strict=True) if entry is None)
     iterations = {number for _, numbers in present for number in numbers}
-    return Cell(defined, len(present) - len(defined), missing, tuple(sorted(iterations)))
+    return Cell(tuple(scored.values()), tuple(scored), len(present) - len(scored), missing, tuple(sorted(iterations)))
 
 
 def _joined(numbers: Sequence[int]) -> str:

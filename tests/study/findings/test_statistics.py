@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nnunetv2_retina.study.findings.pairs import sign_flip
 from nnunetv2_retina.study.findings.results import DatasetOutline, Evaluation, Result, StudyOutline, SystemOutline
 from nnunetv2_retina.study.findings.statistics import (
     Comparison,
@@ -140,6 +141,35 @@ def test_comparison_of_two_systems_over_six_seeds() -> None:
     assert first.rank_biserial == pytest.approx(2 * u_of(ours, theirs) / 36 - 1)
     assert worst.p_holm == pytest.approx(2 * 2 / 924) and first.p_holm == pytest.approx(max(first.test.p, 4 / 924))
     assert first.difference is not None and first.difference.value == pytest.approx(np.mean(ours) - np.mean(theirs))
+
+
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_pairs_are_tested_by_every_choice_of_signs(n: int) -> None:
+    differences = np.random.default_rng(n).normal(0.02, 0.03, n)
+    means = [np.mean(np.asarray(signs) * differences) for signs in itertools.product([1, -1], repeat=n)]
+    expected = np.mean(np.abs(means) >= abs(differences.mean()) - 1e-12)
+    found = sign_flip(differences.tolist())
+    assert found.p == pytest.approx(expected) and found.n == n and found.mean == pytest.approx(differences.mean())
+
+
+def test_pairs_by_hand() -> None:
+    assert sign_flip([0.1, 0.2, 0.3]).p == pytest.approx(2 / 8) == sign_flip([-0.1, -0.2, -0.3]).p
+    assert sign_flip([0.1] * 8).p == pytest.approx(2 / 256) == sign_flip([0.1] * 8).smallest_p
+    assert sign_flip([0.0, 0.0]).p == 1
+    assert sign_flip([0.1] * 20).p < 1e-3
+    with pytest.raises(ValueError, match="got 1 differences; expected at least 2"):
+        sign_flip([0.1])
+
+
+def test_runs_of_one_seed_are_pairs() -> None:
+    spread = [0.1, 0.3, 0.5, 0.7, 0.2, 0.6]
+    ours, part = [value + 0.01 for value in spread], [math.nan, *spread[1:3]]
+    found = comparisons({"ours": ours, "theirs": spread, "part": part})
+    whole, some = found["theirs"], found["part"]
+    assert whole.test is not None and whole.test.p > 0.5  # as independent runs
+    assert whole.paired is not None and whole.paired.p == pytest.approx(2 / 64)
+    assert whole.paired.mean == pytest.approx(0.01) and whole.paired_p_holm == pytest.approx(4 / 64)
+    assert some.paired is not None and some.paired.n == 2 and some.paired.p == pytest.approx(0.5)
 
 
 def test_lower_is_better_turns_the_effect_and_not_the_difference() -> None:
