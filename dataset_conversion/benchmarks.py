@@ -3,9 +3,8 @@
 Sources, as cited below:
   Table 1    Xing, Xie, Bader, PLoS Comput Biol 21(5):e1013115 (2025), Table 1: iterations
   released   the configuration files of that paper's released code (BaderLab/RETINA): class weights
-  CEM500K    Conrad, Narayan, eLife 10:e65894 (2021), and volume-em/cem-dataset: splits, classes, weights, inference, mean
-             and standard deviation (the released files have Kasthuri++'s for CREMI, too, and for UroCell, whose file has
-             the key twice)
+  CEM500K    Conrad, Narayan, eLife 10:e65894 (2021), and volume-em/cem-dataset: splits, classes, weights, inference,
+             mean and standard deviation (the released files have Kasthuri++'s for CREMI, too, and for UroCell)
 """
 
 from __future__ import annotations

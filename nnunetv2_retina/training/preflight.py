@@ -240,9 +240,11 @@ def lasting_settings(plans: dict[str, Any], configuration: str, dataset_json: di
 
 _FREE = frozenset({
     "checkpoints", "evaluated_classes", "inference", "mask_rule", "score_unit", "distance_tolerance", "normalisation",
-    "groups", "folds", "patch_size", "batch_size", "spacing_unit", "source",
+    "groups", "folds", "patch_size", "batch_size", "spacing_unit", "pixel_size", "source",
 })  # fmt: skip
 """Keys of the protocol that change no training: the split itself is compared, and the sizes in the plans."""
+_BEFORE = {"loss": "squared"}
+"""What trainings did before there was a key for it, where that is not the key's default."""
 _OF_PLANS = ("patch_size", "batch_size", "spacing", "normalization_schemes")
 
 
@@ -251,10 +253,14 @@ def check_unchanged(path: Path, retina: Mapping[str, Any], settings: Mapping[str
 
     Args:
         path: the checkpoint, for the message.
-        retina: what ``read_record`` returned; checkpoints of earlier versions hold no settings and pass.
+        retina: what ``read_record`` returned; checkpoints of earlier versions hold no settings and pass, or lack keys
+            of the protocol, and were trained with what is their default now, or with ``_BEFORE``.
         settings: today's.
     """
     earlier = checkpoint.entry(path, retina, "settings")
+    if earlier:
+        default = {name: value for name, value in asdict(Protocol()).items() if name not in _FREE}
+        earlier = {**default, **_BEFORE, **earlier}
     changed = [
         _difference(name, earlier[name], value)
         for name, value in settings.items()
@@ -263,8 +269,8 @@ def check_unchanged(path: Path, retina: Mapping[str, Any], settings: Mapping[str
     if changed:
         raise RetinaError(
             f"{path} was trained with other settings: {'; '.join(changed)}. --c continues a training as it was begun: "
-            "set them back (dataset.json, plans and splits_final.json of the preprocessed data set), or train anew, "
-            "without --c"
+            "set them back (dataset.json, plans and splits_final.json of the preprocessed data set; seed: "
+            "$RETINA_SEED), or train anew, without --c"
         )
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,7 +100,8 @@ class ProtocolTrainer(nnUNetTrainer):
         self.save_every = 1
         self._set_attributes()
         settings = preflight.lasting_settings(plans, configuration, dataset_json)
-        self._settings = {**settings, **{part: sorted(split[part]) for part in ("train", "val")}}
+        cases = {part: sorted(split[part]) for part in ("train", "val")}
+        self._settings = {**settings, **cases, "seed": self._seed}
 
     # ---- what a system decides
 
@@ -238,14 +240,16 @@ class ProtocolTrainer(nnUNetTrainer):
             train, validation = super().get_dataloaders()
         if self._seed is None:
             return train, validation
-        loaders = train.data_loader, validation.data_loader
-        pin = self.device.type == "cuda"
-        entropy = (self._seed, self.local_rank, self.current_epoch)
-        train, validation = (
-            seeding.seeded_loader(loader, min(processes, most), pin, *entropy, stream)
-            for stream, (loader, most) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
-        )
-        return train, validation
+        pin, epoch = self.device.type == "cuda", self.current_epoch
+        numbers = epoch * self.protocol.iterations_per_epoch, epoch * self.num_val_iterations_per_epoch
+        entropy = self._seed, self.local_rank
+        return (
+            seeding.seeded_loader(train.data_loader, processes, pin, numbers[0], *entropy, seeding.TRAINING),
+            seeding.seeded_loader(
+                validation.data_loader, min(processes, max(1, processes // 2)), pin, numbers[1], *entropy,
+                seeding.VALIDATION,
+            ),
+        )  # fmt: skip
 
     def on_train_epoch_start(self) -> None:
         """Shorten the last epoch to the protocol's iterations; set the mode of every module."""
@@ -260,6 +264,8 @@ class ProtocolTrainer(nnUNetTrainer):
 
         After the iterations that the protocol names, a checkpoint of its own is written.
         """
+        if self._seed is not None:
+            seeding.set_seed(self._seed, self.local_rank, seeding.STEP, self._iteration)
         self.lr_scheduler.step(self._iteration / self.protocol.iterations_per_epoch)
         self._iteration += 1
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_bfloat16()):
@@ -296,8 +302,16 @@ class ProtocolTrainer(nnUNetTrainer):
         """Restore everything, with the set of frozen tensors of the run that is continued."""
         path = Path(filename_or_checkpoint)
         retina = preflight.read_record(path, type(self).__name__)
+        if not self.was_initialized:
+            self._go_on_with_loss(checkpoint.entry(path, retina, "settings"))
         if self._resumes and not self.was_initialized:
             preflight.check_unchanged(path, retina, self._settings)
         if not self.was_initialized:
             self._continued, self._weights, self._record = True, None, retina["transfer"]
         super().load_checkpoint(filename_or_checkpoint)
+
+    def _go_on_with_loss(self, settings: Mapping[str, Any]) -> None:
+        """Keep the loss that a training was begun with before there was a choice of losses."""
+        if "loss" not in settings:
+            self.protocol = replace(self.protocol, loss="squared")
+            self._settings["loss"] = "squared"
