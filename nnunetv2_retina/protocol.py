@@ -54,6 +54,8 @@ class Protocol:
     """``sgd``: as published; ``adamw``: with a rate of about 0.001."""
     weight_decay: float | None = None
     """None: 1e-4 for SGD, 0.05 for AdamW."""
+    decay_all: bool = False
+    """AdamW: whether norms, biases and positions decay, too, as PyTorch has it and as they do with SGD."""
     schedule: str = "poly"
     """``poly``: the rate falls to 0 with power 0.9, as published; ``onecycle``: PyTorch's ``OneCycleLR`` with its
     defaults, as the CEM500K project trains its U-Net."""
@@ -172,9 +174,9 @@ class Protocol:
             )
         if self.schedule == "onecycle" and self.warmup:
             problems.append(f"warmup is {self.warmup}; expected 0 with schedule onecycle, which has its own")
-        switch: object = self.frozen_dropout
-        if not isinstance(switch, bool):
-            problems.append(f"frozen_dropout is {self.frozen_dropout!r}; expected true or false")
+        for name in ("frozen_dropout", "decay_all"):
+            if not isinstance(getattr(self, name), bool):
+                problems.append(f"{name} is {getattr(self, name)!r}; expected true or false")
         return problems
 
     def _checkpoint_problems(self) -> list[str]:

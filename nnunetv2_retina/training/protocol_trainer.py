@@ -60,6 +60,8 @@ class ProtocolTrainer(nnUNetTrainer):
     """What is taken from pre-trained weights, a key of ``scopes``; None: random initialisation."""
     scopes: ClassVar[Mapping[str, Scope]] = {}
     """The rules of transfer that its network knows."""
+    frozen_at_random: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of tensors that stay as they were initialised, where nothing is transferred."""
 
     def __init__(
         self,
@@ -179,10 +181,9 @@ class ProtocolTrainer(nnUNetTrainer):
         assert self._record is not None
         network = self._plain_network()
         scope = transfer.scope_of(self._record, self.scopes)
-        if scope is not None:
-            transfer.freeze(network, scope.frozen)
-            if self._weights is not None:
-                self._load_hook = transfer.restrict_load(network, scope)
+        transfer.freeze(network, scope.frozen if scope is not None else self.frozen_at_random)
+        if scope is not None and self._weights is not None:
+            self._load_hook = transfer.restrict_load(network, scope)
         optimizer = self._make_optimizer()
         # Counted in epochs, as nnU-Net does, with fractions: train_step moves on at every iteration.
         epochs = self.protocol.iterations / self.protocol.iterations_per_epoch

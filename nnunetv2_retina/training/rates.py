@@ -30,8 +30,8 @@ def make_optimizer(
     """Return the protocol's optimiser of the parameters that are trained.
 
     SGD: momentum 0.9 and weight decay on all, as published. AdamW: betas 0.9 and 0.999, decay on matrices and kernels
-    alone. What was transferred has a group of its own only where its rate differs, so that checkpoints of trainings
-    without such settings stay readable.
+    alone, or on all. What was transferred has a group of its own only where its rate differs, so that checkpoints of
+    trainings without such settings stay readable.
 
     Args:
         named: names and parameters; frozen ones are left out.
@@ -43,7 +43,7 @@ def make_optimizer(
     apart = protocol.transferred_rate != 1 or protocol.thaw > 0
     for name, parameter in named:
         if parameter.requires_grad:
-            decays = not adamw or (parameter.ndim > 1 and not name.endswith("pos_embed"))
+            decays = not adamw or protocol.decay_all or (parameter.ndim > 1 and not name.endswith("pos_embed"))
             groups.setdefault((apart and is_transferred(name), decays), []).append(parameter)
     decay = weight_decay(protocol)
     parts: list[dict[str, Any]] = [

@@ -159,6 +159,8 @@ def report(
 def summary(report: Mapping[str, Any]) -> str:
     """Put the report into one line, for the training log."""
     counts = {key: f"{value / 1e6:.2f} M" for key, value in report["parameters"].items()}
+    if report["source"] is None and report["frozen"]:
+        return f"Random initialisation, at which {counts['frozen']} of {counts['all']} parameters stay frozen."
     if report["source"] is None:
         return f"Random initialisation: all {counts['all']} parameters are trained, nothing was transferred."
     untrained = report.get("untrained") or ()

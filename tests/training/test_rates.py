@@ -58,6 +58,9 @@ def test_adamw_lets_matrices_decay_alone():
     assert isinstance(optimizer, torch.optim.AdamW)
     shown = [(group[TRANSFERRED], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
     assert shown == [(False, 0, 1), (False, 0.05, 1), (True, 0, 1), (True, 0.05, 1)]
+    everything = Protocol(optimiser="adamw", weight_decay=0.1, decay_all=True)
+    (group,) = make_optimizer(network().named_parameters(), everything, is_block).param_groups
+    assert (group["weight_decay"], len(group["params"])) == (0.1, 4)
 
 
 def test_what_is_frozen_is_in_no_group():
