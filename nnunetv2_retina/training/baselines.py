@@ -58,9 +58,9 @@ class nnUNetTrainerUNetResNet50(FineTuningTrainer):
             }
         }
 
-    def _reference_network(self) -> UNetResNet50:
+    def _reference_network(self, channels: int = 1) -> UNetResNet50:
         with torch.device("meta"):
-            return UNetResNet50(1, 1)
+            return UNetResNet50(channels, 1)
 
 
 class nnUNetTrainerUNetResNet50_frozen(nnUNetTrainerUNetResNet50):

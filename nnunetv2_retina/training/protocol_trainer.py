@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +88,8 @@ class ProtocolTrainer(nnUNetTrainer):
         self._weights: WeightsRequest | None = None
         self._continued = False
         self._record: dict[str, Any] | None = None
-        self._load_hook: torch.utils.hooks.RemovableHandle | None = None
+        self._load_hooks = ExitStack()
+        self._file_shapes: dict[str, tuple[int, ...]] = {}
         self._resumes = bool(plans.get("continue_training"))
         if self._resumes:
             preflight.check_nothing_to_load(requested_weights())
@@ -114,8 +115,8 @@ class ProtocolTrainer(nnUNetTrainer):
         """Return what this network changes in the configuration's plans, which nnU-Net saves and predicts by."""
         return {}
 
-    def _reference_network(self) -> TransUNet | UNetResNet50 | None:
-        """Build what pre-trained weights must fit: the network for one grey channel; None if it takes no weights."""
+    def _reference_network(self, channels: int = 1) -> TransUNet | UNetResNet50 | None:
+        """Build what pre-trained weights must fit: the network for so many channels; None if it takes no weights."""
         return None
 
     def _set_train_mode(self) -> None:
@@ -132,22 +133,25 @@ class ProtocolTrainer(nnUNetTrainer):
     def _plan_transfer(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
         """Decide what to transfer, and check the file; see ``transfer_report.json`` for what the record holds."""
         record: dict[str, Any] = {"trainer": type(self).__name__, "scope": None, "source": None, "fingerprint": None}
-        request, reference = requested_weights(), self._reference_network()
+        request = requested_weights()
+        reference = self._reference_network(preflight.count_channels(plans, configuration, dataset_json))
         if self.transfer_scope is None or reference is None:
             preflight.check_nothing_to_take(request, type(self).__name__, reference)
             return record
         if request is None:
             return record
-        stored = preflight.check_weights(request, reference, self.scopes[self.transfer_scope])
-        preflight.check_channels(plans, configuration, dataset_json, reference)
-        self._weights = request
+        scope = self.scopes[self.transfer_scope]
+        stored, fitted = preflight.check_weights(request, reference, scope)
+        self._weights, self._file_shapes = request, fitted.shapes
+        trained = transfer.trained_prefixes(stored.retina)
         kept = ("version", "recipe", "step", "epoch", "trained", "origin")
         return record | {
             "scope": self.transfer_scope,
             "source": str(Path(request.path).resolve()),
             "named_by": request.origin,
             "fingerprint": stored.fingerprint,
-            "trained": list(transfer.trained_prefixes(stored.retina)),
+            "trained": list(trained),
+            "adapted": {name: how for name, how in fitted.changes.items() if scope.within(trained).takes(name)},
             "pretraining": {key: stored.retina[key] for key in kept if key in stored.retina},
         }
 
@@ -183,7 +187,7 @@ class ProtocolTrainer(nnUNetTrainer):
         scope = transfer.scope_of(self._record, self.scopes)
         transfer.freeze(network, scope.frozen if scope is not None else self.frozen_at_random)
         if scope is not None and self._weights is not None:
-            self._load_hook = transfer.restrict_load(network, scope)
+            self._load_hooks = transfer.restrict_load(network, scope, self._file_shapes)
         optimizer = self._make_optimizer()
         # Counted in epochs, as nnU-Net does, with fractions: train_step moves on at every iteration.
         epochs = self.protocol.iterations / self.protocol.iterations_per_epoch
@@ -210,9 +214,7 @@ class ProtocolTrainer(nnUNetTrainer):
         """Report what was transferred, then start as nnU-Net does."""
         if not self.was_initialized:
             self.initialize()
-        if self._load_hook is not None:
-            self._load_hook.remove()
-            self._load_hook = None
+        self._load_hooks.close()
         super().on_train_start()
         self._report_transfer()
         if self._uses_bfloat16():
