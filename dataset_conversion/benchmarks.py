@@ -2,23 +2,24 @@
 
 Sources, as cited below:
   Table 1    Xing, Xie, Bader, PLoS Comput Biol 21(5):e1013115 (2025), Table 1: iterations
-  released   the configuration files of that paper's released code (BaderLab/RETINA): class weights
-  CEM500K    Conrad, Narayan, eLife 10:e65894 (2021), and volume-em/cem-dataset: splits, classes, weights, inference, mean
-             and standard deviation (the released files have Kasthuri++'s for CREMI, too, and for UroCell, whose file has
-             the key twice)
+  released   the configuration files and train.py of that paper's released code (BaderLab/RETINA): ``released`` below
+  CEM500K    Conrad, Narayan, eLife 10:e65894 (2021), and volume-em/cem-dataset: splits, classes, weights, inference,
+             mean and standard deviation (the released files have Kasthuri++'s for CREMI, too, and for UroCell)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from dataset_conversion.spec import BACKGROUND, IGNORE, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import Protocol
 
 PROTOCOLS = ("clean", "paper")
-"""``clean``: unannotated voxels become nnU-Net's ignore label; ``paper``: what the published numbers used."""
+"""``clean``: unannotated voxels become nnU-Net's ignore label; ``paper``: what the published numbers used, there and in
+training (``BenchmarkDataset.released``)."""
 
 _FIXED = "mean and deviation, inference, classes and split: CEM500K's benchmark scripts"
 
@@ -42,17 +43,33 @@ class BenchmarkDataset:
     description: str
     reference: str
     licence: str
+    schedule_iterations: int
+    """Over which the learning rate falls in the released code."""
+    foreground: float | None = None
+    """Probability that a patch holds foreground in the released code; None: no rule."""
     unannotated: str | None = None
     """What the ``clean`` protocol ignores and the ``paper`` protocol counts as a class; None: no difference."""
     counted_as: str = BACKGROUND
     """The class that the ``paper`` protocol counts it as."""
+
+    @property
+    def released(self) -> dict[str, Any]:
+        """Return the keys of the protocol by which the released code trains: see docs/fidelity.md."""
+        return {
+            "schedule_iterations": self.schedule_iterations,
+            "foreground": self.foreground,
+            "clip": None,
+            "frozen_dropout": True,
+        }
 
 
 def _binary(name: str) -> dict[str, int]:
     return {BACKGROUND: 0, name: 1}
 
 
-def _perez(number: int, plural: str, singular: str, mean: float, deviation: float) -> BenchmarkDataset:
+def _perez(
+    number: int, plural: str, singular: str, mean: float, deviation: float, schedule_iterations: int = 3000
+) -> BenchmarkDataset:
     """Describe a binary task of Perez et al.; CEM500K scores predicted objects that touch an annotated one."""
     return BenchmarkDataset(
         key=f"perez_{plural}",
@@ -71,6 +88,7 @@ def _perez(number: int, plural: str, singular: str, mean: float, deviation: floa
         description=f"{plural} in the suprachiasmatic nucleus of the mouse, serial block-face SEM, 2D images",
         reference="Perez et al., Front. Neuroanat. 8:126 (2014)",
         licence="the paper is CC BY; for the images none is stated",
+        schedule_iterations=schedule_iterations,
     )
 
 
@@ -91,6 +109,8 @@ CREMI = BenchmarkDataset(
     description="synaptic clefts in the brain of adult Drosophila, serial-section TEM, 40 x 4 x 4 nm",
     reference="https://cremi.org (MICCAI 2016 challenge)",
     licence="none stated",
+    schedule_iterations=10000,
+    foreground=0.8,
     unannotated="invalid voxels (0xfffffffffffffffe)",
     counted_as="cleft",
 )
@@ -123,6 +143,7 @@ GUAY = BenchmarkDataset(
     description="organelles of human platelets, serial block-face SEM, about 40 x 10 x 10 nm",
     reference="Guay et al., Sci. Rep. 11:2561 (2021)",
     licence="none stated (made at the NIH; cleared for public release)",
+    schedule_iterations=3000,
 )
 
 KASTHURI = BenchmarkDataset(
@@ -141,10 +162,12 @@ KASTHURI = BenchmarkDataset(
     description="mitochondria in the neocortex of the mouse, serial-section SEM, 30 x 3 x 3 nm",
     reference="Casser et al., Kasthuri++ (https://casser.io/connectomics)",
     licence="none stated",
+    schedule_iterations=10000,
+    foreground=0.8,
     unannotated="pixels outside the annotated area (mask value 2)",
 )
 
-PEREZ_LYSOSOMES = _perez(804, "lysosomes", "lysosome", 0.35047498, 0.01674651)
+PEREZ_LYSOSOMES = _perez(804, "lysosomes", "lysosome", 0.35047498, 0.01674651, 10000)
 PEREZ_MITOCHONDRIA = _perez(805, "mitochondria", "mitochondrion", 0.35009244, 0.01705255)
 PEREZ_NUCLEI = _perez(806, "nuclei", "nucleus", 0.35176219, 0.01545297)
 PEREZ_NUCLEOLI = _perez(807, "nucleoli", "nucleolus", 0.35167108, 0.01306738)
@@ -167,6 +190,8 @@ UROCELL = BenchmarkDataset(
     description="lysosomes and mitochondria in the urothelium of the mouse, focused ion beam SEM, 15 x 16 x 16 nm",
     reference="Zerovnik Mekuc et al., Comput. Biol. Med. 119:103693 (2020)",
     licence="CC BY-NC-SA 4.0",
+    schedule_iterations=3000,
+    foreground=0.8,
 )
 
 DATASETS = (
@@ -214,7 +239,7 @@ def spec(
     """
     if protocol not in PROTOCOLS:
         raise RetinaError(f"protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
-    labels, remarks = dict(dataset.labels), []
+    labels, remarks, settings = dict(dataset.labels), [], dataset.protocol
     if dataset.unannotated is not None:
         if protocol == "clean":
             labels[IGNORE] = len(labels)
@@ -222,12 +247,15 @@ def spec(
         else:
             treatment = f"count as {dataset.counted_as}, as in the published numbers"
         remarks.append(f"protocol {protocol}: {dataset.unannotated} {treatment}")
+    if protocol == "paper":
+        settings = replace(settings, **dataset.released, source=f"{settings.source}; training: released configuration")
+        remarks.append("protocol paper: trained as in the released code (schedule, patches, clipping, dropout)")
     return DatasetSpec(
         id=dataset.id if dataset_id is None else dataset_id,
         name=dataset.name,
         labels=labels,
         source=source,
-        protocol=dataset.protocol,
+        protocol=settings,
         description=dataset.description,
         reference=dataset.reference,
         licence=dataset.licence,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.spacing import NANOMETRES
@@ -21,6 +21,10 @@ INFERENCE_MODES = ("stack", "orthoplane")
 MASK_RULES = ("none", "foreground", "instance_match")
 SCORE_UNITS = ("volume", "slice")
 OPTIMISERS = ("sgd", "adamw")
+LOSSES = ("released", "squared", "cross_entropy")
+SCHEDULES = ("poly", "onecycle")
+NNUNET_CLIP = 12.0
+"""Norm at which nnU-Net shortens gradients."""
 
 
 def iteration_checkpoint(iteration: int) -> str:
@@ -44,10 +48,30 @@ class Protocol:
     """Optimiser steps after which a checkpoint of its own is kept (``iteration_checkpoint``), to predict with
     ``-chk``: strictly increasing, from 1 to ``iterations``. None: no others than nnU-Net's."""
     learning_rate: float = 0.003
-    """At the first step; it falls to 0 with power 0.9. RETINA's 0.003 suits pre-trained weights; a short training from
-    random initialisation gets further with 0.03."""
+    """At the first step, or the highest of ``onecycle``. RETINA's 0.003 suits pre-trained weights; a short training
+    from random initialisation gets further with 0.03."""
     optimiser: str = "sgd"
     """``sgd``: as published; ``adamw``: with a rate of about 0.001."""
+    weight_decay: float | None = None
+    """None: 1e-4 for SGD, 0.05 for AdamW."""
+    decay_all: bool = False
+    """AdamW: whether norms, biases and positions decay, too, as PyTorch has it and as they do with SGD."""
+    schedule: str = "poly"
+    """``poly``: the rate falls to 0 with power 0.9, as published; ``onecycle``: PyTorch's ``OneCycleLR`` with its
+    defaults, as the CEM500K project trains its U-Net."""
+    schedule_iterations: int | None = None
+    """Optimiser steps over which the schedule runs, at least ``iterations``. None: those. (In the released code the
+    rate falls over 10000 or 3000 steps, of which Table 1 reads the first 1000 to 10000.)"""
+    loss: str = "released"
+    """``released``: half cross entropy, half Dice, which for two plain classes is the foreground's, without squares, as
+    in the released code; ``squared``: the Dice of all classes, with squares, for two classes, too; ``cross_entropy``:
+    that alone, as CEM500K's benchmarks have it."""
+    clip: float | None = NNUNET_CLIP
+    """Norm to which longer gradients are shortened; nnU-Net's by default, None (JSON: null): none are, as released."""
+    foreground: float | None = None
+    """Probability that a patch holds a pixel of a class that is drawn. None: nnU-Net's third of each batch."""
+    frozen_dropout: bool = False
+    """Whether dropout goes on in frozen blocks during training, as in the released code."""
     warmup: float = 0.0
     """Share of the iterations, below 1, over which the rate rises from 0."""
     transferred_rate: float = 1.0
@@ -73,7 +97,7 @@ class Protocol:
     """nm. Score the classes as the CREMI challenge does, too: voxels further than this from any of the other set are
     false (CREMI: 200). None: without these scores."""
     normalisation: tuple[float, float] | None = None
-    """Mean and standard deviation of grey levels 0 to 1 that the published training used. For reference: nnU-Net
+    """Mean and standard deviation of grey levels 0 to 1 that CEM500K's benchmarks use. For reference: nnU-Net
     normalises each case by its own."""
     groups: Mapping[str, str] | None = None
     """Case name -> name of the volume it was cut from; cases of one volume fall in the same part of every split."""
@@ -112,6 +136,7 @@ class Protocol:
             share = getattr(self, name)
             if not _is_number(share) or not 0 <= share < 1:
                 problems.append(f"{name} is {share!r}; expected a share of the iterations, from 0 to below 1")
+        problems += self._optimisation_problems()
         if not _is_number(self.transferred_rate) or not 0 < self.transferred_rate <= 1:
             problems.append(f"transferred_rate is {self.transferred_rate!r}; expected a factor above 0, at most 1")
         tolerance = self.distance_tolerance
@@ -129,6 +154,29 @@ class Protocol:
             isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0
         ):
             problems.append(f"normalisation is {pair!r}; expected two numbers, mean and standard deviation")
+        return problems
+
+    def _optimisation_problems(self) -> list[str]:
+        problems = []
+        decay: object = self.weight_decay
+        if decay is not None and not (_is_number(decay) and 0 <= decay < math.inf):
+            problems.append(f"weight_decay is {decay!r}; expected a number of at least 0")
+        clip: object = self.clip
+        if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
+            problems.append(f"clip is {clip!r}; expected a number above 0, or null for none")
+        share: object = self.foreground
+        if share is not None and not (_is_number(share) and 0 <= share <= 1):
+            problems.append(f"foreground is {share!r}; expected a probability from 0 to 1")
+        length: object = self.schedule_iterations
+        if length is not None and not (_is_int(length) and _is_int(self.iterations) and length >= self.iterations):
+            problems.append(
+                f"schedule_iterations is {length!r}; expected a whole number of at least iterations ({self.iterations})"
+            )
+        if self.schedule == "onecycle" and self.warmup:
+            problems.append(f"warmup is {self.warmup}; expected 0 with schedule onecycle, which has its own")
+        for name in ("frozen_dropout", "decay_all"):
+            if not isinstance(getattr(self, name), bool):
+                problems.append(f"{name} is {getattr(self, name)!r}; expected true or false")
         return problems
 
     def _checkpoint_problems(self) -> list[str]:
@@ -151,6 +199,8 @@ class Protocol:
             "score_unit": SCORE_UNITS,
             "spacing_unit": (NANOMETRES, None),
             "optimiser": OPTIMISERS,
+            "loss": LOSSES,
+            "schedule": SCHEDULES,
         }
         return [
             f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, known))}"
@@ -222,11 +272,11 @@ class Protocol:
         }
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunetv2_retina import console
 from nnunetv2_retina.errors import RetinaError
-from pretraining.recipe import RECIPES, Execution, Recipe
+from pretraining.recipe import RECIPES, Execution, Recipe, recipe_of
 
 STOPPED = 75
 """Exit status of a run that a signal stopped: a temporary failure, the same command continues."""
@@ -86,7 +86,7 @@ def _check_source(source: Path) -> None:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    augmentation = RECIPES[args.recipe].get("augmentation", Recipe().augmentation)
+    augmentation = RECIPES[args.recipe or recipe_of(args.arm)].get("augmentation", Recipe().augmentation)
     if args.image_normalisation:
         augmentation = replace(augmentation, normalisation="image")
     exclude = _patterns(args.exclude) if args.exclude else ()
@@ -116,7 +116,8 @@ def _say(text: str) -> None:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the options; those that are not given have the values of the named recipe."""
     parser = _parser()
-    values = {**RECIPES[parser.parse_args(arguments).recipe]}
+    given = parser.parse_args(arguments)
+    values = {**RECIPES[given.recipe or recipe_of(given.arm)]}
     augmentation = values.pop("augmentation", Recipe().augmentation)
     parser.set_defaults(**values, image_normalisation=augmentation.normalisation == "image")
     return parser.parse_args(arguments)
@@ -132,8 +133,9 @@ def _parser() -> argparse.ArgumentParser:
 
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
-        "--recipe", choices=tuple(RECIPES), default="published",
-        help="where the defaults below come from: the paper's, or those of --arm distil (default published)",
+        "--recipe", choices=tuple(RECIPES),
+        help="where the defaults below come from: the RETINA paper, or what suits an arm (default: published; mae and "
+        "simclr with these arms, which are the recipes of their own papers)",
     )  # fmt: skip
     console.add_settings(recipe, Recipe)
     recipe.add_argument(

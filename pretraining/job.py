@@ -163,7 +163,7 @@ def _objective(network: TransUNet, recipe: Recipe) -> Objective:
     if recipe.arm == "simmim":
         return SimMIM(network, recipe.augmentation, crop=recipe.crop, blanked=recipe.blanked)
     if recipe.arm == "mae":
-        return MaskedAutoencoder(network, recipe.augmentation)
+        return MaskedAutoencoder(network, recipe.augmentation, decoder_blocks=recipe.decoder_blocks)
     if recipe.arm == "simclr":
         return SimCLR(network, recipe.augmentation)
     return Reconstruction(

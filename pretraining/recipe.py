@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_retina.console import setting
@@ -47,8 +47,15 @@ class Recipe:
         16, "reconstruction: images that a batch norm sees together, as the published 16 on each of 16 GPUs"
     )
     learning_rate: float = setting(0.003, "highest learning rate", flag="--lr")
-    optimiser: str = setting("sgd", "sgd with momentum .9, or adamw with betas .9 and .95", choices=("sgd", "adamw"))
-    weight_decay: float = setting(1e-4, "of all parameters (sgd), or of matrices and kernels alone (adamw)")
+    rate_batch: int | None = setting(
+        None, "batch size that --lr is meant for: it grows in proportion to --batch-size (default: --lr as it is)"
+    )
+    optimiser: str = setting(
+        "sgd",
+        "sgd with momentum .9, lars with the same, or adamw with betas .9 and .95",
+        choices=("sgd", "adamw", "lars"),
+    )
+    weight_decay: float = setting(1e-4, "of all parameters (sgd), or of matrices and kernels alone (adamw, lars)")
     warmup: float = setting(0.0, "steps in which the learning rate rises from 0; below 1: their share of all steps")
     schedule: str = setting("poly", "how it falls: poly (power .9) or cosine", choices=("poly", "cosine"))
     clip: float | None = setting(None, "largest norm of the gradient; longer ones are shortened (default: any)")
@@ -62,6 +69,8 @@ class Recipe:
         metavar="GAMMA",
     )  # fmt: skip
     blanked: float = setting(0.4, "distil, simmim: share of the 16 px cells of an image that the network does not see")
+    decoder_blocks: int = setting(4, "mae: transformer blocks of the decoder that is thrown away")
+    dropout: float | None = setting(None, "dropout during the pre-training (default: the network's, .1)", metavar="P")
     masked_loss: bool = setting(False, "reconstruction: count only pixels that were changed")
     skip_drop: float = setting(0.0, "reconstruction: probability of dropping a skip connection", metavar="P")
     two_terms: bool = setting(False, "reconstruction: add the loss without skip connections to that with them")
@@ -96,7 +105,9 @@ class Recipe:
             _above(0, epochs=self.epochs),
             _above(0, iterations=1 if self.iterations is None else self.iterations),
             _above(0, batch_size=self.batch_size, norm_batch=self.norm_batch),
-            _above(0, learning_rate=self.learning_rate),
+            _above(0, learning_rate=self.learning_rate, rate_batch=1 if self.rate_batch is None else self.rate_batch),
+            _above(0, decoder_blocks=self.decoder_blocks),
+            None if 0 <= (self.dropout or 0) < 1 else f"dropout is {self.dropout}; expected 0 to below 1",
             _above(0, clip=1 if self.clip is None else self.clip),
             None if 0 <= self.warmup < math.inf else f"warmup is {self.warmup}; expected 0 or more",
             None if 0 <= self.momentum < 1 else f"momentum is {self.momentum}; expected 0 to below 1",
@@ -131,7 +142,13 @@ class Recipe:
         """Return the sizes of the network."""
         from nnunetv2_retina.network import NetworkConfig
 
-        return NetworkConfig.named(self.size)
+        config = NetworkConfig.named(self.size)
+        return config if self.dropout is None else replace(config, dropout=self.dropout)
+
+    @property
+    def highest_rate(self) -> float:
+        """Return the highest learning rate, for this batch size."""
+        return self.learning_rate * (1 if self.rate_batch is None else self.batch_size / self.rate_batch)
 
     @property
     def normed_together(self) -> int | None:
@@ -156,11 +173,11 @@ class Recipe:
         """Return the learning rate of an optimiser step, counted from 0."""
         rising = self.warmup if self.warmup >= 1 else round(self.warmup * total)
         if iteration < rising:
-            return self.learning_rate * (iteration + 1) / rising
+            return self.highest_rate * (iteration + 1) / rising
         done = (iteration - rising) / (total - rising)
         if self.schedule == "cosine":
-            return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
-        return float(self.learning_rate * (1 - done) ** POWER)
+            return self.highest_rate * (1 + math.cos(math.pi * done)) / 2
+        return float(self.highest_rate * (1 - done) ** POWER)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, texts and lists, for checkpoints and JSON files."""
@@ -195,8 +212,42 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
             holes_p=0.0, normalisation="image",
         ),
     },
+    # He et al. 2022, table 8: AdamW 1.5e-4 at batch 256, weight decay .05, 40 of 800 epochs of warm-up, cosine, crops
+    # and flips alone, 8 blocks in the decoder, no dropout. EM images have no upper side: flips in both directions stay.
+    "mae": {
+        "arm": "mae",
+        "optimiser": "adamw",
+        "learning_rate": 1.5e-4,
+        "rate_batch": 256,
+        "weight_decay": 0.05,
+        "warmup": 0.05,
+        "schedule": "cosine",
+        "positions": "sine",
+        "decoder_blocks": 8,
+        "dropout": 0.0,
+        "augmentation": AugmentationSettings(rotation_p=0.0, crop_area=(0.2, 1.0), crop_aspect=(3 / 4, 4 / 3)),
+    },
+    # Chen et al. 2020, section 2: LARS .3 at batch 256, weight decay 1e-6, 10 epochs of warm-up, cosine; crops, flips,
+    # strong contrast with probability .8 and blur with .5, nothing else.
+    "simclr": {
+        "arm": "simclr",
+        "optimiser": "lars",
+        "learning_rate": 0.3,
+        "rate_batch": 256,
+        "weight_decay": 1e-6,
+        "warmup": 0.05,
+        "schedule": "cosine",
+        "augmentation": AugmentationSettings(
+            rotation_p=0.0, crop_aspect=(3 / 4, 4 / 3), contrast_p=0.8, contrast=(-0.8, 0.8), noise_p=0.0, holes_p=0.0,
+        ),
+    },
 }  # fmt: skip
 """Settings of each named recipe that differ from the published one's."""
+
+
+def recipe_of(arm: str) -> str:
+    """Return the name of the recipe that an arm has by default: for the two dropped arms that of their own papers."""
+    return arm if arm in ("mae", "simclr") else "published"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,8 @@ def convert_benchmark(
         source: a folder with the files as downloaded, or a zip archive of them.
         dataset_id: of the first data set, the others follow; None: the default IDs.
         structures: the data sets wanted of a benchmark that has several; None: all.
-        protocol: ``clean``: unannotated voxels are ignored; ``paper``: they count as in the published numbers.
+        protocol: ``clean``: unannotated voxels are ignored; ``paper``: they count as in the published numbers, and the
+            data set is trained as in the released code.
         download: first fetch what is missing into ``source``.
         root, overwrite, progress: see ``write_raw_dataset``.
 
@@ -158,8 +159,9 @@ def _add_arguments(parser: argparse.ArgumentParser, benchmark: str) -> None:
     following = "; the structures chosen get consecutive IDs from here on" if several else ""
     parser.add_argument("-d", "--id", type=int, metavar="ID", help=f"data set ID (default {default}{following})")
     unannotated = next((dataset.unannotated for dataset in structures.values() if dataset.unannotated), None)
-    effect = f": {unannotated} are ignored; paper: counted as in the paper" if unannotated else "; no difference here"
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="clean", help=f"default clean{effect}")
+    trained = "trained with the schedule, patches, clipping and dropout of the paper's code"
+    effect = f": {unannotated} are ignored; paper: counted as in the paper, and" if unannotated else "; paper:"
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="clean", help=f"default clean{effect} {trained}")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
     parser.add_argument("--download", action="store_true", help="first fetch what is missing into SOURCE")
     parser.set_defaults(structure=None)

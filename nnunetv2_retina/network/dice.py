@@ -1,8 +1,9 @@
-"""The Dice of the published fine-tuning, to be put into nnU-Net's compound losses."""
+"""The two Dice losses of the published fine-tuning, to be put into nnU-Net's compound losses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,11 @@ class SquaredDiceLoss(nn.Module):
         smooth: s above.
         ddp: add the sums of all processes, so that the loss is that of the whole batch.
     """
+
+    power: ClassVar[int] = 2
+    """Of the terms in the denominator."""
+    first_class: ClassVar[int] = 0
+    """Channels from here on count."""
 
     def __init__(self, apply_nonlin: Callable[[Tensor], Tensor], smooth: float = 1e-5, ddp: bool = False) -> None:
         super().__init__()
@@ -44,7 +50,10 @@ class SquaredDiceLoss(nn.Module):
         if loss_mask is not None:
             probabilities, target = probabilities * loss_mask, target * loss_mask
         axes = (0, *range(2, target.ndim))
-        sums = torch.stack([(probabilities * target).sum(axes), (probabilities**2).sum(axes), (target**2).sum(axes)])
+        power = self.power
+        sums = torch.stack([
+            (probabilities * target).sum(axes), (probabilities**power).sum(axes), (target**power).sum(axes)
+        ])[:, self.first_class :]  # fmt: skip
         if self.ddp:
             from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 
@@ -52,3 +61,17 @@ class SquaredDiceLoss(nn.Module):
         overlap, predicted, wanted = sums
         dice: Tensor = ((2 * overlap + self.smooth) / (predicted + wanted + self.smooth)).mean()
         return 1 - dice
+
+
+class ForegroundDiceLoss(SquaredDiceLoss):
+    """1 - Dice of the foreground alone, without squares: 1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s).
+
+    The released code's for data sets of one foreground class (BaderLab/RETINA, utils.py ``BinaryDiceLoss``), whose
+    network has one output z. Two outputs a, b with softmax are the same for z = b - a: the probability of the
+    foreground, this loss and the cross entropy are those of sigmoid(z), and the gradient is that at z for b, and its
+    negative for a. What differs is the last layer alone: its steps move z twice as far, and z starts with twice the
+    variance.
+    """
+
+    power = 1
+    first_class = 1

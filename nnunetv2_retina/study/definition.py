@@ -66,6 +66,8 @@ class StudySystem:
     """Key of the study's weights; None: random initialisation."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Replaces keys of the training settings, after the data set's."""
+    training_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Data set, as it is named there -> what replaces keys on that one, after ``training``."""
     datasets: tuple[str, ...] | None = None
     """Which of the study's data sets, as they are named there; None: all."""
     own_schedule: bool = False
@@ -168,7 +170,7 @@ class Study:
                 problems.append(
                     f"system {system.name}: weights {system.weights!r} are not defined; defined are {defined}"
                 )
-            for dataset in system.datasets or ():
+            for dataset in (*(system.datasets or ()), *system.training_on):
                 if dataset not in known:
                     problems.append(
                         f"system {system.name}: data set {dataset} is not among the study's {', '.join(known)}"
@@ -180,7 +182,8 @@ class Study:
                     f"{where}: training has {', '.join(sorted(taken))}, which the study's iterations decide"
                 )
             try:
-                Protocol.from_dataset_json({BLOCK: dict(training)})
+                # The iterations, which a schedule must not be shorter than, are known with the data set.
+                Protocol.from_dataset_json({BLOCK: {"iterations": 1, **training}})
             except RetinaError as error:
                 problems.append(f"{where}: {str(error).rstrip('.')}")
         return problems
@@ -189,6 +192,11 @@ class Study:
         return [
             *((f"data set {entry.dataset}", entry.training) for entry in self.datasets),
             *((f"system {entry.name}", entry.training) for entry in self.systems),
+            *(
+                (f"system {entry.name} on {name}", training)
+                for entry in self.systems
+                for name, training in entry.training_on.items()
+            ),
         ]
 
     def runs_on(self, system: StudySystem) -> tuple[StudyDataset, ...]:

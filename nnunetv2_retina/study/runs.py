@@ -111,6 +111,8 @@ class PlannedRun:
         if not path.is_file():
             return True
         stored, wanted = read_json(path, ANEW), self.run.to_json()
+        if isinstance(stored.get("training"), dict):  # written before there was a choice of losses
+            stored["training"].setdefault("loss", "squared")
         different = [key for key in wanted if stored.get(key) != wanted[key]]
         if different and not self._worthless():
             key = different[0]
@@ -191,13 +193,21 @@ def _run(
     study: Study, resolved: Resolved, entry: StudyDataset, labelled: int | None, system: StudySystem, seed: int
 ) -> Run:
     name = resolved.datasets[entry.dataset]
-    training: dict[str, Any] = {**resolved.training[name], **entry.training, **system.training}
+    training: dict[str, Any] = {
+        **resolved.training[name],
+        **entry.training,
+        **system.training,
+        **system.training_on.get(entry.dataset, {}),
+    }
     if labelled is not None:
         training["folds"] = [_drawn(resolved.folds[entry.dataset], labelled, seed)]
-    if not system.own_schedule:
+    if system.own_schedule:
+        training.pop("schedule_iterations", None)
+    else:
         *earlier, last = entry.iterations
         training |= {"iterations": last, "checkpoints": earlier} if earlier else {"iterations": last}
-    training = Protocol.from_dataset_json({"retina": training}).to_json()
+    protocol = Protocol.from_dataset_json({"retina": training})
+    training = {**protocol.to_json(), "loss": protocol.loss}  # also the default, which once was another
     return Run(
         dataset=name,
         system=system.name,

@@ -81,8 +81,14 @@ def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
         if block.get(name) is not None:
             values = _list(block, name)
             block[name] = tuple(map(str, values)) if name == "datasets" else tuple(values)
-    if not isinstance(block.get("training", {}), Mapping):
-        raise RetinaError(f"an entry of {where}: training is {block['training']!r}; expected settings, name: value")
+    on: Any = block.get("training_on", {})
+    if not isinstance(on, Mapping):
+        raise RetinaError(f"an entry of {where}: training_on is {on!r}; expected a data set: settings for each")
+    if on:
+        block["training_on"] = {str(name): training for name, training in on.items()}
+    for name, training in (("training", block.get("training", {})), *((f"training_on {key}", on[key]) for key in on)):
+        if not isinstance(training, Mapping):
+            raise RetinaError(f"an entry of {where}: {name} is {training!r}; expected settings, name: value")
     return kind(**block)
 
 

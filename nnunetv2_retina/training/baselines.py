@@ -1,8 +1,10 @@
 """The systems that RETINA is compared with, as nnU-Net trainers under the same protocol (Xing et al. 2025, Table 1).
 
-Same data, folds, seeds, iterations and checkpoints; the U-Nets and TransUNets also have RETINA's loss, optimiser and
-learning rate, ``nnUNetTrainerProtocol`` has nnU-Net's. nnU-Net at its own length is ``nnUNetTrainer`` itself; the 2D
-TransUNet from random initialisation is ``nnUNetTrainerTransUNet``, in ``trainers``.
+Same data, folds, seeds, iterations and checkpoints; the U-Nets and TransUNets also have the protocol's loss, optimiser,
+learning rate and crops, RETINA's by default, ``nnUNetTrainerProtocol`` has nnU-Net's. For the UNet-ResNet50
+``studies/paper.yaml`` sets those of its authors, AdamW and one cycle: RETINA's SGD cripples it. nnU-Net at
+its own length is ``nnUNetTrainer`` itself; the 2D TransUNet from random initialisation is ``nnUNetTrainerTransUNet``,
+in ``trainers``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import nn
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network.transunet3d import TRANSFORMERS, TransUNet3D, total_strides
-from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
+from nnunetv2_retina.network.unet_resnet50 import ENCODER, UNetResNet50
 from nnunetv2_retina.training.fine_tuning import FineTuningTrainer
 from nnunetv2_retina.training.protocol_trainer import ProtocolTrainer
 from nnunetv2_retina.weights import transfer
@@ -28,6 +30,7 @@ __all__ = [
     "nnUNetTrainerTransUNet3D_tiny",
     "nnUNetTrainerUNetResNet50",
     "nnUNetTrainerUNetResNet50_frozen",
+    "nnUNetTrainerUNetResNet50_frozen_random",
 ]
 
 PLAIN_UNET = "PlainConvUNet"
@@ -55,9 +58,9 @@ class nnUNetTrainerUNetResNet50(FineTuningTrainer):
             }
         }
 
-    def _reference_network(self) -> UNetResNet50:
+    def _reference_network(self, channels: int = 1) -> UNetResNet50:
         with torch.device("meta"):
-            return UNetResNet50(1, 1)
+            return UNetResNet50(channels, 1)
 
 
 class nnUNetTrainerUNetResNet50_frozen(nnUNetTrainerUNetResNet50):
@@ -69,6 +72,16 @@ class nnUNetTrainerUNetResNet50_frozen(nnUNetTrainerUNetResNet50):
 
     system = "the frozen UNet-ResNet50"
     transfer_scope = "encoder"
+
+    def _set_train_mode(self) -> None:
+        self.network.train()
+
+
+class nnUNetTrainerUNetResNet50_frozen_random(nnUNetTrainerUNetResNet50):
+    """The encoder stays frozen at its random initialisation: what the frozen one owes to its decoder alone."""
+
+    system = "the UNet-ResNet50, frozen at random"
+    frozen_at_random = (ENCODER,)
 
     def _set_train_mode(self) -> None:
         self.network.train()
@@ -115,7 +128,8 @@ class nnUNetTrainerProtocol(ProtocolTrainer):
     """nnU-Net itself under the protocol: its network, loss, deep supervision, optimiser and learning rate.
 
     In 2D it has the protocol's patch and batch size, and the U-Net is planned again for that patch, by nnU-Net's rules.
-    Class weights, optimiser and learning rates of the protocol belong to RETINA's fine-tuning and are not used.
+    Class weights, loss, optimiser, rates, clipping and foreground patches of the protocol belong to RETINA's
+    fine-tuning and are not used.
 
     Raises:
         RetinaError: also in 2D, for plans of another network than nnU-Net's ``PlainConvUNet``.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
@@ -22,10 +22,10 @@ from nnunetv2_retina.folds import Split
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.training.weights_request import WeightsRequest
 from nnunetv2_retina.weights import checkpoint, transfer
+from nnunetv2_retina.weights.adaptation import adapted
 from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.compatibility import (
     FREEZING,
-    RANDOM,
     UNFROZEN,
     Network,
     check_compatible,
@@ -128,47 +128,43 @@ def check_nothing_to_take(request: WeightsRequest | None, trainer: str, referenc
         )
 
 
-def check_channels(
-    plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any], reference: nn.Module
-) -> None:
-    """Refuse pre-trained weights for a data set with another number of channels than they take.
-
-    Args:
-        plans: nnU-Net's.
-        configuration: the one that is trained.
-        dataset_json: the data set's.
-        reference: the network for one grey channel, which it may repeat to those of its stem.
-    """
+def count_channels(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> int:
+    """Return how many channels the images of a data set have."""
     manager = PlansManager(plans)
-    channels = determine_num_input_channels(manager, manager.get_configuration(configuration), dataset_json)
-    taken = sorted({1, reference.state_dict()[_network(reference).stem].shape[1]})
-    if channels not in taken:
-        words = {1: "one (grey)", 3: "three"}
-        raise RetinaError(
-            f"the data set has {channels} channels, but pre-trained weights take "
-            f"{' or '.join(words[number] for number in taken)}. Train {_trainer(reference, RANDOM)} from random "
-            "initialisation, or convert the data set to one channel"
-        )
+    return int(determine_num_input_channels(manager, manager.get_configuration(configuration), dataset_json))
 
 
-def check_weights(request: WeightsRequest, reference: nn.Module, scope: Scope) -> Checkpoint:
+class FileShapes(NamedTuple):
+    """What of a weights file is made to fit."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Name -> shape in the file."""
+    changes: dict[str, str]
+    """Name -> what is done, in words."""
+
+
+def check_weights(request: WeightsRequest, reference: nn.Module, scope: Scope) -> tuple[Checkpoint, FileShapes]:
     """Read the weights file that a training starts from; refuse one that nnU-Net or the transfer could not use.
 
     nnU-Net's own loader, which lets a file run code, opens it only after this.
 
     Args:
         request: the file.
-        reference: the trainer's network, on any device (``meta`` will do).
+        reference: the trainer's network for the data set's channels, on any device (``meta`` will do).
         scope: what is taken and frozen.
+
+    Returns:
+        The file's contents, and what of it is made to fit the network.
     """
     source = f"{request.path} ({request.origin})"
     path = Path(request.path)
     if path.is_file() and path.suffix in (".npz", ".safetensors"):
         raise RetinaError(f"{source} is no PyTorch checkpoint. Run: retina_import_weights IN OUT, and give OUT")
     stored = checkpoint.load(path)
-    check_compatible(stored.weights, reference, source)
+    fitting, changes = adapted(stored.weights, shapes_of(reference.state_dict()))
+    check_compatible(fitting, reference, source)
     _check_trained(stored.retina, scope, _trainer(reference, UNFROZEN), source)
-    return stored
+    return stored, FileShapes({name: tuple(stored.weights[name].shape) for name in changes}, changes)
 
 
 def _network(reference: nn.Module) -> Network:
@@ -240,9 +236,11 @@ def lasting_settings(plans: dict[str, Any], configuration: str, dataset_json: di
 
 _FREE = frozenset({
     "checkpoints", "evaluated_classes", "inference", "mask_rule", "score_unit", "distance_tolerance", "normalisation",
-    "groups", "folds", "patch_size", "batch_size", "spacing_unit", "source",
+    "groups", "folds", "patch_size", "batch_size", "spacing_unit", "pixel_size", "source",
 })  # fmt: skip
 """Keys of the protocol that change no training: the split itself is compared, and the sizes in the plans."""
+_BEFORE = {"loss": "squared"}
+"""What trainings did before there was a key for it, where that is not the key's default."""
 _OF_PLANS = ("patch_size", "batch_size", "spacing", "normalization_schemes")
 
 
@@ -251,10 +249,14 @@ def check_unchanged(path: Path, retina: Mapping[str, Any], settings: Mapping[str
 
     Args:
         path: the checkpoint, for the message.
-        retina: what ``read_record`` returned; checkpoints of earlier versions hold no settings and pass.
+        retina: what ``read_record`` returned; checkpoints of earlier versions hold no settings and pass, or lack keys
+            of the protocol, and were trained with what is their default now, or with ``_BEFORE``.
         settings: today's.
     """
     earlier = checkpoint.entry(path, retina, "settings")
+    if earlier:
+        default = {name: value for name, value in asdict(Protocol()).items() if name not in _FREE}
+        earlier = {**default, **_BEFORE, **earlier}
     changed = [
         _difference(name, earlier[name], value)
         for name, value in settings.items()
@@ -263,8 +265,8 @@ def check_unchanged(path: Path, retina: Mapping[str, Any], settings: Mapping[str
     if changed:
         raise RetinaError(
             f"{path} was trained with other settings: {'; '.join(changed)}. --c continues a training as it was begun: "
-            "set them back (dataset.json, plans and splits_final.json of the preprocessed data set), or train anew, "
-            "without --c"
+            "set them back (dataset.json, plans and splits_final.json of the preprocessed data set; seed: "
+            "$RETINA_SEED), or train anew, without --c"
         )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +60,8 @@ class ProtocolTrainer(nnUNetTrainer):
     """What is taken from pre-trained weights, a key of ``scopes``; None: random initialisation."""
     scopes: ClassVar[Mapping[str, Scope]] = {}
     """The rules of transfer that its network knows."""
+    frozen_at_random: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of tensors that stay as they were initialised, where nothing is transferred."""
 
     def __init__(
         self,
@@ -85,7 +88,8 @@ class ProtocolTrainer(nnUNetTrainer):
         self._weights: WeightsRequest | None = None
         self._continued = False
         self._record: dict[str, Any] | None = None
-        self._load_hook: torch.utils.hooks.RemovableHandle | None = None
+        self._load_hooks = ExitStack()
+        self._file_shapes: dict[str, tuple[int, ...]] = {}
         self._resumes = bool(plans.get("continue_training"))
         if self._resumes:
             preflight.check_nothing_to_load(requested_weights())
@@ -99,7 +103,8 @@ class ProtocolTrainer(nnUNetTrainer):
         self.save_every = 1
         self._set_attributes()
         settings = preflight.lasting_settings(plans, configuration, dataset_json)
-        self._settings = {**settings, **{part: sorted(split[part]) for part in ("train", "val")}}
+        cases = {part: sorted(split[part]) for part in ("train", "val")}
+        self._settings = {**settings, **cases, "seed": self._seed}
 
     # ---- what a system decides
 
@@ -110,8 +115,8 @@ class ProtocolTrainer(nnUNetTrainer):
         """Return what this network changes in the configuration's plans, which nnU-Net saves and predicts by."""
         return {}
 
-    def _reference_network(self) -> TransUNet | UNetResNet50 | None:
-        """Build what pre-trained weights must fit: the network for one grey channel; None if it takes no weights."""
+    def _reference_network(self, channels: int = 1) -> TransUNet | UNetResNet50 | None:
+        """Build what pre-trained weights must fit: the network for so many channels; None if it takes no weights."""
         return None
 
     def _set_train_mode(self) -> None:
@@ -128,22 +133,25 @@ class ProtocolTrainer(nnUNetTrainer):
     def _plan_transfer(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
         """Decide what to transfer, and check the file; see ``transfer_report.json`` for what the record holds."""
         record: dict[str, Any] = {"trainer": type(self).__name__, "scope": None, "source": None, "fingerprint": None}
-        request, reference = requested_weights(), self._reference_network()
+        request = requested_weights()
+        reference = self._reference_network(preflight.count_channels(plans, configuration, dataset_json))
         if self.transfer_scope is None or reference is None:
             preflight.check_nothing_to_take(request, type(self).__name__, reference)
             return record
         if request is None:
             return record
-        stored = preflight.check_weights(request, reference, self.scopes[self.transfer_scope])
-        preflight.check_channels(plans, configuration, dataset_json, reference)
-        self._weights = request
+        scope = self.scopes[self.transfer_scope]
+        stored, fitted = preflight.check_weights(request, reference, scope)
+        self._weights, self._file_shapes = request, fitted.shapes
+        trained = transfer.trained_prefixes(stored.retina)
         kept = ("version", "recipe", "step", "epoch", "trained", "origin")
         return record | {
             "scope": self.transfer_scope,
             "source": str(Path(request.path).resolve()),
             "named_by": request.origin,
             "fingerprint": stored.fingerprint,
-            "trained": list(transfer.trained_prefixes(stored.retina)),
+            "trained": list(trained),
+            "adapted": {name: how for name, how in fitted.changes.items() if scope.within(trained).takes(name)},
             "pretraining": {key: stored.retina[key] for key in kept if key in stored.retina},
         }
 
@@ -177,10 +185,9 @@ class ProtocolTrainer(nnUNetTrainer):
         assert self._record is not None
         network = self._plain_network()
         scope = transfer.scope_of(self._record, self.scopes)
-        if scope is not None:
-            transfer.freeze(network, scope.frozen)
-            if self._weights is not None:
-                self._load_hook = transfer.restrict_load(network, scope)
+        transfer.freeze(network, scope.frozen if scope is not None else self.frozen_at_random)
+        if scope is not None and self._weights is not None:
+            self._load_hooks = transfer.restrict_load(network, scope, self._file_shapes)
         optimizer = self._make_optimizer()
         # Counted in epochs, as nnU-Net does, with fractions: train_step moves on at every iteration.
         epochs = self.protocol.iterations / self.protocol.iterations_per_epoch
@@ -207,9 +214,7 @@ class ProtocolTrainer(nnUNetTrainer):
         """Report what was transferred, then start as nnU-Net does."""
         if not self.was_initialized:
             self.initialize()
-        if self._load_hook is not None:
-            self._load_hook.remove()
-            self._load_hook = None
+        self._load_hooks.close()
         super().on_train_start()
         self._report_transfer()
         if self._uses_bfloat16():
@@ -238,14 +243,16 @@ class ProtocolTrainer(nnUNetTrainer):
             train, validation = super().get_dataloaders()
         if self._seed is None:
             return train, validation
-        loaders = train.data_loader, validation.data_loader
-        pin = self.device.type == "cuda"
-        entropy = (self._seed, self.local_rank, self.current_epoch)
-        train, validation = (
-            seeding.seeded_loader(loader, min(processes, most), pin, *entropy, stream)
-            for stream, (loader, most) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
-        )
-        return train, validation
+        pin, epoch = self.device.type == "cuda", self.current_epoch
+        numbers = epoch * self.protocol.iterations_per_epoch, epoch * self.num_val_iterations_per_epoch
+        entropy = self._seed, self.local_rank
+        return (
+            seeding.seeded_loader(train.data_loader, processes, pin, numbers[0], *entropy, seeding.TRAINING),
+            seeding.seeded_loader(
+                validation.data_loader, min(processes, max(1, processes // 2)), pin, numbers[1], *entropy,
+                seeding.VALIDATION,
+            ),
+        )  # fmt: skip
 
     def on_train_epoch_start(self) -> None:
         """Shorten the last epoch to the protocol's iterations; set the mode of every module."""
@@ -260,6 +267,8 @@ class ProtocolTrainer(nnUNetTrainer):
 
         After the iterations that the protocol names, a checkpoint of its own is written.
         """
+        if self._seed is not None:
+            seeding.set_seed(self._seed, self.local_rank, seeding.STEP, self._iteration)
         self.lr_scheduler.step(self._iteration / self.protocol.iterations_per_epoch)
         self._iteration += 1
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_bfloat16()):
@@ -296,8 +305,16 @@ class ProtocolTrainer(nnUNetTrainer):
         """Restore everything, with the set of frozen tensors of the run that is continued."""
         path = Path(filename_or_checkpoint)
         retina = preflight.read_record(path, type(self).__name__)
+        if not self.was_initialized:
+            self._go_on_with_loss(checkpoint.entry(path, retina, "settings"))
         if self._resumes and not self.was_initialized:
             preflight.check_unchanged(path, retina, self._settings)
         if not self.was_initialized:
             self._continued, self._weights, self._record = True, None, retina["transfer"]
         super().load_checkpoint(filename_or_checkpoint)
+
+    def _go_on_with_loss(self, settings: Mapping[str, Any]) -> None:
+        """Keep the loss that a training was begun with before there was a choice of losses."""
+        if "loss" not in settings:
+            self.protocol = replace(self.protocol, loss="squared")
+            self._settings["loss"] = "squared"

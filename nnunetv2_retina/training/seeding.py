@@ -1,8 +1,9 @@
 """``$RETINA_SEED``: the same initialisation, samples and augmentation in every run with the same seed.
 
 nnU-Net draws batches in worker processes with random seeds, in the order in which they finish. With a seed, each batch
-has a random state of its own, derived from (seed, stream, first epoch, worker, number of the batch), and batches arrive
-in a fixed order. Reproducible for equal ``nnUNet_n_proc_DA``; on GPUs up to the non-deterministic kernels.
+has a random state of its own, derived from (seed, process, stream, number of the batch in the training), and batches
+arrive in a fixed order; so has each training step, for dropout. A training that is continued after an epoch therefore
+draws what the uninterrupted one draws, whatever ``nnUNet_n_proc_DA``; on GPUs up to the non-deterministic kernels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 from nnunetv2_retina.errors import RetinaError
 
 VARIABLE = "RETINA_SEED"
+TRAINING, VALIDATION, STEP = range(3)
+"""Streams of random states: of the batches of both kinds, and of the training steps."""
 
 
 def seed_from_environment() -> int | None:
@@ -64,19 +67,21 @@ class SeededBatches:
 
     Args:
         loader: nnU-Net's data loader.
-        entropy: what the random states are derived from, beside the worker and the batch.
+        workers: processes that take every ``workers``-th batch each.
+        number: of the first batch in the whole training.
+        entropy: what the random states are derived from, beside the number of the batch.
     """
 
-    def __init__(self, loader: Any, *entropy: int) -> None:
+    def __init__(self, loader: Any, workers: int, number: int, *entropy: int) -> None:
         self.loader = loader
+        self.workers = workers
+        self.number = number
         self.entropy = entropy
-        self.worker = 0
-        self.count = 0
 
     def set_thread_id(self, thread_id: int) -> None:
         """Take the number of the worker; batchgenerators calls this in each one."""
         torch.set_num_threads(1)
-        self.worker = thread_id
+        self.number += thread_id
         self.loader.set_thread_id(thread_id)
 
     def __iter__(self) -> Iterator[Any]:
@@ -85,8 +90,8 @@ class SeededBatches:
     def __next__(self) -> Any:
         # In the main process (nnUNet_n_proc_DA=0) the states that the network's dropout uses are put back.
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        set_seed(*self.entropy, self.worker, self.count)
-        self.count += 1
+        set_seed(*self.entropy, self.number)
+        self.number += self.workers
         try:
             return next(self.loader)
         finally:
@@ -95,9 +100,17 @@ class SeededBatches:
             torch.set_rng_state(states[2])
 
 
-def seeded_loader(loader: Any, num_processes: int, pin_memory: bool, *entropy: int) -> Any:
-    """Return batches in a fixed order, from that many worker processes; from this process if the number is 0."""
-    batches = SeededBatches(loader, *entropy)
+def seeded_loader(loader: Any, num_processes: int, pin_memory: bool, number: int, *entropy: int) -> Any:
+    """Return batches in a fixed order, from that many worker processes; from this process if the number is 0.
+
+    Args:
+        loader: nnU-Net's data loader.
+        num_processes: see above.
+        pin_memory: for GPUs.
+        number: of the first batch in the whole training.
+        entropy: what the random states are derived from, beside the number of the batch.
+    """
+    batches = SeededBatches(loader, max(1, num_processes), number, *entropy)
     if num_processes == 0:
         return SingleThreadedAugmenter(batches, None)
     return MultiThreadedAugmenter(

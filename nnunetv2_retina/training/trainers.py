@@ -63,9 +63,9 @@ class nnUNetTrainerRETINA(FineTuningTrainer):
             }
         }
 
-    def _reference_network(self) -> TransUNet:
+    def _reference_network(self, channels: int = 1) -> TransUNet:
         with torch.device("meta"):
-            return TransUNet(1, 1, NetworkConfig.named(self.network_size))
+            return TransUNet(channels, 1, NetworkConfig.named(self.network_size))
 
 
 class nnUNetTrainerRETINA_encoder(nnUNetTrainerRETINA):

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_file, file_digest
 from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.weights import checkpoint, containers
+from nnunetv2_retina.weights.adaptation import resample_positions
 from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.compatibility import (
     HEAD,
@@ -142,13 +142,6 @@ def advise(imported: ImportedWeights) -> str:
         trainer = trainer_for(shapes)
         lines.append(f"Use it: nnUNetv2_train DATASET 2d 0 -tr {trainer} -pretrained_weights {imported.path}")
     return "\n".join(lines)
-
-
-def resample_positions(positions: Tensor, grid: int) -> Tensor:
-    """Resample (1, N, D) on a square grid to (1, grid * grid, D), as the network does for another token grid."""
-    side = round(positions.shape[1] ** 0.5)
-    square = positions.transpose(1, 2).reshape(1, -1, side, side)
-    return F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
 
 
 def _plain(translated: Translated) -> Translated:

@@ -23,15 +23,17 @@ updating its statistics by the same rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network.unet_resnet50 import ENCODER as UNET_ENCODER
+from nnunetv2_retina.weights.adaptation import adapted
 from nnunetv2_retina.weights.compatibility import HEAD
 
 
@@ -109,19 +111,37 @@ def set_train_mode(network: nn.Module) -> None:
             module.eval()
 
 
-def restrict_load(network: nn.Module, scope: Scope) -> RemovableHandle:
-    """Let ``network.load_state_dict`` change only what the scope takes, until the returned handle is removed.
+def restrict_load(
+    network: nn.Module, scope: Scope, file_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+) -> ExitStack:
+    """Let ``network.load_state_dict`` change only what the scope takes, until the returned stack is closed.
 
-    nnU-Net's loader hands over the whole checkpoint but the head. This keeps the rest at its fresh initialisation
-    without a second loader.
+    nnU-Net's loader hands over the whole checkpoint but the head, after it has compared the shapes. This keeps the rest
+    at its fresh initialisation, and makes fit what ``adaptation`` can, without a second loader.
+
+    Args:
+        network: of this project.
+        scope: what is taken.
+        file_shapes: the shapes in the file of the tensors that are made to fit: ``state_dict`` shows these until the
+            file is loaded.
     """
 
     def keep_fresh(module: nn.Module, state_dict: dict[str, Tensor], *_: Any) -> None:
-        state_dict.update({key: value for key, value in module.state_dict().items() if not scope.takes(key)})
+        mine = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        fitting, _changes = adapted(state_dict, {name: tuple(value.shape) for name, value in mine.items()})
+        state_dict.update({key: fitting[key] if scope.takes(key) else value.detach() for key, value in mine.items()
+                           if key in state_dict})  # fmt: skip
 
-    hooks: Any = network  # PyTorch does not annotate this method
-    handle: RemovableHandle = hooks.register_load_state_dict_pre_hook(keep_fresh)
-    return handle
+    def show_file_shapes(module: nn.Module, state_dict: dict[str, Tensor], *_: Any) -> None:
+        state_dict.update({name: torch.empty(shape, device="meta") for name, shape in file_shapes.items()})
+
+    hooks: Any = network  # PyTorch does not annotate these methods
+    handles = ExitStack()
+    handles.callback(hooks.register_load_state_dict_pre_hook(keep_fresh).remove)
+    shown = hooks.register_state_dict_post_hook(show_file_shapes)
+    handles.callback(shown.remove)
+    handles.callback(hooks.register_load_state_dict_post_hook(lambda *_: shown.remove()).remove)
+    return handles
 
 
 def report(
@@ -161,13 +181,16 @@ def report(
 def summary(report: Mapping[str, Any]) -> str:
     """Put the report into one line, for the training log."""
     counts = {key: f"{value / 1e6:.2f} M" for key, value in report["parameters"].items()}
+    if report["source"] is None and report["frozen"]:
+        return f"Random initialisation, at which {counts['frozen']} of {counts['all']} parameters stay frozen."
     if report["source"] is None:
         return f"Random initialisation: all {counts['all']} parameters are trained, nothing was transferred."
     untrained = report.get("untrained") or ()
     parts = ", ".join(dict.fromkeys(f"{name.split('.')[0]}." for name in untrained))
+    fitted = "".join(f" {name}: {change};" for name, change in (report.get("adapted") or {}).items())
     left_out = f" {len(untrained)} tensors of that scope ({parts}) were not trained in the file;" if untrained else ""
     return (
         f"Transferred from {report['source']} ({report['named_by']}): {counts['loaded']} of {counts['all']} parameters "
-        f"(scope {report['scope']}); {counts['frozen']} frozen;{left_out} the rest is at its fresh initialisation. "
-        "See transfer_report.json."
+        f"(scope {report['scope']}); {counts['frozen']} frozen;{fitted}{left_out} the rest is at its fresh "
+        "initialisation. See transfer_report.json."
     )

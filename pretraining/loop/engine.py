@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.machine import multiplies_bfloat16
+from pretraining.loop.lars import LARS
 from pretraining.loop.processes import Processes
 from pretraining.objectives.reconstruction import Objective
 from pretraining.objectives.simclr import SimCLR
@@ -54,17 +55,20 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def make_optimizer(objective: nn.Module, recipe: Recipe, fused: bool = False) -> torch.optim.Optimizer:
     """Return the recipe's optimiser for the parameters that are trained.
 
-    SGD lets all of them decay, as published; AdamW matrices and kernels alone: no norm, bias, position or mask token.
+    SGD lets all of them decay, as published; AdamW and LARS matrices and kernels alone: no norm, bias, position or mask
+    token, and LARS adapts the rates of these alone.
     """
     named = {name: value for name, value in objective.named_parameters() if value.requires_grad}
-    rate, decay = recipe.learning_rate, recipe.weight_decay
+    rate, decay = recipe.highest_rate, recipe.weight_decay
     if recipe.optimiser == "sgd":
         return torch.optim.SGD([*named.values()], rate, momentum=recipe.momentum, weight_decay=decay, fused=fused)
     fixed = [name for name, value in named.items() if value.ndim < 2 or name.endswith(_UNDECAYED)]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [value for name, value in named.items() if name not in fixed], "weight_decay": decay},
         {"params": [named[name] for name in fixed], "weight_decay": 0.0},
     ]
+    if recipe.optimiser == "lars":
+        return LARS([groups[0], groups[1] | {"adapted": False}], rate, recipe.momentum)
     return torch.optim.AdamW(groups, rate, betas=(recipe.momentum, recipe.second_beta), fused=fused)
 
 

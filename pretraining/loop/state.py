@@ -96,6 +96,8 @@ def _differences(loaded: checkpoint.Checkpoint, recipe: Recipe) -> list[str]:
     if recipe.seen_together not in (None, seen):
         what = "a contrast" if recipe.arm == "simclr" else "a batch norm (--norm-batch)"
         differences.append(f"{seen} images together in {what} there, {recipe.seen_together} now")
+    if recipe.masked_loss and seen is not None and seen < recipe.batch_size:
+        differences.append(f"the masked loss averaged over {seen} images there, over all {recipe.batch_size} now")
     return differences
 
 

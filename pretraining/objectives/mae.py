@@ -23,8 +23,6 @@ from pretraining.objectives.reconstruction import Objective
 from pretraining.objectives.tokens import normalise_patches, patchify, sine_positions, take, unpatchify
 
 VISIBLE_SHARE = 0.25
-DECODER_BLOCKS = 4
-"""Of half the transformer's width."""
 _MASK_STREAM = 0x6D61650000000000
 """Second half of the generator's key: masks are drawn independently of the augmentation, with the same seed."""
 
@@ -35,11 +33,14 @@ class MaskedAutoencoder(Objective):
     Args:
         network: ``TransUNet(1, 1, config)``.
         settings: the augmentation, of which the geometry and the normalisation are used.
+        decoder_blocks: of half the transformer's width.
     """
 
     positions: Tensor
 
-    def __init__(self, network: TransUNet, settings: AugmentationSettings | None = None) -> None:
+    def __init__(
+        self, network: TransUNet, settings: AugmentationSettings | None = None, *, decoder_blocks: int = 4
+    ) -> None:
         super().__init__(network, ("transformer.", "embedding.pos_embed"))
         self.settings = settings or AugmentationSettings()
         config = network.config
@@ -50,7 +51,7 @@ class MaskedAutoencoder(Objective):
         self.decoder_projection = nn.Linear(config.embed_dim, width)
         self.mask_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.register_buffer("positions", sine_positions(self.grid, width), persistent=False)
-        self.decoder = nn.Sequential(*(Block(light) for _ in range(DECODER_BLOCKS)), nn.LayerNorm(width, eps=1e-6))
+        self.decoder = nn.Sequential(*(Block(light) for _ in range(decoder_blocks)), nn.LayerNorm(width, eps=1e-6))
         self.head = nn.Linear(width, STRIDE**2)
 
     @torch.no_grad()

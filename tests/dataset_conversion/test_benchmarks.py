@@ -15,6 +15,7 @@ from dataset_conversion.command import Command
 from dataset_conversion.converters.converter import convert_benchmark
 from dataset_conversion.downloads import fetch as download
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import Protocol
 
 PUBLISHED = {
     801: ("CREMI", 5000, None, (1,), "stack", "none", "volume", (0.50387249, 0.10911144)),
@@ -27,7 +28,14 @@ PUBLISHED = {
     807: ("PerezNucleoli", 2500, None, (1,), "stack", "instance_match", "slice", (0.35167108, 0.01306738)),
     808: ("UroCell", 1000, (0.1, 1, 1), (1, 2), "orthoplane", "none", "volume", (0.76752738, 0.10404078)),
 }  # fmt: skip
-"""RETINA Table 1 and released configurations, CEM500K's benchmark scripts."""
+"""RETINA Table 1 and CEM500K's benchmark scripts."""
+
+
+RELEASED = {
+    801: (10000, 0.8), 802: (3000, None), 803: (10000, 0.8), 804: (10000, None), 805: (3000, None), 806: (3000, None),
+    807: (3000, None), 808: (3000, 0.8),
+}  # fmt: skip
+"""``iters`` and the probability of ``CropNonEmptyMaskIfExists`` in the released configurations."""
 
 
 def parsed(benchmark, *argv):
@@ -55,7 +63,12 @@ def test_both_protocols_make_a_description(dataset):
     assert paper.labels == dataset.labels
     ignores = dataset in (CREMI, KASTHURI)
     assert clean.labels == (dict(dataset.labels) | {"ignore": 2} if ignores else dataset.labels)
-    assert len(clean.remarks) == ignores
+    assert len(clean.remarks) == ignores and len(paper.remarks) == ignores + 1
+    assert clean.protocol == dataset.protocol
+    trained = paper.protocol
+    assert trained.clip is None and trained.frozen_dropout and "released configuration" in trained.source
+    assert (trained.schedule_iterations, trained.foreground) == RELEASED[dataset.id]
+    assert Protocol.from_dataset_json({"retina": trained.to_json()}) == trained
 
 
 def test_unknown_names():

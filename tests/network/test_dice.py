@@ -6,7 +6,7 @@ import torch
 import torch.multiprocessing as mp
 from helpers.two_processes import dice_gradient, softmax, train_one_step
 
-from nnunetv2_retina.network.dice import SquaredDiceLoss
+from nnunetv2_retina.network.dice import ForegroundDiceLoss, SquaredDiceLoss
 
 
 def test_four_pixels_by_hand():
@@ -43,6 +43,12 @@ def test_regions_are_independent_channels():
     target = torch.tensor([[[[True, False]], [[True, True]]]])
     logits = torch.where(target, 50.0, -50.0)
     assert SquaredDiceLoss(torch.sigmoid)(logits, target).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_foreground_alone_without_squares_by_hand():
+    logits = torch.zeros(1, 2, 2, 2)  # p = 1/2 everywhere
+    target = torch.tensor([[[[1, 0], [0, 0]]]])
+    assert ForegroundDiceLoss(softmax, smooth=0)(logits, target).item() == pytest.approx(1 - 2 * 0.5 / (2 + 1))
 
 
 def test_two_processes_agree_and_leave_frozen_blocks_alone(tmp_path):

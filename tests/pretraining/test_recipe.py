@@ -37,10 +37,14 @@ def test_settings_become_plain_values_and_are_compared():
         ({"skip_drop": 1.1}, "skip_drop is 1.1; expected 0 to 1"),
         ({"skip_drop": 1, "two_terms": True}, "two_terms needs the skip connections that skip_drop 1 drops"),
         ({"arm": "mae", "masked_loss": True}, "belong to the arm reconstruction, not to mae"),
-        ({"optimiser": "adam", "schedule": "step"}, "optimiser is 'adam'; expected one of sgd, adamw; schedule is"),
+        (
+            {"optimiser": "adam", "schedule": "step"},
+            "optimiser is 'adam'; expected one of sgd, adamw, lars; schedule is",
+        ),
         ({"arm": "distil", "crop": 100}, "crop is 100; expected a multiple of 16 from 32 to 224"),
         ({"arm": "simmim", "blanked": 0}, "blanked is 0, which leaves simmim nothing to learn"),
         ({"crop": 112}, "crop belongs to the arms distil and simmim, not to reconstruction"),
+        ({"decoder_blocks": 0, "dropout": 1}, "decoder_blocks is 0; expected a number above 0; dropout is 1; expected"),
         ({"clip": 0, "warmup": -1, "blanked": 1}, "clip is 0; .*; warmup is -1; .*; blanked is 1; expected 0 to below"),
     ],
 )
@@ -70,8 +74,34 @@ def test_named_recipes():
     recipe = Recipe.named("distil", size="tiny", learning_rate=2e-3)
     assert (recipe.arm, recipe.optimiser, recipe.crop, recipe.learning_rate) == ("distil", "adamw", 112, 2e-3)
     assert Recipe(**recipe.to_dict() | {"augmentation": recipe.augmentation, "exclude": ()}) == recipe
-    with pytest.raises(RetinaError, match="recipe is 'best'; expected one of published, distil"):
+    with pytest.raises(RetinaError, match="recipe is 'best'; expected one of published, distil, mae, simclr"):
         Recipe.named("best")
+
+
+def test_the_dropped_arms_have_the_recipes_of_their_papers_by_default():
+    from pretraining import cli
+
+    def made(*options):
+        return cli._recipe(cli._parse(["source", "-o", "out", *options]))
+
+    mae, simclr = made("--arm", "mae"), made("--arm", "simclr", "--batch-size", "1024")
+    assert mae == Recipe.named("mae") and simclr == Recipe.named("simclr", batch_size=1024)
+    assert (mae.optimiser, mae.highest_rate, mae.weight_decay, mae.schedule) == ("adamw", 1.5e-4, 0.05, "cosine")
+    assert (simclr.optimiser, simclr.highest_rate, simclr.weight_decay) == ("lars", pytest.approx(1.2), 1e-6)
+    assert mae.network.dropout == 0 and Recipe(arm="mae").network.dropout == 0.1
+    assert made("--arm", "mae", "--recipe", "published") == Recipe(arm="mae")
+    assert made("--arm", "mae", "--lr", "0.1", "--image-normalisation").augmentation.crop_area == (0.2, 1.0)
+    assert made("--arm", "simmim") == Recipe(arm="simmim") and made() == Recipe()
+    assert simclr.learning_rate_at(0, 2000) == pytest.approx(0.012)
+
+
+def test_the_decoder_of_the_masked_autoencoder_has_its_depth():
+    from pretraining.job import build_objective
+
+    objective = build_objective(Recipe.named("mae", size="tiny"))
+    assert len(objective.decoder) == 9 and objective.decoder[0].mlp.dropout.p == 0
+    assert {m.p for m in objective.network.modules() if type(m).__name__ == "Dropout"} == {0.0}
+    assert len(build_objective(Recipe(arm="mae", size="tiny")).decoder) == 5
 
 
 def test_a_run_older_than_a_setting_is_continued():

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dataset_conversion.benchmarks import DATASETS as BENCHMARKS
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.study.definition import slug
+from nnunetv2_retina.study.runs import Resolved, planned_runs
 from nnunetv2_retina.study.study_file import read_study
 from nnunetv2_retina.training import baselines, trainers
 
@@ -82,6 +85,8 @@ def test_paths_of_weights_take_variables(write, monkeypatch) -> None:
         ("training: {learning_rate: 0.03}", "scored: tests", "scored is 'tests'; expected test or validation"),
         ("training: {learning_rate: 0.03}", "scored: validation", "fold all leaves no validation cases to score"),
         ("training: {learning_rate: 0.03}", "fold: -1", "fold is -1; expected a whole number or all"),
+        ("datasets: [901]", "training_on: [901]", r"training_on is \[901\]; expected a data set: settings"),
+        ("datasets: [901]", "training_on: {901: 3}", "training_on 901 is 3; expected settings, name: value"),
         ("name: small\n", "", "the file lacks name; it has seeds"),
         ("trainer: nnUNetTrainerRETINA_tiny, ", "", "an entry of systems lacks trainer; it has name, weights"),
         ("name: small", "name: small\nprediction: {step_size: 2}", "step_size is 2; expected a share of the tile"),
@@ -124,3 +129,32 @@ def test_the_studies_of_this_repository_can_be_read(path: Path, monkeypatch) -> 
     study = read_study(path)
     assert {system.trainer for system in study.systems} <= TRAINERS
     assert {system.weights for system in study.systems} - {None} == set(study.weights)
+
+
+def test_the_papers_study_trains_each_system_as_it_was_published(monkeypatch, tmp_path: Path) -> None:
+    path = next(path for path in STUDIES if path.name == "paper.yaml")
+    for file in yaml.safe_load(path.read_text())["weights"].values():
+        monkeypatch.setenv(file[1:], "/weights.pth")
+    study = read_study(path)
+    names = {entry.dataset: entry.title for entry in study.datasets}
+    resolved = Resolved(names, {name: {} for name in names.values()}, dict.fromkeys(study.weights, "f"))
+    runs = {
+        (run.system, run.dataset): (run.trainer, Protocol.from_dataset_json({"retina": run.training}))
+        for run in (planned.run for planned in planned_runs(study, resolved, tmp_path))
+    }
+    trainer, protocol = runs["RETINA", "CREMI"]
+    assert trainer == "nnUNetTrainerRETINA_encoder" and study.reference == "RETINA"
+    assert (protocol.iterations, protocol.schedule_iterations, protocol.foreground) == (5000, 10000, 0.8)
+    assert (protocol.clip, protocol.frozen_dropout, protocol.loss) == (None, True, "released")
+    assert runs["RETINA of the text", "Guay"][0] == "nnUNetTrainerRETINA"
+    assert runs["TransUNet ImageNet", "Guay"][0] == "nnUNetTrainerRETINA_encoder_base"
+    for dataset, patch in {"CREMI": 512, "Guay": 512, "Kasthuri++": 512, "Perez nuclei": 480, "UroCell": 224}.items():
+        protocol = runs["UNet-RN50 CEM500K", dataset][1]
+        assert (protocol.optimiser, protocol.learning_rate, protocol.weight_decay) == ("adamw", 0.003, 0.1)
+        assert (protocol.schedule, protocol.schedule_iterations, protocol.loss) == ("onecycle", None, "cross_entropy")
+        assert (protocol.patch_size, protocol.decay_all) == (patch, True)
+    for dataset in BENCHMARKS:
+        title = names[str(dataset.id)]
+        protocol = runs["RETINA", title][1]
+        assert {name: getattr(protocol, name) for name in dataset.released} == dataset.released, title
+        assert protocol.iterations == dataset.protocol.iterations

@@ -76,15 +76,40 @@ def pretend(monkeypatch):
 def test_settings_of_a_run_come_from_data_set_study_and_system_in_this_order(tmp_path: Path) -> None:
     runs = {planned.title: planned for planned in plan(tmp_path)}
     a = runs["Dataset901_a, A, seed 1"]
-    assert a.run.training == {"batch_size": 2, "learning_rate": 0.1, "iterations": 4, "checkpoints": [2]}
+    released = {"loss": "released"}
+    assert a.run.training == {"batch_size": 2, "learning_rate": 0.1, "iterations": 4, "checkpoints": [2]} | released
     assert a.run.weights == "f1" and a.weights_file == "/em.pth" and a.run.iterations == (2, 4)
     assert runs["Dataset901_a, B, seed 1"].run.training["learning_rate"] == 0.03
     assert runs["Dataset901_a, B, seed 1"].weights_file is None
-    assert runs["Dataset902_b, A, seed 2"].run.training == {"learning_rate": 0.1, "iterations": 8}
+    assert runs["Dataset902_b, A, seed 2"].run.training == {"learning_rate": 0.1, "iterations": 8} | released
     own = runs["Dataset902_b, own, seed 1"].run
     assert own.iterations == () and "iterations" not in own.training
     assert Run.from_json(a.run.to_json()) == a.run
     assert a.folder == tmp_path / "runs" / "Dataset901_a" / "a" / "seed_1"
+
+
+def test_a_system_may_differ_on_single_data_sets(tmp_path: Path) -> None:
+    system = StudySystem(name="A", trainer="TA", training={"patch_size": 480}, training_on={"901": {"patch_size": 512}})
+    runs = {planned.run.dataset: planned.run for planned in plan(tmp_path, systems=(system,), seeds=(1,))}
+    assert [runs[name].training["patch_size"] for name in NAMES.values()] == [512, 480]
+    for where, message in ((("903", {}), "data set 903 is not among"), (("901", {"clip": 0}), "A on 901: .*clip is 0")):
+        with pytest.raises(RetinaError, match=message):
+            make_study(systems=(StudySystem(name="A", trainer="TA", training_on=dict([where])),))
+
+
+def test_a_run_from_before_there_was_a_choice_of_losses_is_one_with_the_squared_dice(tmp_path: Path) -> None:
+    def now(loss: str) -> PlannedRun:
+        datasets = (StudyDataset(dataset="901", iterations=(2, 4), training={"loss": loss}),)
+        return plan(tmp_path, datasets=datasets, systems=make_study().systems[:1], seeds=(1,))[0]
+
+    finish(now("squared"))
+    path = now("squared").folder / RUN
+    stored = json.loads(path.read_text())
+    del stored["training"]["loss"]
+    path.write_text(json.dumps(stored))
+    assert now("squared").finished()
+    with pytest.raises(RetinaError, match=r"its training is .*'loss': 'squared'.*'loss': 'released'"):
+        now("released").finished()
 
 
 def test_every_system_has_one_seed_before_any_has_two(tmp_path: Path) -> None:

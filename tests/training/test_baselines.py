@@ -180,13 +180,31 @@ def test_weights_of_the_other_network_are_refused(both, encoder, tmp_path):
     assert results(both) == []
 
 
-def test_grey_weights_do_not_go_with_two_channels(both, encoder):
-    path = both / "nnUNet_preprocessed/Dataset901_test/dataset.json"
-    change_json(path, lambda content: content.update(channel_names={"0": "SE", "1": "BSE"}))
-    with pytest.raises(
-        RetinaError, match=r"2 channels, but .* take one \(grey\)\. Train nnUNetTrainerUNetResNet50 from"
-    ):
-        train("nnUNetTrainerUNetResNet50_frozen", pretrained_weights=str(encoder))
+def test_an_encoder_frozen_at_random_stays_as_it_was(both, made):
+    trainer = "nnUNetTrainerUNetResNet50_frozen_random"
+    set_protocol(both, 901, iterations=1)
+    train(trainer)
+    names = [name for name, parameter in made[0].network.named_parameters() if parameter.requires_grad]
+    assert names and not any(name.startswith(ENCODER) for name in names)
+    assert made[0].network.unet.encoder.bn1.num_batches_tracked > 0
+    report = json.loads((fold_folder(both, trainer) / "transfer_report.json").read_text())
+    assert report["source"] is None and {name.split(".")[1] for name in report["frozen"]} == {"encoder"}
+    assert "Random initialisation, at which" in log_of(fold_folder(both, trainer))
+
+
+def test_grey_weights_go_with_two_channels(both, encoder, monkeypatch):
+    monkeypatch.setenv("RETINA_WEIGHTS", str(encoder))
+    folder = both / "nnUNet_preprocessed/Dataset901_test"
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"continue_training": False}
+    names = {"channel_names": {"0": "SE", "1": "BSE"}}
+    dataset_json = json.loads((folder / "dataset.json").read_text()) | names
+    trainer = baselines.nnUNetTrainerUNetResNet50_frozen(plans, "2d", 0, dataset_json, CPU)
+    trainer.initialize()
+    kernel = checkpoint.load(encoder).weights[f"{ENCODER}conv1.weight"]
+    assert torch.equal(trainer.network.unet.encoder.conv1.weight, torch.cat([kernel, kernel], dim=1) / 2)
+    assert trainer._record["adapted"] == {
+        f"{ENCODER}conv1.weight": "1 input channels to 2: repeated in order, times 1/2"
+    }
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
-from helpers.trainings import CPU, fold_folder, results, set_protocol, train, write_weights
+from helpers.trainings import CPU, KilledError, fold_folder, results, set_protocol, train, write_weights
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.training import trainers
@@ -29,6 +31,44 @@ def latest(workspace, preprocessed):
     return path
 
 
+def test_with_a_seed_a_continued_training_is_the_uninterrupted_one(workspace, monkeypatch, tmp_path):
+    """Bit for bit: batches, augmentation, dropout, optimiser; also with another number of processes."""
+    monkeypatch.setenv("RETINA_SEED", "5")
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
+    set_protocol(workspace, iterations=5, optimiser="adamw")
+    folder, start = fold_folder(workspace, TRAINER), nnUNetTrainer.on_epoch_start
+    train(TRAINER)
+    folder.rename(tmp_path / "whole")
+
+    def die_in_the_third_epoch(self):
+        if self.current_epoch == 2:
+            raise KilledError
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nnUNetTrainer, "on_epoch_start", die_in_the_third_epoch)
+        with pytest.raises(KilledError):
+            train(TRAINER)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    train(TRAINER, continue_training=True)
+    whole, resumed = (
+        torch.load(path / "checkpoint_final.pth", weights_only=False) for path in (tmp_path / "whole", folder)
+    )
+    for name, value in whole["network_weights"].items():
+        assert torch.equal(value, resumed["network_weights"][name]), name
+    for number, state in whole["optimizer_state"]["state"].items():
+        assert torch.equal(state["exp_avg_sq"], resumed["optimizer_state"]["state"][number]["exp_avg_sq"])
+    for name in ("train_losses", "val_losses"):
+        assert whole["logging"][name] == resumed["logging"][name]
+
+
+def test_another_seed_is_another_training(latest, monkeypatch):
+    monkeypatch.setenv("RETINA_SEED", "6")
+    with pytest.raises(RetinaError, match=r"seed was null, now 6\. --c .* seed: \$RETINA_SEED"):
+        train(TRAINER, continue_training=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -38,6 +78,7 @@ def latest(workspace, preprocessed):
         ({"class_weights": [0, 1, 1]}, r"class_weights was null, now \[0, 1, 1\]"),
         ({"patch_size": 48}, r"patch_size was \[64, 64\], now \[48, 48\]"),
         ({"batch_size": 3}, "batch_size was 2, now 3"),
+        ({"clip": None}, r"clip was 12\.0, now null"),
     ],
 )
 def test_changed_settings_are_named(latest, workspace, change, message):
@@ -67,6 +108,24 @@ def test_what_does_not_change_a_training_may_change(latest, workspace, monkeypat
     monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: None)
     monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "perform_actual_validation", lambda self, *_: None)
     train(TRAINER, continue_training=True)
+
+
+def test_a_checkpoint_without_a_choice_of_losses_goes_on_with_the_one_it_had(latest, workspace, monkeypatch):
+    content = torch.load(latest, weights_only=False)
+    settings = content["init_args"]["retina"]["settings"]
+    for name in ("loss", "clip", "foreground", "seed", "schedule", "schedule_iterations", "weight_decay"):
+        del settings[name]
+    torch.save(content, latest)
+    losses = []
+    monkeypatch.setattr(
+        trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: losses.append(self.protocol.loss)
+    )
+    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "perform_actual_validation", lambda self, *_: None)
+    train(TRAINER, continue_training=True)
+    assert losses == ["squared"]
+    set_protocol(workspace, foreground=0.8)
+    with pytest.raises(RetinaError, match=r"foreground was null, now 0\.8"):
+        train(TRAINER, continue_training=True)
 
 
 def test_a_checkpoint_of_an_earlier_version_is_continued(latest, workspace, monkeypatch):

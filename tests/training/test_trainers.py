@@ -15,7 +15,8 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig
 from nnunetv2_retina.protocol import iteration_checkpoint
 from nnunetv2_retina.training import trainers
-from nnunetv2_retina.weights import checkpoint, shipped
+from nnunetv2_retina.weights import checkpoint, shipped, transfer
+from nnunetv2_retina.weights.adaptation import resample_positions, stem_kernel
 from nnunetv2_retina.weights.importing import import_weights
 
 
@@ -308,10 +309,6 @@ def damaged(path: Path) -> None:
         (lambda p: write_weights(p, "retina"), r"is of another size: retina .*embed_dim 192.*use|Use the trainer"),
         (lambda p: torch.save({"state_dict": {}}, p), r"holds no network_weights \(its entries are state_dict\)"),
         (
-            lambda p: write_weights(p, "tiny", grid=24),
-            r"on a grid of 24 x 24.* Resample them: retina_import_weights IN",
-        ),
-        (
             lambda p: write_weights(p, "tiny", trained=["cnn."]),
             r"holds trained values of cnn\. alone, but scope transformer takes and freezes transformer\., which would "
             r"stay random\. Use nnUNetTrainerRETINA_full_tiny, which freezes nothing",
@@ -396,12 +393,54 @@ def test_class_weights_do_not_go_with_regions(workspace):
         train("nnUNetTrainerTransUNet_tiny", 903)
 
 
-def test_weights_do_not_go_with_two_channels(workspace, weights):
-    path = workspace / "nnUNet_preprocessed/Dataset901_test/dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"channel_names": {"0": "SE", "1": "BSE"}}))
-    with pytest.raises(RetinaError, match=r"the data set has 2 channels, but pre-trained weights take one"):
-        train("nnUNetTrainerRETINA_tiny", pretrained_weights=str(weights))
-    assert results(workspace) == []
+def initialised(workspace, trainer, channels, weights, monkeypatch):
+    """A trainer of a data set with so many channels, with the weights of a file."""
+    monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
+    folder = workspace / "nnUNet_preprocessed/Dataset901_test"
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"continue_training": False}
+    names = {"channel_names": {str(number): f"EM{number}" for number in range(channels)}}
+    made = trainer(plans, "2d", 0, json.loads((folder / "dataset.json").read_text()) | names, CPU)
+    made.initialize()
+    return made
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_weights_go_with_any_number_of_channels(workspace, weights, channels, monkeypatch):
+    made = initialised(workspace, trainers.nnUNetTrainerRETINA_encoder_tiny, channels, weights, monkeypatch)
+    stored, now = checkpoint.load(weights).weights, made.network.state_dict()
+    kernel = stored["cnn.stem.0.weight"]
+    assert torch.equal(now["cnn.stem.0.weight"], stem_kernel(kernel, channels))
+    assert made.network(torch.zeros(1, channels, 64, 64)).shape == (1, 3, 64, 64)
+    for name, value in now.items():
+        if name.startswith(("cnn.", "transformer.")) and name != "cnn.stem.0.weight":
+            assert torch.equal(value, stored[name]), name
+    report = transfer.report(made.network, made._record, made.scopes)
+    words = {"cnn.stem.0.weight": f"3 input channels to {channels}: repeated in order, times 3/{channels}"}
+    assert report["adapted"] == ({} if channels == 3 else words)
+    assert channels == 3 or words["cnn.stem.0.weight"] in transfer.summary(report)
+
+
+def test_what_is_not_taken_need_not_fit(workspace, weights, monkeypatch):
+    made = initialised(workspace, trainers.nnUNetTrainerRETINA_tiny, 2, weights, monkeypatch)
+    assert made.network.cnn.stem[0].weight.shape[1] == 2 and made._record["adapted"] == {}
+    stored = checkpoint.load(weights).weights
+    assert torch.equal(made.network.transformer.norm.weight, stored["transformer.norm.weight"])
+
+
+def test_positions_on_another_grid_are_resampled(workspace, tmp_path, seen):
+    weights = write_weights(tmp_path / "weights.pth", "tiny", grid=24)
+    set_protocol(workspace, iterations=1)
+    trainer = "nnUNetTrainerRETINA_encoder_tiny"
+    train(trainer, pretrained_weights=str(weights))
+    positions = checkpoint.load(weights).weights["embedding.pos_embed"]
+    assert torch.equal(seen[0].at_start["embedding.pos_embed"], resample_positions(positions, 14))
+    report = json.loads((fold_folder(workspace, trainer) / "transfer_report.json").read_text())
+    assert report["adapted"] == {"embedding.pos_embed": "resampled 24 x 24 to 14 x 14"}
+    assert "embedding.pos_embed" in report["loaded"]
+    assert "embedding.pos_embed: resampled 24 x 24 to 14 x 14;" in log_of(fold_folder(workspace, trainer))
+    assert checkpoint.load(fold_folder(workspace, trainer) / "checkpoint_final.pth").weights.keys() == (
+        checkpoint.load(weights).weights.keys()
+    )
 
 
 def test_3d_configuration_is_refused(workspace):

@@ -39,7 +39,7 @@ def test_a_restricted_load_changes_the_scope_and_nothing_else(network, donor, sc
     for key, value in network.state_dict().items():
         taken = key.split(".")[0] in modules and ".seg_layers." not in key
         assert torch.equal(value, donor[key] if taken else fresh[key]), key
-    handle.remove()
+    handle.close()
     network.load_state_dict({key: fresh[key] if ".seg_layers." in key else donor[key] for key in fresh})
     assert torch.equal(network.cnn.stem[0].weight, donor["cnn.stem.0.weight"])
 

@@ -185,6 +185,8 @@ def test_a_run_stopped_before_goes_on_where_it_saw_the_same():
     assert earlier(recipe, 16)(recipe) == []
     assert earlier(recipe, 64)(recipe) == ["64 images together in a batch norm (--norm-batch) there, 16 now"]
     assert earlier(recipe, 64)(Recipe(batch_size=256, norm_batch=64)) == []
+    masked = Recipe(batch_size=32, masked_loss=True)
+    assert earlier(masked, 16)(masked) == ["the masked loss averaged over 16 images there, over all 32 now"]
     contrast = Recipe(arm="simclr", batch_size=256)
     assert earlier(contrast, 256)(contrast) == []
     assert earlier(contrast, 64)(contrast) == ["64 images together in a contrast there, 256 now"]
