@@ -26,6 +26,9 @@ SCHEDULES = ("poly", "onecycle")
 NNUNET_CLIP = 12.0
 """Norm at which nnU-Net shortens gradients."""
 
+FEW_LABELS: Mapping[str, Any] = {"optimiser": "adamw", "learning_rate": 0.001, "warmup": 0.1, "transferred_rate": 0.3}
+"""Settings that suit few labelled images and weights from distillation: docs/study.md, "Few labels"."""
+
 
 def iteration_checkpoint(iteration: int) -> str:
     """Name of the checkpoint after that many optimiser steps, in the fold's folder: see ``Protocol.checkpoints``."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dataset_conversion.command import Command
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import FEW_LABELS, Protocol
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
     parser.add_argument("--hdf5-mask", metavar="PATH", help="path of the mask inside HDF5 files")
     default = Protocol()
+    parser.add_argument(
+        "--few-labels", action="store_true",
+        help="training settings for few labelled images and distilled weights, such as those of the package "
+        f"(RETINA_WEIGHTS=open): {', '.join(f'{key} {value}' for key, value in FEW_LABELS.items())}",
+    )  # fmt: skip
     parser.add_argument("--iterations", type=int, help=f"training steps (default {default.iterations})")
     parser.add_argument(
         "--learning-rate",
@@ -69,7 +74,7 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
     from dataset_conversion.writer.summary import summary
 
     names = ("iterations", "iterations_per_epoch", "learning_rate", "batch_size", "patch_size")
-    given = {name: getattr(args, name) for name in names}
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     folder = convert_folder(
         args.source,
         args.id,
@@ -79,7 +84,7 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
         ignore=args.ignore,
         spacing=Spacing.of(args.spacing, NANOMETRES) if args.spacing else None,
         hdf5=Hdf5Paths(args.hdf5, args.hdf5_mask),
-        protocol=Protocol(**{key: value for key, value in given.items() if value is not None}),
+        protocol=Protocol(**{**(FEW_LABELS if args.few_labels else {}), **given}),
         overwrite=args.overwrite,
         progress=progress,
     )

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Workspace:
     """nnU-Net's three folders inside one folder, so that the user's own stay untouched."""
 
     root: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Further ones for the commands."""
 
     @property
     def raw(self) -> Path:
@@ -56,11 +58,14 @@ class Workspace:
         paths = (self.raw, self.preprocessed, self.results)
         return {path.name: path.resolve() for path in paths}
 
+    def exported(self) -> dict[str, str]:
+        """Return what a user would export for the same commands."""
+        return {**{name: str(path) for name, path in self.folders().items()}, **self.variables}
+
     def environment(self) -> dict[str, str]:
-        """Return the process environment with the three folders; other variables only where they are not set."""
+        """Return the process environment with what is ``exported``; other variables only where they are not set."""
         defaults = {**process_defaults(), "nnUNet_compile": "f"}  # compiling takes longer than a short training
-        folders = {name: str(path) for name, path in self.folders().items()}
-        return {**defaults, **os.environ, **folders, "PYTHONUNBUFFERED": "1"}
+        return {**defaults, **os.environ, **self.exported(), "PYTHONUNBUFFERED": "1"}
 
 
 def process_defaults() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The whole chain in one call, by the commands that a user types: convert, preprocess, train, predict, score, report.
 
-It shows that an installation works from end to end, and what the files and commands look like. The network is tiny,
-trains for minutes and starts from random weights, so the scores say nothing about RETINA itself.
+It shows that an installation works from end to end, and what the files and commands look like. The network is tiny and
+trains for minutes, from the open weights that come with the package: its scores are no measure of what RETINA reaches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STEPS = (
     (
         "Converting to a data set of nnU-Net",
         "retina_convert folder {data} -d 1 --name Quickstart --iterations {iterations} --iterations-per-epoch "
-        "{iterations_per_epoch} --learning-rate {learning_rate} --batch-size {batch_size} --patch-size {patch_size}",
+        "{iterations_per_epoch} --few-labels --batch-size {batch_size} --patch-size {patch_size}",
     ),
     (
         "Planning and preprocessing",
@@ -92,8 +92,9 @@ def run_quickstart(
 
 
 def _run_commands(files: Output, source: Source, settings: QuickstartSettings, start: float, say: Say) -> None:
-    folders = (f"{name}={shlex.quote(str(path))}" for name, path in files.workspace.folders().items())
-    say(f"{_INDENT}$ export {' '.join(folders)}")
+    workspace = replace(files.workspace, variables={"RETINA_WEIGHTS": settings.weights})
+    exported = (f"{name}={shlex.quote(value)}" for name, value in workspace.exported().items())
+    say(f"{_INDENT}$ export {' '.join(exported)}")
     values = _values(files, source, settings)
     watches: dict[str, Watch] = {"nnUNetv2_train": TrainingProgress(settings.epochs), "retina_predict": _predicted}
     for number, (title, template) in enumerate(_STEPS, start=2):
@@ -101,7 +102,7 @@ def _run_commands(files: Output, source: Source, settings: QuickstartSettings, s
         command, *arguments = (word.format(**values) for word in template.split())
         arguments += source.options if command == "retina_convert" else ()
         watch = watches.get(command, lambda line: None)
-        run_command(command, arguments, files.workspace, watch, lambda line: say(_INDENT + line))
+        run_command(command, arguments, workspace, watch, lambda line: say(_INDENT + line))
 
 
 def _values(files: Output, source: Source, settings: QuickstartSettings) -> dict[str, object]:

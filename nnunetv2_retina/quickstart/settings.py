@@ -9,7 +9,7 @@ from nnunetv2_retina.console import setting
 from nnunetv2_retina.errors import RetinaError
 
 DEFAULT_OUTPUT = Path("retina_quickstart")
-DEFAULT_TRAINER = "nnUNetTrainerTransUNet_tiny"
+DEFAULT_TRAINER = "nnUNetTrainerRETINA_full_tiny"
 _LEAST = {
     "iterations": 1,
     "iterations_per_epoch": 1,
@@ -34,8 +34,6 @@ class QuickstartSettings:
     batch_size: int = setting(8, "patches per training step")
     patch_size: int = 128
     """Side of the square patches in pixels: smaller than RETINA's 224, for want of a GPU."""
-    learning_rate: float = 0.03
-    """At the first step; suits a short training from random initialisation."""
     train_volumes: int = 5
     """Generated volumes to train on; one of them validates."""
     test_volumes: int = 2
@@ -44,8 +42,13 @@ class QuickstartSettings:
     """(Z, Y, X) of a generated volume in voxels."""
     seed: int = setting(0, "seed of the generated volumes")
     trainer: str = setting(
-        DEFAULT_TRAINER, "nnU-Net trainer, for instance nnUNetTrainerRETINA", flag=("-tr", "--trainer"), metavar="NAME"
-    )
+        DEFAULT_TRAINER, "nnU-Net trainer, for instance nnUNetTrainerTransUNet_tiny, which starts at random",
+        flag=("-tr", "--trainer"), metavar="NAME",
+    )  # fmt: skip
+    weights: str = setting(
+        "open", "what RETINA's trainers start from: open, the package's weights of size tiny, or a file",
+        metavar="FILE",
+    )  # fmt: skip
     device: str | None = setting(
         None, "where to train (default: cuda where there is one)", flag=("-device", "--device"),
         choices=("cuda", "cpu"),

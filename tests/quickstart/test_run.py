@@ -14,7 +14,7 @@ from nnunetv2_retina import console
 from nnunetv2_retina.commands import quickstart as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Workspace
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import FEW_LABELS, Protocol
 from nnunetv2_retina.quickstart import run as quickstart
 from nnunetv2_retina.quickstart.data import Source
 from nnunetv2_retina.quickstart.folder import MARKER, Output
@@ -129,9 +129,9 @@ def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> No
         "retina_predict", "retina_evaluate", "retina_report",
     ]  # fmt: skip
     assert typed[0][1:4] == ["folder", str(tmp_path / "my data"), "-d"] and typed[0][-1] == "1=mitochondria"
-    assert typed[2] == ["nnUNetv2_train", "1", "2d", "0", "-tr", "nnUNetTrainerTransUNet_tiny", "-device", "cpu"]
+    assert typed[2] == ["nnUNetv2_train", "1", "2d", "0", "-tr", "nnUNetTrainerRETINA_full_tiny", "-device", "cpu"]
     assert not any("{" in word for words in typed for word in words)
-    assert f"nnUNet_raw={tmp_path / 'nnUNet_raw'}" in lines[0]
+    assert f"nnUNet_raw={tmp_path / 'nnUNet_raw'}" in lines[0] and lines[0].endswith(" RETINA_WEIGHTS=open")
     assert [line[9:12] for line in lines[1:]] == ["2/7", "3/7", "4/7", "5/7", "6/7", "7/7"]
 
 
@@ -162,7 +162,8 @@ def test_generated_volumes_are_converted_with_the_settings(tmp_path: Path, only_
     assert contents["labels"] == {"background": 0, "mitochondria": 1} and contents["numTraining"] == 2
     protocol = Protocol.from_dataset_json(contents)
     settings = (protocol.iterations, protocol.iterations_per_epoch, protocol.batch_size, protocol.patch_size)
-    assert settings == (4, 2, 2, 64) and protocol.learning_rate == 0.03
+    assert settings == (4, 2, 2, 64)
+    assert {key: getattr(protocol, key) for key in FEW_LABELS} == FEW_LABELS
     assert [path.name for path in (dataset / "labelsTs").iterdir()] == ["test_02.nii.gz"]
 
 
@@ -233,4 +234,6 @@ def test_whole_chain_on_generated_volumes(tmp_path: Path, worker_processes) -> N
     }  # fmt: skip
     iou = json.loads((tmp_path / "out" / "scores" / "scores.json").read_text())["mean"]["iou"]
     assert lines[-1].startswith(f"mitochondria: mean IoU {iou:.3f} by the network, ")
+    (transfer,) = (tmp_path / "out" / "nnUNet_results").rglob("transfer_report.json")
+    assert len(json.loads(transfer.read_text())["loaded"]) > 50
     assert f"Mean IoU {iou:.3f} over 1 case." in page.read_text()
