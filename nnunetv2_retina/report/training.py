@@ -92,8 +92,8 @@ def transfer_blocks(records: Sequence[TrainingRecord]) -> list[str]:
             counts.append([kind, str(len(report[kind])), f"{number:,}"])
         counts.append(["frozen", str(len(report["frozen"])), f"{sizes['frozen']:,}"])
         blocks.append(table(["", "tensors", "parameters"], counts))
-        for kind in ("loaded", "fresh", "frozen"):
-            if report[kind]:
+        for kind in ("loaded", "fresh", "untrained", "frozen"):  # reports of earlier versions do not know untrained
+            if report.get(kind):
                 blocks.append(details(f"The {len(report[kind])} {kind} tensors", preformatted("\n".join(report[kind]))))
         if report.get("pretraining"):
             recipe = preformatted(json.dumps(report["pretraining"], indent=2))

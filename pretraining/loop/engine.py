@@ -158,7 +158,7 @@ class Engine:
         weights = [self.objective.weight(*views) for views in prepared]
         counted = self.processes.sum(torch.stack(weights).sum().double().cpu()).clamp(min=1) / self.processes.count
         for number, (views, weight) in enumerate(zip(prepared, weights, strict=True), start=1):
-            yield weight / counted.to(self.device), views, number == len(prepared)
+            yield (weight / counted.to(self.device)).float(), views, number == len(prepared)
 
     def _contrast(self, images: Tensor, first: int) -> Tensor:
         """Do what ``_accumulate`` does for a loss that all images of all processes have in common.
