@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,11 @@ _EPILOG = """\
 In the output folder: checkpoint_final.pth (for nnUNetv2_train -pretrained_weights), checkpoint_latest.pth, log.jsonl,
 progress.png, reconstructions_*.png. Several machines: start it with torchrun on each.
 """
-_SOURCE = "folder tree, .zip or .tar of images (TIFF, PNG, JPEG)"
+_SOURCE = "folder tree, .zip or .tar of images (TIFF, PNG, JPEG, NIfTI)"
+
+
+IMAGES = "images"
+"""Folder of links in the output folder, for ``--dataset``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    if args.dataset and args.dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            args.source = _source(args, Path(folder))
+            return _run_on(args, arguments)
+    args.source = _source(args, args.output)
+    return _run_on(args, arguments)
+
+
+def _source(args: argparse.Namespace, folder: Path) -> Path:
+    """Return SOURCE, or the folder of links, inside another, to what is named instead."""
+    if bool(args.dataset) == (args.source is not None):
+        got = "both SOURCE and --dataset" if args.dataset else "neither SOURCE nor --dataset"
+        raise RetinaError(f"got {got}; expected one of them. Name a folder of images, or data sets in $nnUNet_raw")
+    if args.source is not None:
+        if args.also or args.with_test:
+            raise RetinaError("--also and --with-test go with --dataset, and SOURCE was given. Name the data sets")
+        source: Path = args.source
+        return source
+    from pretraining.store.collection import collect
+
+    return collect(folder / IMAGES, args.dataset, args.also, args.with_test)
+
+
+def _run_on(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     _check_source(args.source)
     recipe, execution = _recipe(args), console.read_settings(Execution, args)
 
@@ -128,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "retina_pretrain", _DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("source", type=Path, metavar="SOURCE", help=f"{_SOURCE}, or a store")
+    add("source", type=Path, nargs="?", metavar="SOURCE", help=f"{_SOURCE}, or a store")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the run")
 
     recipe = parser.add_argument_group("recipe")
@@ -156,6 +185,14 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     images = parser.add_argument_group("images")
+    images.add_argument(
+        "--dataset", nargs="+", default=[], metavar="ID",
+        help="instead of SOURCE: the training images of data sets in $nnUNet_raw, numbers or names",
+    )  # fmt: skip
+    images.add_argument(
+        "--also", nargs="+", type=Path, default=[], metavar="FOLDER", help="with --dataset: folders of further images"
+    )
+    images.add_argument("--with-test", action="store_true", help="with --dataset: its test images, too")
     images.add_argument("--exclude", type=Path, metavar="FILE", help="patterns of image names to leave out, one a line")
     images.add_argument("--store", type=Path, metavar="FOLDER", help="where packed images go (default: beside SOURCE)")
     _add_packing(images)

@@ -289,3 +289,10 @@ def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, proto
         )
     cases = sorted(infer_dataset_class(str(data)).get_identifiers(str(data)))
     return folds.prepare_splits(folder, cases, protocol, fold)
+
+
+def seen_in_pretraining(stored: Checkpoint, dataset: str) -> list[str]:
+    """Return which images of a data set a weights file says that its pre-training saw, in words."""
+    sources = (stored.retina.get("store") or {}).get("sources", ())
+    words = {dataset: "training and validation cases", f"{dataset}_test": "test cases"}
+    return [text for name, text in words.items() if name in sources]

@@ -153,6 +153,7 @@ class ProtocolTrainer(nnUNetTrainer):
             "trained": list(trained),
             "adapted": {name: how for name, how in fitted.changes.items() if scope.within(trained).takes(name)},
             "pretraining": {key: stored.retina[key] for key in kept if key in stored.retina},
+            "seen": preflight.seen_in_pretraining(stored, plans["dataset_name"]),
         }
 
     def _describe_network(self) -> dict[str, Any]:
@@ -235,6 +236,11 @@ class ProtocolTrainer(nnUNetTrainer):
             )
         else:
             self.print_to_log_file(transfer.summary(report))
+        if self._record.get("seen"):
+            self.print_to_log_file(
+                f"The pre-training saw images of this data set, without labels: {' and '.join(self._record['seen'])}. "
+                "Scores of them are in-domain: say so where you report them."
+            )
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Return nnU-Net's loaders; with ``$RETINA_SEED`` the same batches in the same order in every run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnunetv2_retina.images.decoder import read_grey_pages
 from nnunetv2_retina.images.picture import Array, ImageError, TooLargeError
+from pretraining.store import nifti
 
 EMPTY, UNREADABLE, TOO_LARGE = "empty file", "unreadable", "too large"
 
@@ -29,7 +30,8 @@ def decode(data: bytes) -> list[Array]:
     if not data:
         raise RejectionError(EMPTY)
     try:
-        return read_grey_pages(data, most_bytes(len(data)))
+        most = most_bytes(len(data))
+        return nifti.read_pages(data, most) if nifti.is_nifti(data) else read_grey_pages(data, most)
     except TooLargeError as error:
         raise RejectionError(f"{TOO_LARGE}: {error}") from error
     except ImageError as error:

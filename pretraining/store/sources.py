@@ -23,7 +23,7 @@ from pathlib import Path
 from nnunetv2_retina.errors import RetinaError
 from pretraining.store.layout import NAMES_ENCODING
 
-IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".nii", ".nii.gz")
 STORE_ENDING = ".retina_store"
 _PASSED_OVER = ("__macosx", "thumbs.db", "desktop.ini")
 _LOCATION = "-LOC-"
@@ -47,7 +47,9 @@ class SourceFile:
 
     @property
     def ending(self) -> str:
-        return os.path.splitext(self.name)[1].lower()
+        """In lower case; with what is compressed, as ``.nii.gz``."""
+        stem, ending = os.path.splitext(self.name.lower())
+        return os.path.splitext(stem)[1] + ending if ending == ".gz" else ending
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """From the bytes of an image file to grey 224 x 224 tiles. The rules, in the order in which they apply:
 
-- TIFF (every page; thumbnails and masks inside a file are left out), PNG, JPEG and BMP, recognised by their first
-  bytes. An empty, truncated or otherwise unreadable file is rejected; of a stack all pages must be readable.
+- TIFF (every page; thumbnails and masks inside a file are left out), PNG, JPEG, BMP and NIfTI (every slice along its
+  third axis), recognised by their first bytes. An empty, truncated or otherwise unreadable file is rejected; of a stack
+  all pages must be readable.
 - Colour: if the channels are equal, that channel; else luma as OpenCV's ``IMREAD_GRAYSCALE`` computes it (ITU-R 601;
   the authors read so). Alpha is dropped. Palettes are looked up; zero-is-white images are inverted; 1 bit is 0 or 255.
 - uint8 stays as it is; int8 is shifted by 128. All wider types are mapped linearly to 0-255 from the 0.1 to the 99.9

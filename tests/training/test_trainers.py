@@ -104,6 +104,15 @@ def test_the_weights_that_come_with_the_package_train(workspace, seen, monkeypat
     assert not fold_folder(workspace, "nnUNetTrainerRETINA_tiny").exists()
 
 
+def test_images_that_the_pre_training_saw_are_named(workspace, seen, tmp_path, monkeypatch):
+    set_protocol(workspace, iterations=1)
+    sources = {"sources": ["Dataset901_test", "Dataset901_test_test", "other"]}
+    monkeypatch.setenv("RETINA_WEIGHTS", str(write_weights(tmp_path / "own.pth", "tiny", store=sources)))
+    train("nnUNetTrainerRETINA_tiny")
+    (log,) = fold_folder(workspace, "nnUNetTrainerRETINA_tiny").glob("training_log_*.txt")
+    assert "without labels: training and validation cases and test cases. Scores of them" in log.read_text()
+
+
 def test_two_seeds_share_no_tensor_that_the_file_holds_untrained(workspace, seen, tmp_path, monkeypatch):
     """As of ImageNet weights, whose decoder is the importer's random one."""
     weights = write_weights(tmp_path / "imported.pth", "tiny", trained=["cnn.", "embedding.", "transformer."])
