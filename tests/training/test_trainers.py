@@ -487,6 +487,8 @@ def test_every_variant_has_its_size_and_scope():
         trainer = getattr(trainers, name)
         suffix = name.rsplit("_", 1)[-1]
         assert trainer.network_size == (suffix if suffix in ("base", "tiny") else "retina")
-        expected = None if "TransUNet" in name else next((s for s in ("encoder", "full") if s in name), "transformer")
+        scopes = {"encoder": "encoder", "full": "full", "random_blocks": "random blocks"}
+        taken = next((scope for part, scope in scopes.items() if part in name), "transformer")
+        expected = None if "TransUNet" in name else taken
         assert trainer.transfer_scope == expected
         assert trainer.__name__ == name
