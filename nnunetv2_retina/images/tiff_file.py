@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,21 @@ def full_images(tiff: Any) -> list[Any]:
             raise ImageError(f"image {page.index + 1} of {number} ends at byte {end:,}; the file has {size:,}: cut off")
         if not end or 0 in page.databytecounts:
             raise ImageError(f"image {page.index + 1} of {number} has parts that were never written")
+        _check_parts(page, f"image {page.index + 1} of {number}")
     return pages
+
+
+def _check_parts(page: Any, name: str) -> None:
+    """Check that an image's strips or tiles are as many, and uncompressed ones as long, as its size needs."""
+    if 0 in page.shape:
+        raise ImageError(f"{name} has shape {page.shape}")
+    if page.is_contiguous:
+        length, there = page.nbytes, sum(page.databytecounts)
+        row = -(-length // page.imagelength)
+        if not length - row < there < length + row:
+            raise ImageError(f"{name} needs {length:,} bytes by its size and type; it lists {there:,}: damaged")
+    elif (parts := math.prod(page.chunked)) != len(page.dataoffsets):
+        raise ImageError(f"{name} has {parts} parts by its size; it lists {len(page.dataoffsets)}: damaged")
 
 
 def is_one_page_stack(tiff: Any) -> bool:

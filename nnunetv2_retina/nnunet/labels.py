@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
 from nnunetv2_retina.files import check_links
 from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
@@ -54,9 +54,8 @@ def reading(path: Path) -> Iterator[None]:
         with _quiet():
             yield
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise RetinaError(
-            f"{path}: cannot be read ({reason}). Is the file complete, and of the format its name says?"
+            f"{path}: cannot be read ({one_line(error)}). Is the file complete, and of the format its name says?"
         ) from error
 
 
