@@ -139,6 +139,28 @@ def is_leftover(name: str) -> bool:
     return re.fullmatch(r".+\.\d+\.tmp|\.\d+\.probe", name) is not None
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder, but not what another one that runs is writing.
+
+    To be called before this process writes there: a file of its own number is from an earlier life, as in containers.
+    """
+    for path in folder.iterdir():
+        if is_leftover(path.name) and not _runs(int(re.findall(r"\d+", path.name)[-1])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 @contextmanager
 def locked(folder: Path, refusal: str, name: str = LOCK) -> Iterator[None]:
     """Hold a folder, which exists, against other processes that take the same lock.

@@ -88,13 +88,12 @@ def _all_of_one(job: tuple[Subject, int, int, Path]) -> tuple[str, list[Outcome]
 def _child(subject: Subject, seed: int, first: int, number: int, folder: Path, send: int) -> None:
     import pickle
 
-    null, error = os.open(os.devnull, os.O_WRONLY), os.fdopen(os.dup(2), "w")
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    own = folder / str(os.getpid())
-    own.mkdir()
-    status = 1
-    try:
+    status, own = 1, folder / str(os.getpid())
+    try:  # nothing may leave this function: a child that went on as a thread of the pool would start children
+        null, error = os.open(os.devnull, os.O_WRONLY), os.fdopen(os.dup(2), "w")
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        own.mkdir()
         original = subject.read_original(own)
         for index in range(first, number):
             content, mutation = mutate(subject.content, f"{seed}/{subject.name}/{index}")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 PNG, JPEG, BMP = b"\x89PNG", b"\xff\xd8\xff", b"BM"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PALETTE = 3
+PALETTE, GREY_AND_ALPHA = 3, 4
+"""Kinds of a PNG."""
 _ORIENTATION = 274
 _MOST_OF_A_BYTE = 512
 """Pixels of a JPEG: a block of 8 x 8 takes a bit at least."""
@@ -32,7 +33,7 @@ def read_png(data: bytes, most_bytes: int) -> Picture:
     width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
     each = _SAMPLES.get(kind, 4) * (2 if bits == 16 else 1)
     check_size(width * height * each, most_bytes, f"{width} x {height} pixels")
-    if kind == _PALETTE:
+    if kind == PALETTE:
         return _read_palette_png(data)
     array = imagecodecs.png_decode(data)
     samples = array.shape[-1] if array.ndim == 3 else 1

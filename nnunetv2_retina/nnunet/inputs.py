@@ -101,5 +101,7 @@ def read_channel(path: Path, dataset_json: Mapping[str, Any]) -> NDArray[Any]:
     reader = choose_reader(dataset_json, path)
     with reading(path):
         images, _ = reader().read_images([str(path)])
+        if not images[0].size:
+            raise ValueError("no image in the file")
     channel: NDArray[Any] = images[0]
     return channel

@@ -83,7 +83,7 @@ def _is_npz(path: Path) -> bool:
     except Exception as error:  # on a damaged directory zipfile raises whatever it stumbles over
         raise RetinaError(
             f"{path} ({path.stat().st_size:,} bytes) begins as an .npz or PyTorch file, but the directory at its end is "
-            "missing or damaged: it is truncated or damaged. Copy or download it again"
+            "missing or damaged. Copy or download it again"
         ) from error
 
 

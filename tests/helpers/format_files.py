@@ -1,4 +1,4 @@
-"""One small file of each image format that conversion reads, with the array that it holds."""
+"""One small file of each image format, and of each trap in it, with the array that it holds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +55,6 @@ FORMATS: dict[str, tuple[np.ndarray, Callable[[Path], None]]] = {
     "grey.bmp": (PLANE, _bytes(pillow(PLANE, "BMP"))),
     "grey.jpg": (FLAT, _bytes(pillow(FLAT, "JPEG"))),
     "grey.tif": (PLANE, _bytes(tiff(PLANE))),
-    "negative.tif": (PLANE, _bytes(tiff(255 - PLANE, photometric="miniswhite"))),
     "packed.tif": (DEEP[0], _bytes(tiff(DEEP[0], compression="zlib", predictor=True, tile=(16, 16)))),
     "lzw.tif": (PLANE, _bytes(tiff(PLANE, compression="lzw", rowsperstrip=7))),
     "stack.tif": (DEEP, _bytes(tiff(DEEP))),
@@ -72,8 +71,41 @@ FORMATS: dict[str, tuple[np.ndarray, Callable[[Path], None]]] = {
 }
 """File name -> what is shown, and the function that writes it."""
 
+OBJECT = np.pad(np.ones((10, 8), np.uint8), ((5, 15), (6, 12)))
+"""A mask: 1 in a rectangle."""
+_LEVELS = np.random.default_rng(2).permutation(256).astype(np.uint8)
+
+
+def _palette_png(indices: np.ndarray, colours: np.ndarray) -> bytes:
+    image = Image.fromarray(indices).convert("P")
+    image.frombytes(indices.tobytes())
+    image.putpalette(colours.tobytes())
+    return pillow(image, "PNG")
+
+
+TRAPS: dict[str, tuple[np.ndarray, np.ndarray, Callable[[Path], None]]] = {
+    "negative.tif": (PLANE, 255 - PLANE, _bytes(tiff(255 - PLANE, photometric="miniswhite"))),
+    "negative16.tif": (DEEP[0], 65535 - DEEP[0], _bytes(tiff(65535 - DEEP[0], photometric="miniswhite"))),
+    "one_bit.tif": (255 - OBJECT * 255, OBJECT, _bytes(tiff(OBJECT > 0, photometric="miniswhite"))),
+    "one_bit.png": (OBJECT * 255, OBJECT, _bytes(pillow(Image.fromarray(OBJECT > 0), "PNG"))),
+    "one_bit.bmp": (OBJECT * 255, OBJECT, _bytes(pillow(Image.fromarray(OBJECT > 0), "BMP"))),
+    "four_bits.tif": ((PLANE >> 4) * 17, PLANE >> 4, _bytes(tiff(PLANE >> 4, bitspersample=4))),
+    "levels.png": (_LEVELS[PLANE], _LEVELS[PLANE], _bytes(_palette_png(PLANE, np.tile(_LEVELS[:, None], 3)))),
+    "levels.tif": (
+        _LEVELS[PLANE], _LEVELS[PLANE],
+        _bytes(tiff(PLANE, photometric="palette", colormap=np.tile(_LEVELS.astype(np.uint16) * 257, (3, 1)))),
+    ),
+    "turned.tif": (PLANE[::-1, ::-1], PLANE[::-1, ::-1], _bytes(tiff(PLANE, extratags=[(274, 3, 1, 3, True)]))),
+    "alpha.png": (PLANE, PLANE, _bytes(pillow(np.dstack([PLANE, PLANE]), "PNG"))),
+    "alpha.tif": (
+        PLANE, PLANE, _bytes(tiff(np.dstack([PLANE, PLANE]), planarconfig="contig", extrasamples=["unassalpha"])),
+    ),
+    "content.png": (FLAT, FLAT, _bytes(pillow(FLAT, "JPEG"))),
+}  # fmt: skip
+"""File name -> what is shown, what a mask stores, and the function that writes it: what programs read differently."""
+
 
 def write_format(name: str, folder: Path) -> Path:
-    """Write one of ``FORMATS``."""
-    FORMATS[name][1](folder / name)
+    """Write one of ``FORMATS`` or ``TRAPS``."""
+    (FORMATS.get(name) or TRAPS[name])[-1](folder / name)
     return folder / name

@@ -56,13 +56,13 @@ def serve() -> None:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
-            _become(request)
+            become(request)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
 
 
-def _become(request: dict) -> None:
+def become(request: dict) -> None:
     """Turn this forked process into the command; never returns."""
     import multiprocessing
     import traceback
