@@ -61,6 +61,7 @@ def start(folder: Path, words: list[str], environment: dict[str, str], limit: in
     child = os.fork()
     if child == 0:
         os.setsid()
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))  # not those of a test
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -153,10 +154,9 @@ def leftovers(folder: Path) -> list[str]:
 # ---- the commands
 
 
-def prepare(root: Path) -> dict[str, str]:
-    """Make data set 700 of six small images, plans, weights, a pre-training source and a model."""
+def prepare_images(root: Path) -> dict[str, str]:
+    """Make six small images with masks and a source for pre-training; return the environment of all commands."""
     import numpy as np
-    from helpers.trainings import write_weights
     from PIL import Image
 
     environment = os.environ | {
@@ -175,6 +175,14 @@ def prepare(root: Path) -> dict[str, str]:
         Image.fromarray(mask).save(root / f"own/masks/c{number}.png")
     for number in range(40):
         Image.fromarray(draw.integers(0, 255, (224, 224), np.uint8)).save(root / f"big/{number}.png")
+    return environment
+
+
+def prepare(root: Path) -> dict[str, str]:
+    """Make data set 700 of the images, its plans, weights and a model, too."""
+    from helpers.trainings import write_weights
+
+    environment = prepare_images(root)
     write_weights(root / "weights.pth", "tiny")
     _must(run(root, CONVERT, environment))
     plan = ["nnUNetv2_plan_and_preprocess", "-d", "700", "-c", "2d", "-npfp", "1", "-np", "1"]
@@ -194,7 +202,7 @@ CONVERT = [
 ]  # fmt: skip
 TRAIN = ["nnUNetv2_train", "700", "2d", "0", "-tr", "nnUNetTrainerRETINA_tiny", "-device", "cpu"]
 PRETRAIN = [
-    "retina_pretrain", "big", "-o", "run", "--size", "tiny", "--batch-size", "2", "--iterations", "30", "--device",
+    "retina_pretrain", "big", "-o", "run", "--store", "store", "--size", "tiny", "--batch-size", "2", "--iterations", "12", "--device",
     "cpu", "--precision", "fp32", "--checkpoint-minutes", "0.001", "--workers", "1",
 ]  # fmt: skip
 PREDICT = [
@@ -330,7 +338,9 @@ def main() -> int:
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     import nnunetv2.inference.predict_from_raw_data
-    import nnunetv2.run.run_training  # noqa: F401  # once, for all children
+    import nnunetv2.run.run_training
+
+    import dataset_conversion.own_data.folder  # noqa: F401  # once, for all children
 
     draw, faults = random.Random(arguments.seed), 0
     try:

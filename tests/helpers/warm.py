@@ -65,7 +65,6 @@ def serve() -> None:
 def become(request: dict) -> None:
     """Turn this forked process into the command; never returns."""
     import multiprocessing
-    import traceback
     from importlib.metadata import entry_points
 
     import torch
@@ -93,7 +92,10 @@ def become(request: dict) -> None:
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
-        traceback.print_exc()
+        try:
+            sys.excepthook(*sys.exc_info())  # as the interpreter ends; some commands have set one
+        except SystemExit as ended:
+            status = ended.code
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
