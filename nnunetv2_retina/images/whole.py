@@ -172,7 +172,7 @@ def mrc_surplus(path: Path) -> int:
 def _mrc_length(header: bytes) -> int:
     if len(header) < _MRC:
         raise ImageError("its header is cut off")
-    for order in "<>":
+    for order in "><":
         *sides, kind = struct.unpack_from(f"{order}4i", header)
         (more,) = struct.unpack_from(f"{order}i", header, 92)
         if kind in _MRC_BITS and min(*sides, more + 1) > 0:
