@@ -6,8 +6,8 @@
 Each command first runs undisturbed, and its result is kept. Then it is started anew, killed (SIGKILL, with all its
 processes) at a random moment, and started again with the same words until it ends (--c for a training, which nnU-Net
 asks for; --continue_prediction for a prediction). What is there then must be the undisturbed result: bit for bit for
-conversion, pre-training and prediction; for fine-tuning, whose data order a kill changes, a whole training with the same
-schedule and frozen tensors. No temporary file may be left. ``tests/test_chaos.py`` has a short form.
+conversion, pre-training and prediction; for fine-tuning, whose order of the data a kill changes, a whole training with
+the same schedule and frozen tensors. No temporary file may be left. ``tests/test_chaos.py`` has a short form.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ CONVERT = [
 ]  # fmt: skip
 TRAIN = ["nnUNetv2_train", "700", "2d", "0", "-tr", "nnUNetTrainerRETINA_tiny", "-device", "cpu"]
 PRETRAIN = [
-    "retina_pretrain", "big", "-o", "run", "--store", "store", "--size", "tiny", "--batch-size", "2", "--iterations", "12", "--device",
-    "cpu", "--precision", "fp32", "--checkpoint-minutes", "0.001", "--workers", "1",
+    "retina_pretrain", "big", "-o", "run", "--store", "store", "--size", "tiny", "--batch-size", "2", "--iterations",
+    "12", "--device", "cpu", "--precision", "fp32", "--checkpoint-minutes", "0.001", "--workers", "1",
 ]  # fmt: skip
 PREDICT = [
     "retina_predict", "-i", "raw/Dataset700_Mito/imagesTr", "-o", "out", "-d", "700", "-f", "0", "-tr",
@@ -310,7 +310,9 @@ def fill(root: Path, situation: Situation, environment: dict[str, str], right: P
     judge(situation, right, place, what, count)
 
 
-def twice(root: Path, situation: Situation, environment: dict[str, str], right: Path, apart: float, count: Count) -> None:
+def twice(
+    root: Path, situation: Situation, environment: dict[str, str], right: Path, apart: float, count: Count
+) -> None:
     """Start a command a second time while it runs: one of the two ends well, the other too or in one sentence."""
     place, variables = fresh(root, situation, root / f"{situation.name}-twice")
     child, output = start(place, situation.command, environment | variables)
@@ -340,8 +342,6 @@ def main() -> int:
     parser.add_argument("--only", choices=SITUATIONS, help="one command")
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
-    import nnunetv2.inference.predict_from_raw_data
-    import nnunetv2.run.run_training
 
     import dataset_conversion.own_data.folder  # noqa: F401  # once, for all children
 

@@ -66,7 +66,8 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
             shown = [outcome for outcome in found if outcome.is_fault or outcome.kind == arguments.show]
             for outcome in shown[:LISTED]:
                 print(f"    {outcome.mutation}: {outcome.kind} {outcome.text[:300]}", flush=True)
-    print(f"{sum(counts.values())} mutations of {len(subjects)} files: {dict(sorted(counts.items()))}, {time.time() - start:.0f} s")
+    line = f"{sum(counts.values())} mutations of {len(subjects)} files: {dict(sorted(counts.items()))}"
+    print(f"{line}, {time.time() - start:.0f} s")
     return int(bool(faults))
 
 

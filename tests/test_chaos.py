@@ -3,8 +3,9 @@
 import random
 
 import pytest
-import dataset_conversion.own_data.folder  # noqa: F401  # once, for all that are started
 from chaos import SITUATIONS, Count, fill, kill, prepare_images, twice, undisturbed
+
+import dataset_conversion.own_data.folder  # noqa: F401  # once, for all that are started
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_conversion.downloads.catalogue import Corpus
-from nnunetv2_retina.errors import one_line
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
 from nnunetv2_retina.wording import format_bytes
 
 IMAGES = (".tif", ".tiff", ".png")

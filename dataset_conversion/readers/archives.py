@@ -26,12 +26,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from nnunetv2_retina.errors import RetinaError, one_line, shorten
+from nnunetv2_retina.files import check_zip_members
 
 ZIP = ".zip"
 _OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MACOS = "__MACOSX"
 ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, LookupError, ValueError, OSError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, LookupError, ValueError,
+    OSError,
 )  # fmt: skip
 """What zipfile raises for a damaged archive, an unknown method or a password."""
 _SHOWN_FILES = 8
@@ -208,6 +210,7 @@ class _Inventory:
     def _add_archive(self, path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
+                check_zip_members(archive)
                 members = [info.filename for info in archive.infolist() if not info.is_dir()]
         except ZIP_ERRORS as error:
             self.damaged.append(_damaged(path, error))
@@ -293,8 +296,8 @@ def _damaged(path: Path, error: BaseException, member: str | None = None) -> Ret
     if isinstance(error, RuntimeError):  # a method zipfile does not know, or a password
         return RetinaError(f"{what} ({one_line(error)}). Unpack it with another program and give that folder.")
     return RetinaError(
-        f"{what} ({one_line(error)}); expected a complete archive. The file is damaged or its download was cut off: delete it "
-        "and download it again."
+        f"{what} ({one_line(error)}); expected a complete archive. The file is damaged or its download was cut off: "
+        "delete it and download it again."
     )
 
 

@@ -118,7 +118,7 @@ def _unwritten(item: h5py.Dataset) -> tuple[str, ...]:
         parts = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
     if written >= parts:
         return ()
-    return (f"{parts - written} of {parts} parts of {item.name} were never written: they were read as {item.fillvalue}",)
+    return (f"{parts - written} of {parts} parts of {item.name} were never written: read as {item.fillvalue}",)
 
 
 def _decoded(item: h5py.Dataset, remarks: tuple[str, ...]) -> Decoded:

@@ -170,15 +170,18 @@ def mrc_surplus(path: Path) -> int:
 
 
 def _mrc_length(header: bytes) -> int:
+    """Return the bytes that an MRC file needs by its header; in the wrong byte order they would be far more."""
     if len(header) < _MRC:
         raise ImageError("its header is cut off")
+    needed = []
     for order in "><":
-        *sides, kind = struct.unpack_from(f"{order}4i", header)
+        columns, rows, sections, kind = sides = struct.unpack_from(f"{order}4i", header)
         (more,) = struct.unpack_from(f"{order}i", header, 92)
-        if kind in _MRC_BITS and min(*sides, more + 1) > 0:
-            columns, rows, sections = sides
-            return _MRC + more + (columns * _MRC_BITS[kind] + 7) // 8 * rows * sections
-    raise ImageError(f"its header says {' x '.join(map(str, sides))} voxels of type {kind}, which is none of MRC's")
+        if kind in _MRC_BITS and min(*sides[:3], more + 1) > 0:
+            needed.append(_MRC + int(more) + (int(columns) * _MRC_BITS[kind] + 7) // 8 * int(rows) * int(sections))
+    if not needed:
+        raise ImageError(f"its header says {columns} x {rows} x {sections} voxels of type {kind}, none of MRC's")
+    return min(needed)
 
 
 def _check_nrrd(file: IO[bytes], size: int) -> None:
@@ -226,6 +229,6 @@ def _check_length(needed: int, there: int, longer: bool = False) -> None:
         raise ImageError(f"its header announces {needed:,} bytes; {there:,} are there: cut off")
     if there > needed > 0 and not longer:
         raise ImageError(
-            f"its header announces {needed:,} bytes; {there:,} are there: another size or type than the data's. Save it "
-            "again with the program that made it"
+            f"its header announces {needed:,} bytes; {there:,} are there: another size or type than the data's. Save "
+            "it again with the program that made it"
         )

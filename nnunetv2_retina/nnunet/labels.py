@@ -116,6 +116,8 @@ def choose_reader(dataset_json: Mapping[str, Any], example: Path) -> type[Any]:
 
     ending = str(dataset_json["file_ending"])
     tried = str(example) if ending.lower() in _SEVERAL_READERS else None
+    with reading(example) if tried and example.is_file() else contextlib.nullcontext():
+        pass  # a damaged file may keep the readers busy for ever
     with _quiet():  # a reader that does not fit prints its traceback
         try:
             reader: type[Any] = determine_reader_writer_from_dataset_json(dict(dataset_json), tried, verbose=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError, one_line, shorten
+from nnunetv2_retina.files import check_zip_members
 from nnunetv2_retina.weights import checkpoint
 
 EXPECTED = (
@@ -78,12 +79,13 @@ def _is_npz(path: Path) -> bool:
             return False
     try:
         with zipfile.ZipFile(path) as archive:
+            check_zip_members(archive)
             names = archive.namelist()
             return bool(names) and all(name.endswith(".npy") for name in names)
     except Exception as error:  # on a damaged directory zipfile raises whatever it stumbles over
         raise RetinaError(
-            f"{path} ({path.stat().st_size:,} bytes) begins as an .npz or PyTorch file, but the directory at its end is "
-            "missing or damaged. Copy or download it again"
+            f"{path} ({path.stat().st_size:,} bytes) begins as an .npz or PyTorch file, but the directory at its end "
+            "is missing or damaged. Copy or download it again"
         ) from error
 
 

@@ -21,9 +21,12 @@ import numpy as np
 import torch
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import check_zip_members
 
 VARIABLE = "RETINA_TRUST"
 _ZIP = b"PK\x03\x04"
+_FOLDER = 0x10
+"""Attribute of a member of a zip archive."""
 
 _Named = TypeVar("_Named", bound=Callable[..., Any])
 
@@ -67,6 +70,9 @@ def _check_sums(path: Path) -> None:
         if not file.read(4).startswith(_ZIP):
             return
     with zipfile.ZipFile(path) as archive:
+        check_zip_members(archive)
+        if folders := [info.filename for info in archive.infolist() if info.is_dir() or info.external_attr & _FOLDER]:
+            raise zipfile.BadZipFile(f"{folders[0]} is marked as a folder")  # PyTorch would take whatever is in memory
         if (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nnunetv2_retina.errors import RetinaError, one_line
+from nnunetv2_retina.files import check_zip_members
 from nnunetv2_retina.wording import format_bytes
 from pretraining.store.decoding import TOO_LARGE, UNREADABLE, RejectionError, most_bytes
 from pretraining.store.sources import Census, Source, SourceFile, is_passed_over, printable
@@ -56,6 +57,7 @@ class Archive(Source):
 
     def _zip_members(self) -> Iterator[SourceFile]:
         with zipfile.ZipFile(self.path) as archive:
+            check_zip_members(archive)
             members = [info for info in archive.infolist() if not info.is_dir() and not is_passed_over(info.filename)]
             for info in sorted(members, key=lambda info: _walk_order(info.filename)):
                 if info.flag_bits & 1:
@@ -127,8 +129,8 @@ def _check_growth(size: int, packed: int) -> None:
 
 def _damaged(path: Path, error: Exception) -> RetinaError:
     return RetinaError(
-        f"{path} cannot be read as an archive ({one_line(error)}): it is incomplete, damaged or of another kind. Copy or "
-        "download it again, then start the same command again"
+        f"{path} cannot be read as an archive ({one_line(error)}): it is incomplete, damaged or of another kind. Copy "
+        "or download it again, then start the same command again"
     )
 
 

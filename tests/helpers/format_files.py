@@ -8,10 +8,8 @@ import imagecodecs
 import mrcfile
 import numpy as np
 import SimpleITK as sitk
-import tifffile
-from PIL import Image
-
 from helpers.image_bytes import pillow, tiff
+from PIL import Image
 
 PLANE = np.random.default_rng(0).integers(0, 256, (30, 26), dtype=np.uint8)
 VOLUME = np.random.default_rng(1).integers(0, 256, (4, 20, 24), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import tarfile
@@ -14,15 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from helpers.format_files import FORMATS, PLANE, write_format
+from helpers.image_bytes import pillow
+from helpers.untrusted import WRITERS
 
 from dataset_conversion.readers.archives import find_all
 from dataset_conversion.readers.images import SUPPORTED, file_suffix, read_image
 from dataset_conversion.readers.slices import read_png
-from helpers.format_files import FORMATS, PLANE, write_format
-from helpers.image_bytes import pillow
-from helpers.untrusted import WRITERS
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.decoder import read_grey_pages
 from nnunetv2_retina.images.picture import ImageError
 from nnunetv2_retina.nnunet.inputs import read_channel
 from nnunetv2_retina.weights import containers
@@ -134,7 +134,11 @@ def _equal(got: Any, original: Any) -> bool:
     if isinstance(original, (list, tuple)):
         return isinstance(got, type(original)) and len(got) == len(original) and all(map(_equal, got, original))
     if isinstance(original, dict):
-        return isinstance(got, dict) and list(got) == list(original) and all(_equal(got[key], original[key]) for key in original)
+        return (
+            isinstance(got, dict)
+            and list(got) == list(original)
+            and all(_equal(got[key], original[key]) for key in original)
+        )
     return bool(got == original)
 
 
@@ -145,7 +149,11 @@ def _like(got: Any, original: Any) -> bool:
     if isinstance(original, (list, tuple)):
         return isinstance(got, type(original)) and len(got) == len(original) and all(map(_like, got, original))
     if isinstance(original, dict):
-        return isinstance(got, dict) and list(got) == list(original) and all(_like(got[key], original[key]) for key in original)
+        return (
+            isinstance(got, dict)
+            and list(got) == list(original)
+            and all(_like(got[key], original[key]) for key in original)
+        )
     return type(got) is type(original)
 
 
@@ -215,7 +223,10 @@ def _made() -> dict[str, Subject]:
         for name in FORMATS:
             path = write_format(name, Path(folder))
             made[name] = _image_subject(name, path.read_bytes())
-        weights = {"network_weights": {"a.weight": torch.arange(60.0).view(6, 10), "b": torch.ones(3)}, "retina": {"k": 1}}
+        weights = {
+            "network_weights": {"a.weight": torch.arange(60.0).view(6, 10), "b": torch.ones(3)},
+            "retina": {"k": 1},
+        }
         for name, kind in (("new.pth", "zip"), ("old.pt", "old format")):
             WRITERS[kind](weights, Path(folder) / name)
             made[name] = Subject(name, (Path(folder) / name).read_bytes(), {"weights": _weights})
@@ -235,7 +246,9 @@ def _archives() -> dict[str, Subject]:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    subjects = {"a.zip": Subject("a.zip", packed.getvalue(), {"pre-training": _archive, "conversion": _conversion_archive})}
+    subjects = {
+        "a.zip": Subject("a.zip", packed.getvalue(), {"pre-training": _archive, "conversion": _conversion_archive})
+    }
     for ending, mode in ((".tar", "w"), (".tar.gz", "w:gz"), (".tar.xz", "w:xz")):
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode=mode) as archive:
@@ -251,17 +264,13 @@ SUBJECTS: dict[str, Subject] = _made()
 """One small file of each kind."""
 
 
-def real_subjects(folder: Path, largest: int = 300_000) -> list[Subject]:
-    """Files below a folder that can be read, of up to ``largest`` bytes."""
+def real_subjects(folder: Path, most: int = 30, largest: int = 1_000_000) -> list[Subject]:
+    """Up to ``most`` files below a folder that can be read, spread evenly over all of up to ``largest`` bytes."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and file_suffix(path) in SUPPORTED]
+    paths = [path for path in paths if path.stat().st_size <= largest]
     subjects = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and file_suffix(path) in SUPPORTED and path.stat().st_size <= largest:
-            try:
-                read_image(path)
-            except RetinaError:
-                continue
+    for path in paths[:: -(-len(paths) // most) or 1]:
+        with contextlib.suppress(RetinaError):
+            read_image(path)
             subjects.append(_image_subject(path.name, path.read_bytes()))
     return subjects
-
-
-__all__ = ["SUBJECTS", "Outcome", "Subject", "judge", "mutate", "read_grey_pages", "real_subjects"]

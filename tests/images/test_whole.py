@@ -116,7 +116,7 @@ def test_mrc_without_the_name_of_the_format(tmp_path):
         read_image(tmp_path / "a.mrc")
     content[:4] = b"\xff" * 4
     (tmp_path / "a.mrc").write_bytes(content)
-    with pytest.raises(RetinaError, match=r"its header says -1 x 20 x 6 voxels of type 6, which is none of MRC's"):
+    with pytest.raises(RetinaError, match=r"its header says -1 x 20 x 6 voxels of type 6, none of MRC's"):
         read_image(tmp_path / "a.mrc")
 
 

@@ -281,7 +281,7 @@ def test_parts_of_hdf5_that_were_never_written_are_named(tmp_path):
         file.create_dataset("raw", (4, 2, 3), np.uint8, chunks=(1, 2, 3), fillvalue=7)[1:3] = 1
     read = read_image(tmp_path / "a.h5")
     assert read.array[:, 0, 0].tolist() == [7, 1, 1, 7]
-    assert read.remarks[-1] == "2 of 4 parts of /raw were never written: they were read as 7"
+    assert read.remarks[-1] == "2 of 4 parts of /raw were never written: read as 7"
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_dataset("raw", (4, 2, 3), np.uint8)
     assert "1 of 1 parts of /raw were never written" in read_image(tmp_path / "b.h5").remarks[-1]
