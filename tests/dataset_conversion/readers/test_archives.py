@@ -231,5 +231,5 @@ def test_members_that_a_damaged_directory_hides_are_missed(tmp_path):
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(RetinaError, match=r"a\.zip cannot be read as a zip archive \(it says that it holds 4 files; 3"):
         find(tmp_path / "a.zip", ["a.tif"])
-    with pytest.raises(RetinaError, match="cannot be read as an archive .it says that it holds 4 files; 3 are listed"):
+    with pytest.raises(RetinaError, match="it says that it holds 4 files; 3 are listed"):
         list(open_source(tmp_path / "a.zip"))
