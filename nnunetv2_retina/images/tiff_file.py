@@ -55,10 +55,15 @@ def full_images(tiff: Any) -> list[Any]:
     Raises:
         ImageError: if there are none, or the data of one of them do not all lie in the file.
     """
-    pages = [page for page in tiff.pages if not page.subfiletype & _REDUCED_OR_MASK]
+    listed: dict[int, Any] = {}
+    for page in tiff.pages:
+        if page.offset in listed:  # tifffile would go round for ever
+            raise ImageError(f"after {len(listed)} images its list of them begins anew: damaged")
+        listed[page.offset] = page
+    pages = [page for page in listed.values() if not page.subfiletype & _REDUCED_OR_MASK]
     if not pages:
         raise ImageError("no image in the file")
-    size, number = tiff.filehandle.size, len(tiff.pages)
+    size, number = tiff.filehandle.size, len(listed)
     for page in pages:
         ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         end = page.dataoffsets[0] + page.nbytes if page.is_contiguous else max(ends, default=0)

@@ -19,7 +19,7 @@ from helpers.format_files import FORMATS, PLANE, write_format
 from helpers.image_bytes import pillow
 from helpers.untrusted import WRITERS
 
-from dataset_conversion.readers.archives import find_all
+from dataset_conversion.readers.archives import find
 from dataset_conversion.readers.images import SUPPORTED, file_suffix, read_image
 from dataset_conversion.readers.slices import read_png
 from nnunetv2_retina.errors import RetinaError
@@ -195,7 +195,7 @@ def _archive(path: Path) -> list[Any]:
 
 
 def _conversion_archive(path: Path) -> list[np.ndarray]:
-    return [read_png(file) for file in find_all(path, ["*.png"])["*.png"]]
+    return [read_png(file) for file in find(path, [f"{number}.png" for number in range(3)]).values()]
 
 
 def _weights(path: Path) -> dict[str, Any]:

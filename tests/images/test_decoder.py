@@ -292,6 +292,10 @@ DAMAGED = {
     "jpeg": (_changed(JPEG, JPEG.index(b"\xff\xc0") + 5, b"\xff\xff"), "65535 pixels; [0-9,]+ bytes hold fewer"),
     "bmp": (_changed(BMP, 18, struct.pack("<ii", 5000, 5000)), "5000 x 5000 pixels; 1,918 bytes hold fewer"),
     "tiff": (_changed(TILES, TILES.index(struct.pack("<H", 257)) + 8, b"\x3e"), "has 8 parts by its size; it lists 4"),
+    "circle": (
+        _changed(tiff(STACK, metadata=None), tiff(STACK, metadata=None).rindex(bytes(4)), struct.pack("<I", 8)),
+        "after [23] images its list of them begins anew",
+    ),
     "raw tiff": (
         _changed(tiff(GREY), tiff(GREY).index(struct.pack("<H", 257)) + 8, b"\x0a"),
         "needs 260 bytes by its size and type; it lists 780",
