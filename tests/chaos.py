@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -143,6 +144,22 @@ def same_training(one: Path, other: Path) -> str:
     return f"frozen {changed[0]}" if changed or not frozen else ""
 
 
+def same_study(one: Path, other: Path) -> str:
+    """Whether two studies have results of the same runs, iterations and cases."""
+    import json
+
+    def runs(folder: Path) -> dict[str, Any]:
+        results = {path: json.loads(path.read_text()) for path in sorted(folder.rglob("result.json"))}
+        return {
+            str(path.relative_to(folder)): {step: sorted(score["cases"]) for step, score in result["scores"].items()}
+            for path, result in results.items()
+        }
+
+    first, second = runs(one), runs(other)
+    pages = [folder / "report/report.html" for folder in (one, other)]
+    return "" if first and first == second and all(page.is_file() for page in pages) else f"{first} and {second}"
+
+
 def leftovers(folder: Path) -> list[str]:
     """Files and folders that no finished command leaves."""
     from nnunetv2_retina.files import is_leftover
@@ -188,6 +205,9 @@ def prepare(root: Path) -> dict[str, str]:
     environment = prepare_images(root)
     write_weights(root / "weights.pth", "tiny")
     _must(run(root, CONVERT, environment))
+    for name in ("images", "labels"):  # the study scores the training images; only whether it does is looked at
+        shutil.copytree(root / f"raw/Dataset700_Mito/{name}Tr", root / f"raw/Dataset700_Mito/{name}Ts")
+    (root / "study.yaml").write_text(STUDY)
     plan = ["nnUNetv2_plan_and_preprocess", "-d", "700", "-c", "2d", "-npfp", "1", "-np", "1"]
     _must(run(root, plan, environment | {"nnUNet_n_proc_DA": "1"}))
     _must(run(root, TRAIN, environment))
@@ -213,11 +233,22 @@ PREDICT = [
     "nnUNetTrainerRETINA_tiny", "-device", "cpu",
 ]  # fmt: skip
 
+STUDY = """
+name: small
+seeds: [1]
+reference: TransUNet
+prediction: {step_size: 1.0}
+datasets: [{dataset: 700, iterations: [2, 12]}]
+systems: [{name: TransUNet, trainer: nnUNetTrainerTransUNet_tiny}]
+"""
+BENCHMARK = ["retina_benchmark", "study.yaml", "-o", "out", "-device", "cpu", "--no-rehearsal"]
+
 SITUATIONS = {
     "convert": Situation("convert", CONVERT, [], "raw", same_files("report")),
     "pretrain": Situation("pretrain", PRETRAIN, [], ".", same_pretraining),
     "train": Situation("train", TRAIN, ["--c"], "res", same_training),
     "predict": Situation("predict", PREDICT, ["--continue_prediction"], "out", same_files("args.json")),
+    "benchmark": Situation("benchmark", BENCHMARK, [], "out", same_study),
 }
 
 
@@ -239,7 +270,7 @@ def fresh(root: Path, situation: Situation, place: Path) -> tuple[Path, dict[str
     """Make a folder for one try: the inputs are links, the output is empty."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    for name in ("own", "big", "weights.pth"):
+    for name in ("own", "big", "weights.pth", "study.yaml"):
         (place / name).symlink_to(root / name)
     names = {"raw": "nnUNet_raw", "pre": "nnUNet_preprocessed", "res": "nnUNet_results"}
     for name in names:
