@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.images.lzw import check_lzw
 from nnunetv2_retina.images.picture import ImageError
 
 _REDUCED_OR_MASK = 1 | 4
+_LZW = 5
 
 
 @contextmanager
@@ -72,6 +74,10 @@ def full_images(tiff: Any) -> list[Any]:
         if not end or 0 in page.databytecounts:
             raise ImageError(f"image {page.index + 1} of {number} has parts that were never written")
         _check_parts(page, f"image {page.index + 1} of {number}")
+        if page.compression == _LZW and page.fillorder == 1:
+            for at, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+                tiff.filehandle.seek(at)
+                check_lzw(tiff.filehandle.read(count))
     return pages
 
 
