@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import types
 import typing
@@ -56,17 +57,26 @@ def end_nnunet_in_one_line() -> None:
         return
 
     def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-        if not isinstance(error, (RetinaError, KeyboardInterrupt, BrokenPipeError)):
+        ours = _of_worker(error) or error
+        if not isinstance(ours, (RetinaError, KeyboardInterrupt, BrokenPipeError)):
             earlier(kind, error, trace)
             return
 
         def again() -> None:
-            raise error
+            raise ours
 
         raise SystemExit(run(again))  # the interpreter takes the status from here
 
     show.of_retina = True  # type: ignore[attr-defined]
     sys.excepthook = show
+
+
+def _of_worker(error: BaseException) -> RetinaError | None:
+    """Return the error of ours that ended a process of a training on several GPUs, from PyTorch's report of it."""
+    if type(error).__name__ != "ProcessRaisedException":
+        return None
+    match = re.search(rf"^{RetinaError.__module__}\.{RetinaError.__name__}: (.+)", str(error), re.MULTILINE | re.DOTALL)
+    return RetinaError(match[1].strip()) if match else None
 
 
 def command(

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+import struct
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +18,10 @@ from nnunetv2_retina.errors import RetinaError
 LOCK = ".lock"
 """Name of the file that ``locked`` locks."""
 _BLOCK = 1 << 20
+_ZIP_END = struct.Struct("<4s6xH10x")
+"""The end of a zip archive before its comment: its mark and the number of members."""
+_MANY = 0xFFFF
+"""More members than that number can hold."""
 
 
 @contextmanager
@@ -139,6 +145,28 @@ def is_leftover(name: str) -> bool:
     return re.fullmatch(r".+\.\d+\.tmp|\.\d+\.probe", name) is not None
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder, but not what another one that runs is writing.
+
+    To be called before this process writes there: a file of its own number is from an earlier life, as in containers.
+    """
+    for path in folder.iterdir():
+        if is_leftover(path.name) and not _runs(int(re.findall(r"\d+", path.name)[-1])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 @contextmanager
 def locked(folder: Path, refusal: str, name: str = LOCK) -> Iterator[None]:
     """Hold a folder, which exists, against other processes that take the same lock.
@@ -185,6 +213,20 @@ def _take_lock(file: int) -> bool:
     except OSError:  # a file system without locks
         pass
     return True
+
+
+def check_zip_members(archive: zipfile.ZipFile) -> None:
+    """Check that a zip archive has as many members as it says, which ``zipfile`` does not: damage hides some.
+
+    Raises:
+        zipfile.BadZipFile: if it has not.
+    """
+    assert archive.fp is not None
+    archive.fp.seek(-_ZIP_END.size - len(archive.comment), os.SEEK_END)
+    mark, number = _ZIP_END.unpack(archive.fp.read(_ZIP_END.size))
+    found = len(archive.infolist())
+    if mark == b"PK\5\6" and number not in (found, _MANY):
+        raise zipfile.BadZipFile(f"it says that it holds {number} files; {found} are listed")
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

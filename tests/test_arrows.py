@@ -28,7 +28,7 @@ ALLOWED = {
     "registration": {"trainers"},
     "commands": {
         "protocol", "folds", "network", "display", "weights", "nnunet", "training", "prediction", "evaluation",
-        "report", "study", "quickstart", "registration", "trainers",
+        "report", "study", "quickstart", "registration", "trainers", "dataset_conversion",
     },
     "pretraining": {"network", "weights", "display", "nnunet.datasets"},
     "dataset_conversion": {"protocol", "folds", "display", "nnunet.datasets"},

@@ -1,6 +1,7 @@
 """How commands end, and how a settings dataclass becomes options."""
 
 import argparse
+import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -132,3 +133,25 @@ def test_an_error_of_ours_ends_a_command_of_nnunet_in_one_line(command, error, s
     ended = subprocess.run([sys.executable, "-c", NNUNET, command, error], capture_output=True, text=True)
     assert ended.returncode == status
     assert ended.stderr == said if said else "Traceback" in ended.stderr
+
+
+def test_an_error_of_ours_in_a_process_of_several_gpus(monkeypatch, capsys):
+    """As PyTorch hands on what ended a process that it spawned."""
+    import traceback
+
+    from torch.multiprocessing import ProcessRaisedException
+
+    shown = []
+    monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train"])
+    monkeypatch.setattr(sys, "excepthook", lambda *error: shown.append(error[1]))
+    console.end_nnunet_in_one_line()
+    for error in (RetinaError("two lines\nof a text"), KeyError("no")):
+        try:
+            raise error
+        except Exception:
+            text = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
+        raised = ProcessRaisedException(text, 1, 2)
+        with contextlib.suppress(SystemExit):
+            sys.excepthook(type(raised), raised, None)
+    assert capsys.readouterr().err == "error: two lines\nof a text\n"
+    assert shown == [raised]

@@ -1,5 +1,6 @@
 """A folder held by one process, until that ends, however it ends."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import is_leftover, locked
+from nnunetv2_retina.files import is_leftover, locked, remove_leftovers
 
 HOLD = "import sys, time, pathlib; from nnunetv2_retina.files import locked\n"
 HOLD += "with locked(pathlib.Path(sys.argv[1]), ''): print(flush=True); time.sleep(60)"
@@ -36,3 +37,14 @@ def test_a_lock_is_given_back(tmp_path):
 )
 def test_what_killed_processes_leave(name, left):
     assert is_leftover(name) == left
+
+
+def test_what_a_process_that_runs_is_writing_stays(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    numbers = (os.getppid(), os.getpid(), ended.pid, 10**20)
+    names = ["a.pth", *(f"a.pth.{number}.tmp" for number in numbers)]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names[:2]

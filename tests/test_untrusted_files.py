@@ -3,11 +3,13 @@
 ``tests/weights/test_unpickling.py`` has the readers themselves, ``tests/training/test_untrusted.py`` the trainings.
 """
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import SCRIPTS
 from helpers.untrusted import Marker, checkpoint_with
 
 from nnunetv2_retina.errors import RetinaError
@@ -71,4 +73,53 @@ def test_pretraining_starts_from_none_and_continues_none(tmp_path, marker):
     assert main([*command, "--init", str(tmp_path / "evil.pth")]) == 2
     torch.save(checkpoint_with(marker), tmp_path / "run" / "checkpoint_latest.pth")
     assert main(command) == 2
+    assert not marker.path.exists()
+
+
+STUDY = """
+name: small
+seeds: [1]
+reference: RETINA
+weights: {em: evil.pth}
+datasets: [{dataset: 901, iterations: [2]}]
+systems: [{name: RETINA, trainer: nnUNetTrainerRETINA_tiny, weights: em}]
+"""
+WITHOUT = ("retina_convert", "retina_evaluate", "retina_quickstart")
+"""Commands that open no weights but what they have made themselves."""
+COMMANDS = {
+    "retina_import_weights": ["evil.pth", "out.pth"],
+    "retina_doctor": [],
+    "retina_pretrain": ["images", "-o", "run", "--size", "tiny", "--iterations", "1", "--device", "cpu",
+                        "--precision", "fp32", "--batch-size", "2", "--init", "evil.pth"],
+    "retina_predict": ["-i", "images", "-o", "out", "-m", "model", "-device", "cpu"],
+    "retina_report": ["-m", "model"],
+    "retina_benchmark": ["study.yaml", "-o", "out", "-device", "cpu"],
+}  # fmt: skip
+
+
+def test_every_command_is_looked_at():
+    assert set(SCRIPTS) == {*COMMANDS, *WITHOUT}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands(tmp_path, marker, monkeypatch, capsys, name):
+    import numpy as np
+    from helpers.model_folders import make_model
+    from PIL import Image
+
+    make_model(tmp_path / "model")
+    trained = next((tmp_path / "model").rglob("checkpoint_final.pth"))
+    torch.save(torch.load(trained, weights_only=False) | {"note": marker}, trained)
+    torch.save(checkpoint_with(marker), tmp_path / "evil.pth")
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        grey = np.random.default_rng(number).integers(0, 255, (224, 224), np.uint8)
+        Image.fromarray(grey).save(tmp_path / "images" / f"{number}_0000.png")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RETINA_WEIGHTS", str(tmp_path / "evil.pth"))
+    module, _, function = SCRIPTS[name].partition(":")
+    status = getattr(importlib.import_module(module), function)(COMMANDS[name])
+    shown = capsys.readouterr()
+    assert status in (1, 2) and ".pth is not opened: it asks for" in shown.out + shown.err
     assert not marker.path.exists()

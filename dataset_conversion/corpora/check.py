@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_conversion.downloads.catalogue import Corpus
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
 from nnunetv2_retina.wording import format_bytes
 
 IMAGES = (".tif", ".tiff", ".png")
@@ -102,7 +102,7 @@ def _read(path: str) -> tuple[int, tuple[int, int] | None, str | None]:
             width, height = image.size
             return size, (height, width), None if image.mode == "L" else f"mode {image.mode}"
     except Exception as error:  # Pillow raises whatever its decoders do
-        return size, None, "empty" if size == 0 else (str(error).splitlines() or [type(error).__name__])[0]
+        return size, None, "empty" if size == 0 else one_line(error)
 
 
 def problems(result: Check, corpus: Corpus) -> list[str]:

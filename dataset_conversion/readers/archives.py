@@ -10,9 +10,11 @@ A name is the end of a path, whole components only: ``mito/binary/a.nii.gz`` is 
 from __future__ import annotations
 
 import difflib
+import lzma
 import os
 import re
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -23,12 +25,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
+from nnunetv2_retina.files import check_zip_members
 
 ZIP = ".zip"
 _OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MACOS = "__MACOSX"
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, LookupError, ValueError,
+    OSError,
+)  # fmt: skip
 """What zipfile raises for a damaged archive, an unknown method or a password."""
 _SHOWN_FILES = 8
 
@@ -65,7 +71,7 @@ class SourceFile:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return archive.open(self.member)  # the archive's file stays open until this stream is closed
-        except (*ZIP_ERRORS, KeyError) as error:
+        except ZIP_ERRORS as error:
             raise _damaged(self.path, error, self.member) from error
 
     def read(self) -> bytes:
@@ -94,7 +100,7 @@ class SourceFile:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return archive.getinfo(self.member).file_size
-        except (*ZIP_ERRORS, KeyError) as error:
+        except ZIP_ERRORS as error:
             raise _damaged(self.path, error, self.member) from error
 
     @contextmanager
@@ -204,6 +210,7 @@ class _Inventory:
     def _add_archive(self, path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
+                check_zip_members(archive)
                 members = [info.filename for info in archive.infolist() if not info.is_dir()]
         except ZIP_ERRORS as error:
             self.damaged.append(_damaged(path, error))
@@ -284,11 +291,13 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _damaged(path: Path, error: BaseException, member: str | None = None) -> RetinaError:
     what = f"{path} cannot be read as a zip archive" if member is None else f"{path}: {member} cannot be read"
-    if isinstance(error, NotImplementedError | RuntimeError):  # a method zipfile does not know, or a password
-        return RetinaError(f"{what} ({error}). Unpack it with another program and give that folder.")
+    if isinstance(error, OSError) and error.strerror:
+        return RetinaError(f"{what} ({error.strerror}). Check the disk, and the space in {tempfile.gettempdir()}")
+    if isinstance(error, RuntimeError):  # a method zipfile does not know, or a password
+        return RetinaError(f"{what} ({one_line(error)}). Unpack it with another program and give that folder.")
     return RetinaError(
-        f"{what} ({error}); expected a complete archive. The file is damaged or its download was cut off: delete it "
-        "and download it again."
+        f"{what} ({one_line(error)}); expected a complete archive. The file is damaged or its download was cut off: "
+        "delete it and download it again."
     )
 
 

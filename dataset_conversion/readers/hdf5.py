@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from dataset_conversion.readers.decoded import Decoded
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.picture import ImageError, check_size
+from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.spacing import NANOMETRES
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -91,7 +94,31 @@ def read_hdf5(path: Path, dataset: str | None) -> Decoded:
     if dataset not in names:
         raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {listing(names)}")
     with h5py.File(path, "r") as file:
-        return _decoded(file[dataset], remarks)
+        item = file[dataset]
+        check_size(item.nbytes, memory_bytes(), " x ".join(map(str, item.shape)))
+        return _decoded(item, (*remarks, *_unwritten(item)))
+
+
+def _unwritten(item: h5py.Dataset) -> tuple[str, ...]:
+    """Say which part of a data set the file does not hold, which HDF5 fills up.
+
+    Raises:
+        ImageError: if it lies in other files, and one of them is missing.
+    """
+    if item.is_virtual:
+        folder = Path(item.file.filename).parent
+        for source in item.virtual_sources():
+            if source.file_name != "." and not (folder / source.file_name).is_file():
+                raise ImageError(f"a part of {item.name} lies in {source.file_name}, which is not there")
+        return ()
+    if item.chunks is None:
+        written, parts = int(item.size == 0 or item.external is not None or item.id.get_storage_size() > 0), 1
+    else:
+        written = item.id.get_num_chunks()
+        parts = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
+    if written >= parts:
+        return ()
+    return (f"{parts - written} of {parts} parts of {item.name} were never written: read as {item.fillvalue}",)
 
 
 def _decoded(item: h5py.Dataset, remarks: tuple[str, ...]) -> Decoded:

@@ -15,7 +15,7 @@ from dataset_conversion.readers.itk import read_itk
 from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
 from dataset_conversion.readers.pixels import Array
 from dataset_conversion.readers.tiff import read_steps
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.images.decoder import read_picture
 from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError
 from nnunetv2_retina.machine import memory_bytes
@@ -97,9 +97,9 @@ def _decode(path: Path, suffix: str, dataset: str | None, mask: bool) -> Decoded
     except TooLargeError as error:
         raise RetinaError(f"{path}: {error}. Cut it into tiles, and give each a file") from error
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise RetinaError(
-            f"{path}: cannot be read as {suffix[1:]} ({reason}). Is the file complete and of the format its name says?"
+            f"{path}: cannot be read as {suffix[1:]} ({one_line(error)}). Is the file complete and of the format its "
+            "name says?"
         ) from error
 
 

@@ -8,7 +8,8 @@ import SimpleITK
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.units import nanometres
-from nnunetv2_retina.images.whole import check_whole, nrrd_fields
+from nnunetv2_retina.images.picture import ImageError
+from nnunetv2_retina.images.whole import check_whole, is_nifti_2, nrrd_fields
 from nnunetv2_retina.spacing import NANOMETRES
 
 _NIFTI_UNITS = {"1": 1e6, "3": 1e6}
@@ -22,6 +23,8 @@ def read_itk(path: Path) -> Decoded:
     unit: EM files write nm for mm.
     """
     check_whole(path)
+    if is_nifti_2(path):
+        raise ImageError("it is NIfTI-2, which SimpleITK does not read; save it as NIfTI-1, or as NRRD")
     volume = SimpleITK.ReadImage(str(path))
     factor = _nrrd_factor(path) if path.suffix.lower() == ".nrrd" else _nifti_factor(volume)
     steps = tuple(step * (factor or 1) for step in reversed(volume.GetSpacing()))

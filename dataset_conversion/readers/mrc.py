@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.pixels import Array
+from nnunetv2_retina.images.whole import mrc_surplus
 from nnunetv2_retina.spacing import NANOMETRES
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map")
@@ -19,14 +21,19 @@ _X, _Y, _Z = 1, 2, 3
 
 def read_mrc(path: Path) -> Decoded:
     """Read MRC, whose header has angstrom; the array is (Z, Y, X) whatever the header's order of axes."""
-    with mrcfile.open(path, permissive=True) as file:
+    surplus = mrc_surplus(path)
+    more = (f"{surplus:,} bytes after those that the header announces were left out",) if surplus else ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of mrcfile, on what was checked above
+        opened = mrcfile.open(path, permissive=True)
+    with opened as file:
         if file.data is None:
             raise ValueError("no MRC header or truncated data")
         array = np.array(file.data)
         steps = tuple(float(file.voxel_size[axis]) / 10 for axis in ("z", "y", "x"))
         array, axes = _in_order(array, file.header)
         array, sign = _bytes(array, file.header)
-    return Decoded(array, steps[-array.ndim :], NANOMETRES, (*axes, *sign))
+    return Decoded(array, steps[-array.ndim :], NANOMETRES, (*more, *axes, *sign))
 
 
 def _in_order(array: Array, header: Any) -> tuple[Array, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset_conversion.readers.archives import SourceFile
 from dataset_conversion.readers.pixels import Array, count_values, first_position, format_position
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
 
 SlicePair = tuple[SourceFile, SourceFile]
 """An image and its mask."""
@@ -71,8 +71,7 @@ def read_png(file: SourceFile) -> Array:
             array = np.asarray(plain)
     except Exception as error:  # Pillow raises whatever its decoders do
         raise RetinaError(
-            f"{file} cannot be read as PNG ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-            "It is damaged or cut off: unpack or download it again."
+            f"{file} cannot be read as PNG ({one_line(error)}). It is damaged or cut off: unpack or download it again."
         ) from error
     if array.ndim == 3:
         coloured = (array != array[..., :1]).any(axis=-1)

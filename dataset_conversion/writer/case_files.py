@@ -56,6 +56,6 @@ def write_array(path: Path, array: Array, spacing: Spacing) -> None:
                     f"{path.name}: {array.shape[0]} x {array.shape[1]} pixels; nnU-Net reads PNG images of at most "
                     f"{PNG_PIXEL_LIMIT} pixels. Cut it into tiles first."
                 )
-            iio.imwrite(path, array)
+            path.write_bytes(iio.imwrite("<bytes>", array, extension=PNG))  # on a full disk it shows tracebacks
     except (OSError, RuntimeError) as error:
         raise RetinaError(f"cannot write {path}: {error}. Is the disk full or the folder read-only?") from error

@@ -84,6 +84,7 @@ class _Writer:
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
         self.units: set[str | None] = set()
+        self.names: dict[str, str] = {}
         self.digests: dict[str, CaseRecord] = {}
         self.remarks: list[str] = []
 
@@ -171,12 +172,12 @@ class _Writer:
 
     def _check_name(self, case: Case) -> None:
         # Compared without case: "A.png" and "a.png" are one file on Windows and macOS.
-        for record in self.records:
-            if record.name.lower() == case.name.lower():
-                raise RetinaError(
-                    f"case {case.name} ({case.split}): the name is already used by {record.name} ({record.split}). "
-                    "Case names must differ by more than capitals, over training and test together. Rename one."
-                )
+        if earlier := self.names.get(case.name.lower()):
+            raise RetinaError(
+                f"case {case.name} ({case.split}): the name is already used by {earlier}. "
+                "Case names must differ by more than capitals, over training and test together. Rename one."
+            )
+        self.names[case.name.lower()] = f"{case.name} ({case.split})"
 
     def _check_ending(self, name: str, image: Array) -> str:
         ending = file_ending(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import os
 import shutil
@@ -70,6 +71,7 @@ def examine() -> Iterator[Finding]:
     yield from _devices()
     yield from _folders()
     yield from _processes()
+    yield from _preprocessed()
     yield from _registration()
     yield from _weights()
 
@@ -156,6 +158,20 @@ def _processes() -> Iterator[Finding]:
             yield Finding(
                 "note", name, "is 0: fine for training, but it stops nnUNetv2_plan_and_preprocess",
                 f"plan with: {name}=1 nnUNetv2_plan_and_preprocess ...",
+            )  # fmt: skip
+
+
+def _preprocessed() -> Iterator[Finding]:
+    """Report data sets that NumPy 2 has preprocessed, if this NumPy does not know the names in their files."""
+    root = os.environ.get("nnUNet_preprocessed")
+    if not root or importlib.util.find_spec("numpy._core") is not None:
+        return
+    for folder in sorted(Path(root).glob("Dataset*")):
+        example = next(folder.glob("*/*.pkl"), None)
+        if example is not None and b"numpy._core" in example.read_bytes():
+            yield Finding(
+                "wrong", folder.name, "was preprocessed under NumPy 2; training under this one stops with a traceback",
+                'pip install "numpy>=2", or preprocess it again here',
             )  # fmt: skip
 
 

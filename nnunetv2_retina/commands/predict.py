@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_retina import console
@@ -19,7 +22,10 @@ def parser() -> argparse.ArgumentParser:
         "Predict a folder of images with a 2d model of nnU-Net, RETINA's or any other: the same labels as "
         "nnUNetv2_predict, faster and in bounded memory, or the mean over three planes, or instances.",
     )
-    parser.add_argument("-i", type=Path, required=True, metavar="FOLDER", help="images, named CASE_0000.png and so on")
+    parser.add_argument(
+        "-i", type=Path, required=True, metavar="PATH",
+        help="a folder of images named CASE_0000.png and so on; or one, or a file, of whatever retina_convert reads",
+    )  # fmt: skip
     parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where to write; made if not there")
     add_model_options(parser, checkpoint=True)
     nnunet = parser.add_argument_group("as in nnUNetv2_predict")
@@ -52,16 +58,53 @@ def run(arguments: argparse.Namespace) -> None:
         RetinaError: for a wrong option, model or image.
     """
     from nnunetv2_retina.nnunet import models
-    from nnunetv2_retina.nnunet.datasets import read_dataset_json
-    from nnunetv2_retina.nnunet.inputs import list_cases
 
     settings = read_settings(PredictionSettings, arguments, mode=arguments.mode)
     instances = read_settings(InstanceSettings, arguments) if arguments.instances else None
     plan = read_settings(RunSettings, arguments, instances=instances)
     folder = model_folder(arguments)
     models.check(folder, arguments.f, arguments.chk)
-    list_cases(arguments.i, read_dataset_json(folder))
+    with _images(arguments.i, folder) as images:
+        _predict(arguments, folder, images, settings, plan)
 
+
+@contextmanager
+def _images(source: Path, model: Path) -> Iterator[Path]:
+    """Yield the folder of images as nnU-Net names them: the given one, or one that is made of other images.
+
+    Raises:
+        RetinaError: if there is no image, or one that does not suit the model.
+    """
+    from nnunetv2_retina.nnunet.datasets import read_dataset_json
+    from nnunetv2_retina.nnunet.inputs import holds_cases, list_cases
+
+    contents = read_dataset_json(model)
+    if not source.exists() or (source.is_dir() and (holds_cases(source, contents) or not _readable(source))):
+        list_cases(source, contents)
+        yield source
+        return
+    from dataset_conversion.own_data.new_images import convert_images
+
+    with tempfile.TemporaryDirectory(prefix="retina_predict-") as scratch:
+        images = Path(scratch) / "images"
+        remarks = convert_images(source, images, model)
+        number = len(list_cases(images, contents))
+        say(f"{number} {'image' if number == 1 else 'images'} of {source} read as retina_convert images does")
+        for remark in remarks:
+            say(f"  - {remark}")
+        yield images
+
+
+def _readable(folder: Path) -> bool:
+    """Whether a folder holds files that ``retina_convert`` reads."""
+    from dataset_conversion.readers.images import SUPPORTED, file_suffix
+
+    return any(file_suffix(path) in SUPPORTED for path in folder.iterdir() if path.is_file())
+
+
+def _predict(
+    arguments: argparse.Namespace, folder: Path, images: Path, settings: PredictionSettings, plan: RunSettings
+) -> None:
     import torch
 
     from nnunetv2_retina.machine import available_cores
@@ -72,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
     predictor = Predictor.from_model_folder(folder, arguments.f, arguments.chk, arguments.device, settings)
     folds = len(predictor.window.models)
     say(f"{folder}: {folds} {'fold' if folds == 1 else 'folds'}, {predictor.mode}, on {predictor.window.device}")
-    done = FolderRun(predictor, arguments.i, arguments.o, plan, say).run()
+    done = FolderRun(predictor, images, arguments.o, plan, say).run()
     say(f"{len(done)} predicted, in {arguments.o}")
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from nnunetv2_retina.errors import one_line
 from nnunetv2_retina.images import single, tiff
 from nnunetv2_retina.images.picture import Array, ImageError, Picture, TooLargeError, to_grey
 from nnunetv2_retina.wording import format_bytes
@@ -86,8 +87,7 @@ def _errors(most_bytes: int) -> Iterator[None]:
     except MemoryError as error:
         raise TooLargeError(f"it does not fit into memory, decoded (up to {format_bytes(most_bytes)})") from error
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        raise ImageError(lines[-1][:200] if lines else type(error).__name__) from error
+        raise ImageError(one_line(error)) from error
 
 
 _READERS: dict[bytes, Callable[[bytes, int], Picture]] = {

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 PNG, JPEG, BMP = b"\x89PNG", b"\xff\xd8\xff", b"BM"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PALETTE = 3
+PALETTE, GREY_AND_ALPHA = 3, 4
+"""Kinds of a PNG."""
 _ORIENTATION = 274
+_MOST_OF_A_BYTE = 512
+"""Pixels of a JPEG: a block of 8 x 8 takes a bit at least."""
+_RUN_LENGTHS = (1, 2)
+"""Numbers of the compressions in which a few bytes of a BMP stand for many pixels."""
 
 
 def read_png(data: bytes, most_bytes: int) -> Picture:
@@ -28,7 +33,7 @@ def read_png(data: bytes, most_bytes: int) -> Picture:
     width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
     each = _SAMPLES.get(kind, 4) * (2 if bits == 16 else 1)
     check_size(width * height * each, most_bytes, f"{width} x {height} pixels")
-    if kind == _PALETTE:
+    if kind == PALETTE:
         return _read_palette_png(data)
     array = imagecodecs.png_decode(data)
     samples = array.shape[-1] if array.ndim == 3 else 1
@@ -101,6 +106,8 @@ def read_jpeg(data: bytes, most_bytes: int, luma: bool = False) -> Picture:
 
     with JpegImageFile(io.BytesIO(data)) as image:
         _check(image, most_bytes)
+        if image.width * image.height > len(data) * _MOST_OF_A_BYTE:  # libjpeg fills what is missing with grey
+            raise ImageError(f"its header says {image.width} x {image.height} pixels; {len(data):,} bytes hold fewer")
         turn = image.getexif().get(_ORIENTATION, 1)
         if luma and image.mode == "RGB":
             image.draft("L", image.size)
@@ -114,6 +121,9 @@ def read_bmp(data: bytes, most_bytes: int) -> Picture:
 
     with BmpImageFile(io.BytesIO(data)) as image:
         _check(image, most_bytes)
+        (bits,), (packing,) = struct.unpack_from("<H", data, 28), struct.unpack_from("<I", data, 30)
+        if packing not in _RUN_LENGTHS and image.width * image.height * bits > 8 * len(data):
+            raise ImageError(f"its header says {image.width} x {image.height} pixels; {len(data):,} bytes hold fewer")
         if image.mode == "1":
             return Picture(values=np.asarray(image.convert("L")) // np.uint8(255), bits=1)
         array, mode, palette = np.asarray(image), image.mode, image.getpalette("RGB")

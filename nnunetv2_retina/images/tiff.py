@@ -12,10 +12,10 @@ from nnunetv2_retina.images.tiff_file import check_ome, full_images, is_one_page
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 33007, 34892)
-_LOSSY = (*_JPEG, 33003, 33004, 33005, 34927, 50001)
+LOSSY = (*_JPEG, 33003, 33004, 33005, 34927, 50001)
 """Compressions that change values: JPEG, the lossy JPEG 2000, WebP."""
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_ORIENTATION = 274
+WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, PALETTE, _YCBCR = 0, 1, 2, 3, 6
+ORIENTATION = 274
 
 
 def read_pages(source: bytes | Path, most_bytes: int) -> list[Picture]:
@@ -71,16 +71,16 @@ def _picture(array: Array, axes: str, page: Any, remarks: tuple[str, ...] = ()) 
         axes = axes.replace("S", "")
     if not axes.endswith("YX"):
         raise ImageError(f"a TIFF with axes {axes}; expected ...YX")
-    turn = page.tags.valueof(_ORIENTATION, 1)
+    turn = page.tags.valueof(ORIENTATION, 1)
     y = len(axes) - 2
     return Picture(
         values=oriented(array.view(np.uint8) if array.dtype == bool else array, turn, y),
         axes=axes,
         alpha=None if alpha is None else oriented(alpha, turn, y),
-        palette=_palette(page.colormap) if page.photometric == _PALETTE else None,
-        white_is_zero=page.photometric == _WHITE_IS_ZERO,
+        palette=_palette(page.colormap) if page.photometric == PALETTE else None,
+        white_is_zero=page.photometric == WHITE_IS_ZERO,
         bits=min(page.bitspersample, 8),
-        lossy=int(page.compression) in _LOSSY,
+        lossy=int(page.compression) in LOSSY,
         is_tiff=True,
         remarks=(*remarks, *orientation_remark(turn)),
     )
@@ -88,7 +88,7 @@ def _picture(array: Array, axes: str, page: Any, remarks: tuple[str, ...] = ()) 
 
 def _check_colours(page: Any) -> None:
     kind = page.photometric
-    if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE) or (kind == _YCBCR and page.compression in _JPEG):
+    if kind in (WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, PALETTE) or (kind == _YCBCR and page.compression in _JPEG):
         return
     raise ImageError(f"a TIFF with colours of kind {getattr(kind, 'name', kind)}; expected grey or RGB")
 
@@ -100,6 +100,12 @@ def _split(samples: Array) -> tuple[Array, Array | None]:
         raise ImageError(f"{number} channels; expected grey or RGB, with alpha or without")
     values = samples[..., :3] if number > 2 else samples[..., 0]
     return values, samples[..., -1] if number in (2, 4) else None
+
+
+def has_grey_palette(page: Any) -> bool:
+    """Tell whether the palette of a page that has one holds nothing but grey levels."""
+    table = _palette(page.colormap)
+    return bool((table == table[:, :1]).all())
 
 
 def _palette(colours: Any) -> Array:

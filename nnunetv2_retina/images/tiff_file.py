@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.images.lzw import check_lzw
 from nnunetv2_retina.images.picture import ImageError
 
 _REDUCED_OR_MASK = 1 | 4
+_LZW = 5
 
 
 @contextmanager
@@ -54,10 +57,15 @@ def full_images(tiff: Any) -> list[Any]:
     Raises:
         ImageError: if there are none, or the data of one of them do not all lie in the file.
     """
-    pages = [page for page in tiff.pages if not page.subfiletype & _REDUCED_OR_MASK]
+    listed: dict[int, Any] = {}
+    for page in tiff.pages:
+        if page.offset in listed:  # tifffile would go round for ever
+            raise ImageError(f"after {len(listed)} images its list of them begins anew: damaged")
+        listed[page.offset] = page
+    pages = [page for page in listed.values() if not page.subfiletype & _REDUCED_OR_MASK]
     if not pages:
         raise ImageError("no image in the file")
-    size, number = tiff.filehandle.size, len(tiff.pages)
+    size, number = tiff.filehandle.size, len(listed)
     for page in pages:
         ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         end = page.dataoffsets[0] + page.nbytes if page.is_contiguous else max(ends, default=0)
@@ -65,7 +73,25 @@ def full_images(tiff: Any) -> list[Any]:
             raise ImageError(f"image {page.index + 1} of {number} ends at byte {end:,}; the file has {size:,}: cut off")
         if not end or 0 in page.databytecounts:
             raise ImageError(f"image {page.index + 1} of {number} has parts that were never written")
+        _check_parts(page, f"image {page.index + 1} of {number}")
+        if page.compression == _LZW and page.fillorder == 1:
+            for at, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+                tiff.filehandle.seek(at)
+                check_lzw(tiff.filehandle.read(count))
     return pages
+
+
+def _check_parts(page: Any, name: str) -> None:
+    """Check that an image's strips or tiles are as many, and uncompressed ones as long, as its size needs."""
+    if 0 in page.shape:
+        raise ImageError(f"{name} has shape {page.shape}")
+    if page.is_contiguous:
+        length, there = page.nbytes, sum(page.databytecounts)
+        row = -(-length // page.imagelength)
+        if not length - row < there < length + row:
+            raise ImageError(f"{name} needs {length:,} bytes by its size and type; it lists {there:,}: damaged")
+    elif (parts := math.prod(page.chunked)) != len(page.dataoffsets):
+        raise ImageError(f"{name} has {parts} parts by its size; it lists {len(page.dataoffsets)}: damaged")
 
 
 def is_one_page_stack(tiff: Any) -> bool:

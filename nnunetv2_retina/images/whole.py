@@ -22,7 +22,12 @@ _GZIP, _META = b"\x1f\x8b", (b"ObjectTy", b"NDims")
 _SIGNATURE = 8
 _NIFTI_1, _NIFTI_2 = 348, 540
 """Bytes of a NIfTI header, with which it begins."""
+_NIFTI_BITS = {2: 8, 256: 8, 4: 16, 512: 16, 8: 32, 768: 32, 16: 32, 1024: 64, 1280: 64, 64: 64}
+"""Codes of the types of numbers."""
 _LONGEST_HEADER = 1 << 20
+_MRC, _MRC_NAME = 1024, 208
+"""Bytes of an MRC header, and where its name is."""
+_MRC_BITS = {0: 8, 1: 16, 2: 32, 3: 32, 4: 64, 6: 16, 12: 16, 101: 4}
 _NRRD_BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
     **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), 2),
@@ -36,7 +41,7 @@ _META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT":
 
 
 def check_whole(path: Path) -> None:
-    """Check that a NIfTI, NRRD, MetaImage, TIFF or PNG file is complete; files of other kinds pass.
+    """Check that a NIfTI, NRRD, MetaImage, MRC, TIFF or PNG file is complete; files of other kinds pass.
 
     Args:
         path: the file; its content tells the kind, not its name.
@@ -74,16 +79,31 @@ def _check(file: IO[bytes], start: bytes) -> None:
     size = os.fstat(file.fileno()).st_size
     if start.startswith(_GZIP):
         length, header = _unpack(file)
-        if _byte_order(header) is not None:
-            _check_length(_nifti_length(header), length)
+        _check_volume(header, length)
     elif start.startswith(b"NRRD"):
         _check_nrrd(file, size)
     elif start.startswith(_META):
         _check_meta(file, size)
     elif start.startswith(single.PNG):
         single.check_png(file.read())
-    elif _byte_order(start) is not None:
-        _check_length(_nifti_length(file.read(_NIFTI_2)), size)
+    else:
+        _check_volume(file.read(_MRC), size)
+
+
+def _check_volume(header: bytes, length: int) -> None:
+    if header[_MRC_NAME : _MRC_NAME + 3] == b"MAP":
+        _check_length(_mrc_length(header), length, longer=True)
+    elif _byte_order(header) is not None:
+        _check_length(_nifti_length(header), length)
+
+
+def is_nifti_2(path: Path) -> bool:
+    """Tell whether a file, packed or not, is the newer form of NIfTI."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        start = stream.read(4)
+    return start in (struct.pack("<i", _NIFTI_2), struct.pack(">i", _NIFTI_2))
 
 
 def nrrd_fields(path: Path) -> dict[str, str]:
@@ -98,7 +118,7 @@ def _unpack(file: IO[bytes]) -> tuple[int, bytes]:
     try:
         with gzip.open(file) as stream:
             while block := stream.read(_BLOCK):
-                header = header or block[:_NIFTI_2]
+                header = header or block[:_MRC]
                 length += len(block)
     except (OSError, EOFError, zlib.error) as error:
         raise ImageError(f"its gzip data are cut off or damaged ({error})") from error
@@ -120,16 +140,48 @@ def _nifti_length(header: bytes) -> int:
     if len(header) < (_NIFTI_2 if second else _NIFTI_1):
         raise ImageError("its header is cut off")
     if second:
-        bits, dims = struct.unpack_from(f"{order}h", header, 14)[0], struct.unpack_from(f"{order}8q", header, 16)
+        (kind, bits), dims = struct.unpack_from(f"{order}2h", header, 12), struct.unpack_from(f"{order}8q", header, 16)
         offset, magic = struct.unpack_from(f"{order}q", header, 168)[0], header[4:7]
     else:
-        bits, dims = struct.unpack_from(f"{order}h", header, 72)[0], struct.unpack_from(f"{order}8h", header, 40)
+        (kind, bits), dims = struct.unpack_from(f"{order}2h", header, 70), struct.unpack_from(f"{order}8h", header, 40)
         offset, magic = struct.unpack_from(f"{order}f", header, 108)[0], header[344:347]
     if not 1 <= dims[0] <= 7:
         raise ImageError(f"its header says {dims[0]} axes")
+    if kind in _NIFTI_BITS and bits != _NIFTI_BITS[kind]:
+        raise ImageError(f"its header says type {kind} and {bits} bits a voxel; expected {_NIFTI_BITS[kind]}: damaged")
     if not magic.startswith(b"n+"):
         return 0
     return int(offset + (math.prod(dims[1 : dims[0] + 1]) * bits + 7) // 8)
+
+
+def mrc_surplus(path: Path) -> int:
+    """Return how many bytes more than its header announces an MRC file has, also one without the format's name.
+
+    Raises:
+        ImageError: if it has fewer, or its header is none.
+    """
+    check_whole(path)
+    with path.open("rb") as file:
+        header, size = file.read(_MRC), os.fstat(file.fileno()).st_size
+    if header.startswith((_GZIP, b"BZh")):
+        return 0
+    _check_length(needed := _mrc_length(header), size, longer=True)
+    return size - needed
+
+
+def _mrc_length(header: bytes) -> int:
+    """Return the bytes that an MRC file needs by its header; in the wrong byte order they would be far more."""
+    if len(header) < _MRC:
+        raise ImageError("its header is cut off")
+    needed = []
+    for order in "><":
+        columns, rows, sections, kind = sides = struct.unpack_from(f"{order}4i", header)
+        (more,) = struct.unpack_from(f"{order}i", header, 92)
+        if kind in _MRC_BITS and min(*sides[:3], more + 1) > 0:
+            needed.append(_MRC + int(more) + (int(columns) * _MRC_BITS[kind] + 7) // 8 * int(rows) * int(sections))
+    if not needed:
+        raise ImageError(f"its header says {columns} x {rows} x {sections} voxels of type {kind}, none of MRC's")
+    return min(needed)
 
 
 def _check_nrrd(file: IO[bytes], size: int) -> None:
@@ -138,10 +190,11 @@ def _check_nrrd(file: IO[bytes], size: int) -> None:
     if kind not in _NRRD_BYTES or "data file" in fields or "datafile" in fields:
         return
     needed = math.prod(map(int, fields.get("sizes", "").split())) * _NRRD_BYTES[kind]
+    skipped = any(fields.get(f"{what}{space}skip", "0") != "0" for what in ("byte", "line") for space in (" ", ""))
     if encoding == "raw":
-        _check_length(needed, size - file.tell())
+        _check_length(needed, size - file.tell(), longer=skipped)
     elif encoding in ("gzip", "gz"):
-        _check_length(needed, _unpack(file)[0])
+        _check_length(needed, _unpack(file)[0], longer=skipped)
 
 
 def _check_meta(file: IO[bytes], size: int) -> None:
@@ -153,9 +206,9 @@ def _check_meta(file: IO[bytes], size: int) -> None:
     needed = math.prod(map(int, fields.get("dimsize", "").split())) * channels * _META_BYTES[kind]
     rest = size - file.tell()
     if fields.get("compresseddata", "False").lower() != "true":
-        _check_length(needed, rest)
+        _check_length(needed, rest, longer="headersize" in fields)
     elif rest < (packed := int(fields.get("compresseddatasize", "0"))):
-        _check_length(packed, rest)
+        _check_length(packed, rest, longer=True)
 
 
 def _read_fields(file: IO[bytes], separator: str, last: str = "") -> dict[str, str]:
@@ -170,6 +223,12 @@ def _read_fields(file: IO[bytes], separator: str, last: str = "") -> dict[str, s
     raise ImageError("its header is cut off")
 
 
-def _check_length(needed: int, there: int) -> None:
+def _check_length(needed: int, there: int, longer: bool = False) -> None:
+    """Compare lengths; ``longer``: the file may hold more than what is announced."""
     if there < needed:
         raise ImageError(f"its header announces {needed:,} bytes; {there:,} are there: cut off")
+    if there > needed > 0 and not longer:
+        raise ImageError(
+            f"its header announces {needed:,} bytes; {there:,} are there: another size or type than the data's. Save "
+            "it again with the program that made it"
+        )

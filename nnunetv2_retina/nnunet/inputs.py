@@ -63,6 +63,12 @@ def list_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[InputCase]
     return cases
 
 
+def holds_cases(folder: Path, dataset_json: Mapping[str, Any]) -> bool:
+    """Whether a file of a folder is named as nnU-Net has it."""
+    pattern = _pattern(str(dataset_json["file_ending"]))
+    return any(pattern.fullmatch(name) for name in _names(folder))
+
+
 def left_out(folder: Path, dataset_json: Mapping[str, Any]) -> list[str]:
     """Name the files of a folder that ``list_cases`` passes over, each with the reason; not those that belong to it."""
     ending = str(dataset_json["file_ending"])
@@ -101,5 +107,7 @@ def read_channel(path: Path, dataset_json: Mapping[str, Any]) -> NDArray[Any]:
     reader = choose_reader(dataset_json, path)
     with reading(path):
         images, _ = reader().read_images([str(path)])
+        if not images[0].size:
+            raise ValueError("no image in the file")
     channel: NDArray[Any] = images[0]
     return channel

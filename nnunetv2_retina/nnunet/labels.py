@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
 from nnunetv2_retina.files import check_links
+from nnunetv2_retina.images.plain import check_plain
 from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
@@ -43,20 +44,26 @@ class Labels:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, plain: bool = False, labels: bool = False) -> Iterator[None]:
     """Silence nnU-Net's reader of a file that is whole, and turn what it raises into one message.
 
+    Args:
+        path: the file.
+        plain: refuse a file that nnU-Net's reader takes for something else than it shows, or than a mask stores.
+        labels: whether it is a mask.
+
     Raises:
-        RetinaError: for a file that is cut off or damaged, and whatever error the body raises.
+        RetinaError: for a file that is cut off, damaged or not plain, and whatever error the body raises.
     """
     try:
         check_whole(path)
+        if plain:
+            check_plain(path, labels)
         with _quiet():
             yield
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise RetinaError(
-            f"{path}: cannot be read ({reason}). Is the file complete, and of the format its name says?"
+            f"{path}: cannot be read ({one_line(error)}). Is the file complete, and of the format its name says?"
         ) from error
 
 
@@ -109,6 +116,8 @@ def choose_reader(dataset_json: Mapping[str, Any], example: Path) -> type[Any]:
 
     ending = str(dataset_json["file_ending"])
     tried = str(example) if ending.lower() in _SEVERAL_READERS else None
+    with reading(example) if tried and example.is_file() else contextlib.nullcontext():
+        pass  # a damaged file may keep the readers busy for ever
     with _quiet():  # a reader that does not fit prints its traceback
         try:
             reader: type[Any] = determine_reader_writer_from_dataset_json(dict(dataset_json), tried, verbose=False)
@@ -126,7 +135,7 @@ def read_labels(path: Path, reader: type[Any]) -> Labels:
     Raises:
         RetinaError: if it cannot be read, or does not hold one channel of whole numbers from 0 to 65535.
     """
-    with reading(path):
+    with reading(path, plain=True, labels=True):
         array, properties = reader().read_seg(str(path))
     if array.ndim != 4 or len(array) != 1 or array.size == 0:
         raise RetinaError(f"{path}: shape {array.shape} (channels, z, y, x); expected a label image of one channel")

@@ -22,6 +22,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.images.plain import check_plain
 from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
 from nnunetv2_retina.nnunet.labels import INSTANCES, known_spacing
@@ -165,6 +166,8 @@ class FolderRun:
         try:
             for path in case.files:
                 check_whole(path)
+                if BLOCK in self.dataset_json:  # its images were read as they show
+                    check_plain(path)
             data, properties = self.predictor.preprocess_files([str(path) for path in case.files])
         except RetinaError as error:
             raise RetinaError(f"case {case.name} ({case.files[0]}): {error}") from error

@@ -26,7 +26,9 @@ class PredictionSettings:
     """``stack``: slice by slice; ``orthoplane``: the mean over xy, xz and yz; None: what dataset.json says."""
     mirroring: bool = setting(True, "no mirroring: faster, less accurate", flag="--disable_tta")
     """Average over the mirrored images that the trainer allows, as nnU-Net does by default."""
-    batch_size: int | None = setting(None, "tiles in one forward pass (default: what suits the device)")
+    batch_size: int | None = setting(
+        None, "tiles in one forward pass (default: what suits the device; 1: exact ties fall as in nnU-Net)"
+    )
     step_size: float = setting(
         0.5, "distance of neighbouring tiles as a share of their size", flag="-step_size", metavar="SHARE"
     )

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -28,7 +27,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_retina import __version__
-from nnunetv2_retina.files import replacing
+from nnunetv2_retina.files import remove_leftovers, replacing, write_json
 from nnunetv2_retina.machine import multiplies_bfloat16
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
@@ -217,6 +216,8 @@ class ProtocolTrainer(nnUNetTrainer):
             self.initialize()
         self._load_hooks.close()
         super().on_train_start()
+        if self.local_rank == 0:
+            remove_leftovers(Path(self.output_folder))
         self._report_transfer()
         if self._uses_bfloat16():
             self.print_to_log_file("Training in bfloat16 where it is safe: this processor multiplies it natively.")
@@ -226,7 +227,7 @@ class ProtocolTrainer(nnUNetTrainer):
         record = self._record | {"network": self._describe_network()}
         report = transfer.report(self._plain_network(), record, self.scopes)
         if self.local_rank == 0:
-            save_json(report, os.path.join(self.output_folder, "transfer_report.json"), sort_keys=False)
+            write_json(Path(self.output_folder) / "transfer_report.json", report)
         if self._record["scope"] is None and self.transfer_scope is not None:
             self.print_to_log_file(
                 "\n!!! NO PRE-TRAINED WEIGHTS: nothing is frozen and the whole network trains from random\n"

@@ -95,7 +95,8 @@ def explained(path: str | os.PathLike[str], size: int) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).splitlines()[0]
+    text = str(error).splitlines()[0]
+    return "No space left, or a limit of the file's size" if "inline_container" in text else text  # torch's writer
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

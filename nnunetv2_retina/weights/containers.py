@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
+from nnunetv2_retina.files import check_zip_members
 from nnunetv2_retina.weights import checkpoint
 
 EXPECTED = (
@@ -64,8 +64,8 @@ def _is_safetensors(path: Path) -> bool:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(sorted(safetensors.torch.load(path.read_bytes()).items()))  # the library gives them in any order
-    except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
-        reason = str(error).removeprefix("Error while deserializing: ")
+    except Exception as error:
+        reason = one_line(error).removeprefix("Error while deserializing: ")
         raise RetinaError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a .safetensors file: it is truncated, damaged "
             f"or of another kind ({reason}). Copy or download it again"
@@ -79,11 +79,13 @@ def _is_npz(path: Path) -> bool:
             return False
     try:
         with zipfile.ZipFile(path) as archive:
-            return all(name.endswith(".npy") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
+            check_zip_members(archive)
+            names = archive.namelist()
+            return bool(names) and all(name.endswith(".npy") for name in names)
+    except Exception as error:  # on a damaged directory zipfile raises whatever it stumbles over
         raise RetinaError(
-            f"{path} ({path.stat().st_size:,} bytes) begins as an .npz or PyTorch file, but its end is missing: it is "
-            "truncated. Copy or download it again"
+            f"{path} ({path.stat().st_size:,} bytes) begins as an .npz or PyTorch file, but the directory at its end "
+            "is missing or damaged. Copy or download it again"
         ) from error
 
 
@@ -91,9 +93,9 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: torch.from_numpy(np.ascontiguousarray(content[name])) for name in content.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever zipfile and NumPy's parser of headers stumble over
         raise RetinaError(
-            f"{path} cannot be read as an .npz file of numbers: {error}. Copy or download it again"
+            f"{path} cannot be read as an .npz file of numbers: {one_line(error)}. Copy or download it again"
         ) from error
 
 

@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +21,12 @@ import numpy as np
 import torch
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import check_zip_members
 
 VARIABLE = "RETINA_TRUST"
+_ZIP = b"PK\x03\x04"
+_FOLDER = 0x10
+"""Attribute of a member of a zip archive."""
 
 _Named = TypeVar("_Named", bound=Callable[..., Any])
 
@@ -38,6 +43,8 @@ def read_file(path: Path, trust: bool = False) -> Any:
     """
     trust = trust or os.environ.get(VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")
     try:
+        if not trust:
+            _check_sums(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals([*_SAFE]):
             warnings.simplefilter("ignore")  # of other protocols: the unpickler refuses what it does not know
             return torch.load(path, map_location="cpu", weights_only=not trust)
@@ -51,6 +58,23 @@ def read_file(path: Path, trust: bool = False) -> Any:
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch checkpoint: it is truncated, damaged "
             "or of another kind. Copy or download it again"
         ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Check the checksums of a zip file, which PyTorch's reader passes over: a changed byte would be a changed weight.
+
+    Raises:
+        zipfile.BadZipFile: if one does not fit.
+    """
+    with path.open("rb") as file:
+        if not file.read(4).startswith(_ZIP):
+            return
+    with zipfile.ZipFile(path) as archive:
+        check_zip_members(archive)
+        if folders := [info.filename for info in archive.infolist() if info.is_dir() or info.external_attr & _FOLDER]:
+            raise zipfile.BadZipFile(f"{folders[0]} is marked as a folder")  # PyTorch would take whatever is in memory
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
 
 
 _REFUSALS = (
@@ -70,7 +94,7 @@ def _what_it_wants(message: str, path: Path) -> str | None:
             return match.expand(wanted)
     if match := re.search(r"Unsupported operand (\d+)", message):
         with path.open("rb") as file:
-            if file.read(4).startswith((b"PK\x03\x04", b"\x80\x03", b"\x80\x04", b"\x80\x05")):  # else: no pickle
+            if file.read(4).startswith((_ZIP, b"\x80\x03", b"\x80\x04", b"\x80\x05")):  # else: no pickle
                 return f"pickle instruction {match[1]}"
     return None
 

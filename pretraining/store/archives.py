@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, one_line
+from nnunetv2_retina.files import check_zip_members
 from nnunetv2_retina.wording import format_bytes
 from pretraining.store.decoding import TOO_LARGE, UNREADABLE, RejectionError, most_bytes
 from pretraining.store.sources import Census, Source, SourceFile, is_passed_over, printable
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_ENDINGS = (".zip", *TAR_ENDINGS)
+_BLOCK = 1 << 20
 _ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
@@ -40,7 +42,7 @@ class Archive(Source):
             yield from self._zip_members() if self.is_zip else self._tar_members()
         except RetinaError:
             raise
-        except _ARCHIVE_ERRORS as error:
+        except Exception as error:  # on a damaged directory zipfile and tarfile raise whatever they stumble over
             raise _damaged(self.path, error) from error
 
     def count(self) -> int | None:
@@ -55,6 +57,7 @@ class Archive(Source):
 
     def _zip_members(self) -> Iterator[SourceFile]:
         with zipfile.ZipFile(self.path) as archive:
+            check_zip_members(archive)
             members = [info for info in archive.infolist() if not info.is_dir() and not is_passed_over(info.filename)]
             for info in sorted(members, key=lambda info: _walk_order(info.filename)):
                 if info.flag_bits & 1:
@@ -73,6 +76,8 @@ class Archive(Source):
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(512) != bytes(512):  # reading just stops there
                 raise tarfile.ReadError("it ends without an end mark")
+            while archive.fileobj.read(_BLOCK):  # the checksum of compressed data is behind them
+                pass
 
     def _member(self, name: str, size: int, modified: int, read: Callable[[], bytes]) -> SourceFile:
         relative = str(PurePosixPath(name.replace("\\", "/") if self.is_zip else name))
@@ -91,8 +96,8 @@ class _ZipReader:
             return self.archive.read(self.info)
         except OSError as error:
             raise _damaged(self.path, error) from error
-        except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
-            raise RejectionError(f"{UNREADABLE}: {error}") from error
+        except Exception as error:  # see above
+            raise RejectionError(f"{UNREADABLE}: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,9 @@ def _check_growth(size: int, packed: int) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> RetinaError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return RetinaError(
-        f"{path} cannot be read as an archive ({reason}): it is incomplete, damaged or of another kind. Copy or "
-        "download it again, then start the same command again"
+        f"{path} cannot be read as an archive ({one_line(error)}): it is incomplete, damaged or of another kind. Copy "
+        "or download it again, then start the same command again"
     )
 
 

@@ -87,6 +87,17 @@ def test_old_nnunet(monkeypatch):
     assert "2.5.0; 2.8.1 or newer is needed" in found.text
 
 
+@pytest.mark.parametrize("knows", [True, False])
+def test_data_of_numpy_2_under_numpy_1(tmp_path, monkeypatch, knows):
+    (tmp_path / "Dataset700_A" / "nnUNetPlans_2d").mkdir(parents=True)
+    (tmp_path / "Dataset700_A" / "nnUNetPlans_2d" / "a.pkl").write_bytes(b"\x80\x04cnumpy._core.multiarray\n")
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object() if knows else None)
+    findings = list(doctor._preprocessed())
+    assert [finding.topic for finding in findings] == ([] if knows else ["Dataset700_A"])
+    assert knows or "preprocessed under NumPy 2" in findings[0].text
+
+
 def test_command(capsys):
     assert doctor.main([]) == 1  # the folders are not set here
     shown = capsys.readouterr().out

@@ -262,9 +262,9 @@ def test_wrong_input(model, images, tmp_path, capsys):
     assert "no input folder" in refused(capsys, "-i", tmp_path / "nowhere", "-o", out, "-m", model)
     (tmp_path / "empty").mkdir()
     assert "it is empty" in refused(capsys, "-i", tmp_path / "empty", "-o", out, "-m", model)
-    (tmp_path / "empty" / "image.jpg").touch()
+    (tmp_path / "empty" / "image.czi").touch()
     shown = refused(capsys, "-i", tmp_path / "empty", "-o", out, "-m", model)
-    assert "it holds image.jpg. Expected names like CASE_0000.png" in shown
+    assert "it holds image.czi. Expected names like CASE_0000.png" in shown
     assert "-1 workers" in refused(capsys, "-i", images, "-o", out, "-m", model, "-npp", -1)
     assert "case case_0: a 2D image of 40 x 50" in refused(capsys, "-i", images, "-o", out, "-m", model, "--orthoplane")
     (tmp_path / "file").touch()
@@ -358,3 +358,26 @@ def test_instances_in_nm_need_a_pixel_size(model, images, tmp_path, capsys):
     assert predict(*arguments, "--instance-distance", 0, "--instance-size", smallest) == 0
     with (tmp_path / "out/case_0_instances.csv").open() as file:
         assert all(int(row["voxels"]) >= 20 for row in csv.DictReader(file))
+
+
+def test_other_images_are_read_as_conversion_reads_them(model, images, tmp_path, capsys):
+    """A folder without nnU-Net's names, and a file of another format: the labels are those of the named PNG files."""
+    assert predict("-i", images, "-o", tmp_path / "named", "-m", model) == 0
+    (tmp_path / "other").mkdir()
+    for path in images.iterdir():
+        array = imread(path)
+        tifffile.imwrite(tmp_path / "other" / f"{path.name[:6]}.tif", 255 - array, photometric="miniswhite")
+    capsys.readouterr()
+    assert predict("-i", tmp_path / "other", "-o", tmp_path / "out", "-m", model) == 0
+    shown = capsys.readouterr().out
+    assert f"3 images of {tmp_path / 'other'} read as retina_convert images does" in shown
+    assert "case_0: the file shows 0 as white; it was read as it shows" in shown
+    assert predict("-i", tmp_path / "other" / "case_1.tif", "-o", tmp_path / "one", "-m", model) == 0
+    assert files(tmp_path / "one") == {"case_1.png", *RECORDS}
+    for name in files(tmp_path / "named") - RECORDS:
+        right = imread(tmp_path / "named" / name)
+        np.testing.assert_array_equal(imread(tmp_path / "out" / name), right)
+    np.testing.assert_array_equal(imread(tmp_path / "one" / "case_1.png"), imread(tmp_path / "named" / "case_1.png"))
+    (tmp_path / "other" / "case_1.tif").write_bytes(b"II*\0cut")
+    assert predict("-i", tmp_path / "other", "-o", tmp_path / "none", "-m", model) == 2
+    assert "case_1.tif: cannot be read as tif" in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -56,16 +56,15 @@ def serve() -> None:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
-            _become(request)
+            become(request)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
 
 
-def _become(request: dict) -> None:
+def become(request: dict) -> None:
     """Turn this forked process into the command; never returns."""
     import multiprocessing
-    import traceback
     from importlib.metadata import entry_points
 
     import torch
@@ -93,7 +92,10 @@ def _become(request: dict) -> None:
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
-        traceback.print_exc()
+        try:
+            sys.excepthook(*sys.exc_info())  # as the interpreter ends; some commands have set one
+        except SystemExit as ended:
+            status = ended.code
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

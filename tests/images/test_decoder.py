@@ -281,6 +281,37 @@ def test_a_header_is_not_believed_beyond_a_limit(picture, data, text):
             read()
 
 
+def _changed(data, place, size):
+    changed = bytearray(data)
+    changed[place : place + len(size)] = size
+    return bytes(changed)
+
+
+JPEG, BMP, TILES = pillow(GREY, "JPEG"), pillow(GREY, "BMP"), tiff(GREY, tile=(16, 16), compression="zlib")
+DAMAGED = {
+    "jpeg": (_changed(JPEG, JPEG.index(b"\xff\xc0") + 5, b"\xff\xff"), "65535 pixels; [0-9,]+ bytes hold fewer"),
+    "bmp": (_changed(BMP, 18, struct.pack("<ii", 5000, 5000)), "5000 x 5000 pixels; 1,918 bytes hold fewer"),
+    "tiff": (_changed(TILES, TILES.index(struct.pack("<H", 257)) + 8, b"\x3e"), "has 8 parts by its size; it lists 4"),
+    "circle": (
+        _changed(tiff(STACK, metadata=None), tiff(STACK, metadata=None).rindex(bytes(4)), struct.pack("<I", 8)),
+        "after [23] images its list of them begins anew",
+    ),
+    "raw tiff": (
+        _changed(tiff(GREY), tiff(GREY).index(struct.pack("<H", 257)) + 8, b"\x0a"),
+        "needs 260 bytes by its size and type; it lists 780",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_size_that_does_not_fit_what_is_there(picture, name):
+    """The decoders would fill up with grey or zeros, take memory for nothing, or show a part."""
+    data, text = DAMAGED[name]
+    for read in (lambda: picture(data, 1 << 33), lambda: read_grey_pages(data, 1 << 33)):
+        with pytest.raises(ImageError, match=text):
+            read()
+
+
 def test_want_of_memory_is_a_reason(monkeypatch):
     def no_memory(_):
         raise MemoryError

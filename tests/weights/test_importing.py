@@ -409,8 +409,8 @@ REFUSED = {
     ),
     "vit.npz": (plain_vit, r"JAX names\): a plain vision transformer, which embeds patches of 16x16 pixels: there is "
                 r"no ResNet .*Expected the hybrid R50\+ViT-B_16\.npz"),
-    "short.npz": (truncated(of_jax(dict)), r"short\.npz \([\d,]+ bytes\) begins as an \.npz or PyTorch file, but its"),
-    "short.pth": (truncated(ours()), r"begins as an \.npz or PyTorch file, but its end is missing: it is truncated"),
+    "short.npz": (truncated(of_jax(dict)), r"short\.npz \([\d,]+ bytes\) begins as an \.npz or PyTorch file, but the"),
+    "short.pth": (truncated(ours()), r"PyTorch file, but the directory at its end is missing or damaged\. Copy or"),
     "flipped.npz": (damaged_array, r"cannot be read as an \.npz file of numbers: .*Copy or download it again"),
     "objects.npz": (lambda p: np.savez(p, a=np.array([{}])), r"cannot be read as an \.npz file of numbers"),
     "short.safetensors": (

@@ -104,6 +104,34 @@ def test_modules_and_programs_are_named(tmp_path):
     assert isinstance(unpickling.read_file(tmp_path / "module.pth", trust=True), torch.nn.Linear)
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_changed_byte_is_found_where_the_format_has_checksums(tmp_path, old):
+    path = tmp_path / "a.pth"
+    torch.save({"network_weights": {"a": torch.arange(1000.0)}}, path, _use_new_zipfile_serialization=not old)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.tensor([500.0, 501.0]).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    if old:
+        assert unpickling.read_file(path)["network_weights"]["a"][500] != 500  # it cannot be known
+    else:
+        with pytest.raises(RetinaError, match=r"cannot be read as a PyTorch checkpoint: it is truncated, damaged"):
+            unpickling.read_file(path)
+        assert unpickling.read_file(path, trust=True)["network_weights"]["a"][500] != 500
+
+
+@pytest.mark.parametrize("place", [38, 10], ids=["marked as a folder", "one listed too few"])
+def test_a_damaged_directory_of_the_archive_is_found(tmp_path, place):
+    """PyTorch's reader would take for a tensor whatever is in memory, or not notice."""
+    path = tmp_path / "a.pth"
+    torch.save({"network_weights": {"a": torch.ones(3)}}, path)
+    content = bytearray(path.read_bytes())
+    start = content.rindex(b"PK\x05\x06" if place == 10 else b"PK\x01\x02") + place
+    content[start] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(RetinaError, match="cannot be read as a PyTorch checkpoint: it is truncated, damaged"):
+        unpickling.read_file(path)
+
+
 def test_torch_load_is_called_in_one_place():
     root = Path(checkpoint.__file__).parents[2]
     sources = [path for name in ("nnunetv2_retina", "pretraining") for path in (root / name).rglob("*.py")]

@@ -6,6 +6,7 @@ import pytest
 
 from dataset_conversion.readers.archives import find, find_all, natural_key
 from nnunetv2_retina.errors import RetinaError
+from pretraining.store.archives import open_source
 
 
 def put(folder, *names, content=b"data"):
@@ -221,3 +222,14 @@ def test_file_that_vanished(tmp_path):
     (tmp_path / "a.tif").unlink()
     with pytest.raises(RetinaError, match=r"a.tif cannot be read: No such file"):
         file.read()
+
+
+def test_members_that_a_damaged_directory_hides_are_missed(tmp_path):
+    pack(tmp_path / "a.zip", "a.tif", "b.tif", "c.tif")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[content.rindex(b"PK\x05\x06") + 10] = 4
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(RetinaError, match=r"a\.zip cannot be read as a zip archive \(it says that it holds 4 files; 3"):
+        find(tmp_path / "a.zip", ["a.tif"])
+    with pytest.raises(RetinaError, match="it says that it holds 4 files; 3 are listed"):
+        list(open_source(tmp_path / "a.zip"))

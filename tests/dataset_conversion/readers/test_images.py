@@ -276,6 +276,36 @@ def test_too_many_axes(tmp_path):
 # --------------------------------------------------------------------------------------------------- axes and units
 
 
+def test_parts_of_hdf5_that_were_never_written_are_named(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", (4, 2, 3), np.uint8, chunks=(1, 2, 3), fillvalue=7)[1:3] = 1
+    read = read_image(tmp_path / "a.h5")
+    assert read.array[:, 0, 0].tolist() == [7, 1, 1, 7]
+    assert read.remarks[-1] == "2 of 4 parts of /raw were never written: read as 7"
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("raw", (4, 2, 3), np.uint8)
+    assert "1 of 1 parts of /raw were never written" in read_image(tmp_path / "b.h5").remarks[-1]
+
+
+def test_a_part_of_hdf5_in_a_file_that_is_gone_is_refused(tmp_path):
+    write_hdf5(tmp_path / "part.h5", raw=VOLUME)
+    layout = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+    layout[:] = h5py.VirtualSource("part.h5", "raw", VOLUME.shape)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("raw", layout)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.h5").array, VOLUME)
+    (tmp_path / "part.h5").unlink()
+    with pytest.raises(RetinaError, match=r"a part of /raw lies in part\.h5, which is not there"):
+        read_image(tmp_path / "a.h5")
+
+
+def test_hdf5_larger_than_the_memory_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", (10**6, 10**6, 10), np.uint8, chunks=(100, 100, 10))
+    with pytest.raises(RetinaError, match=r"its header says 1000000 x 1000000 x 10, 10000\.0 GB decoded; .* Cut it"):
+        read_image(tmp_path / "a.h5")
+
+
 @pytest.mark.parametrize("keys", ["yxc", "cyx", "xy", "tyx"])
 def test_axes_that_ilastik_names(tmp_path, keys):
     array = PLANE.T if keys == "xy" else np.expand_dims(PLANE, next(i for i, key in enumerate(keys) if key in "ct"))
