@@ -19,6 +19,19 @@ from torch import Tensor
 from nnunetv2_retina.spacing import Spacing
 
 
+def label_type(labels: LabelManager) -> type[np.uint8 | np.uint16]:
+    """Return the smallest type that nnU-Net writes labels in."""
+    return np.uint8 if len(labels.foreground_labels) < 255 else np.uint16
+
+
+def classes(labels: LabelManager, values: Tensor, are_logits: bool) -> np.ndarray:
+    """Return labels of ``label_type`` from logits or probabilities (heads, ...)."""
+    if not labels.has_regions and type(labels) is LabelManager:
+        return values.argmax(0).cpu().numpy().astype(label_type(labels))
+    convert = labels.convert_logits_to_segmentation if are_logits else labels.convert_probabilities_to_segmentation
+    return np.asarray(convert(values.cpu())).astype(label_type(labels))
+
+
 class Grid:
     """The way back from the preprocessed grid of one case to the image's own.
 
@@ -45,7 +58,7 @@ class Grid:
         """Of the image, axes in the order of the preprocessed volume."""
         self.spacing = Spacing(self.own_spacing.z, *configuration.spacing)
         """Of the preprocessed volume."""
-        self.label_type = np.uint8 if len(labels.foreground_labels) < 255 else np.uint16
+        self.label_type = label_type(labels)
         self._resample = configuration.resampling_fn_probabilities
 
     @property
@@ -71,12 +84,7 @@ class Grid:
 
     def classes(self, values: Tensor, are_logits: bool) -> np.ndarray:
         """Return labels from logits or probabilities (heads, ...), in the smallest type that nnU-Net writes."""
-        if not self.labels.has_regions and type(self.labels) is LabelManager:
-            return values.argmax(0).cpu().numpy().astype(self.label_type)
-        convert = self.labels.convert_logits_to_segmentation
-        if not are_logits:
-            convert = self.labels.convert_probabilities_to_segmentation
-        return np.asarray(convert(values.cpu())).astype(self.label_type)
+        return classes(self.labels, values, are_logits)
 
     def empty(self) -> np.ndarray:
         """Return labels of the cropped image, to be filled."""
