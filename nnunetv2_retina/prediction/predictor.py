@@ -29,7 +29,7 @@ from nnunetv2_retina.network.resnet_v2 import StdConv2d
 from nnunetv2_retina.nnunet import models
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.prediction import orthoplane
-from nnunetv2_retina.prediction.label_grid import Grid, classes, label_type
+from nnunetv2_retina.prediction.label_grid import Grid, classes, label_type, probabilities
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source
 from nnunetv2_retina.protocol import Protocol
@@ -274,8 +274,7 @@ class Predictor:
         )
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        probabilities: Tensor = self.nnunet.label_manager.apply_inference_nonlin(logits)
-        return probabilities
+        return probabilities(self.nnunet.label_manager, logits)
 
     def _model(self, fold: int) -> Callable[[Tensor], Tensor]:
         """Return a function that predicts tiles with the weights of one fold, mirrored if asked for."""

@@ -204,6 +204,7 @@ class _Fold:
         if window.use_gaussian:
             self.gaussian = compute_gaussian(window.patch_size, 1.0 / 8, 10, device=window.device)
         self.weight = self._total_weight()
+        self.alone = source.shape[1] * len(self.grid.starts[0]) * len(self.grid.starts[1]) == 1
         depth = region[0].stop - region[0].start
         self.slices, self.bands = window.slab_shape(source.shape[0], depth, self.tiles, whole_slices, extra)
 
@@ -274,7 +275,10 @@ class _Fold:
             size = -(-left_over // -(-left_over // window.batch_size))  # batches of nearly equal size
             batch = corners[done : done + size]
             tiles = torch.stack([slab[:, z, y : y + height, x : x + width] for z, y, x in batch])
-            logits = window.predict_tiles(self.model, tiles)
+            if len(batch) == 1 < window.batch_size and not self.alone:
+                # convolutions round otherwise for a single tile, and a small region has fewer tiles than the volume
+                tiles = tiles.expand(2, -1, -1, -1)
+            logits = window.predict_tiles(self.model, tiles)[: len(batch)]
             logits *= self.gaussian
             for (z, y, x), tile in zip(batch, logits, strict=True):
                 sums[:, z, y : y + height, x : x + width] += tile
