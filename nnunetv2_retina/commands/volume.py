@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
-from nnunetv2_retina.prediction.settings import PredictionSettings
+from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings
 from nnunetv2_retina.volumes.settings import VolumeSettings
+
+if TYPE_CHECKING:
+    from nnunetv2_retina.volumes.run import VolumeRun
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +69,24 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     _output(parser, "an output, finished or not")
 
 
-def _run_of(arguments: argparse.Namespace, output: Path) -> object:
+def _add_instances(parser: argparse.ArgumentParser) -> None:
+    _output(parser, "a finished prediction; labels/instances and objects.csv are written into it")
+    add_settings(parser, InstanceSettings)
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+
+
+def _instances(arguments: argparse.Namespace) -> None:
+    settings, workers = read_settings(InstanceSettings, arguments), VolumeSettings(workers=arguments.workers).workers
+    from nnunetv2_retina.volumes import engines
+    from nnunetv2_retina.volumes.instances import InstanceRun
+
+    task = InstanceRun(arguments.output, settings, say)
+    with nullcontext(engines.Serial()) if workers == 1 else engines.local(workers, say) as engine:
+        count = task.run(engine)
+    say(f"{count} instances are in {arguments.output}/labels/instances, and in objects.csv")
+
+
+def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:
     """Return the run that the options describe."""
     settings = read_settings(VolumeSettings, arguments)
     prediction = read_settings(PredictionSettings, arguments, mode=arguments.mode)
@@ -116,10 +138,12 @@ def _status(arguments: argparse.Namespace) -> None:
         say(line)
 
 
-Add, Act = Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]
+Add = Callable[[argparse.ArgumentParser], None]
+Act = Callable[[argparse.Namespace], None]
 COMMANDS: dict[str, tuple[Add, Act, str]] = {
     "info": (_add_info, _info, "say what a volume holds and, with a model, what a prediction would take"),
     "predict": (_add_predict, _predict, "predict a volume"),
+    "instances": (_add_instances, _instances, "number the objects of a prediction"),
     "status": (_add_status, _status, "say how far a prediction is"),
 }
 

@@ -43,7 +43,7 @@ class Source(Protocol):
         """Return (channels, slices, rows, columns) float32 of a part; slices have both ends."""
 
     def turned(self, axis: int) -> Source:
-        """Return the same volume, its slices along another of the axes (slices, rows, columns), which keep their order."""
+        """Return the same volume, its slices along another axis (0: as it is); the others keep their order."""
 
 
 class TensorSource:

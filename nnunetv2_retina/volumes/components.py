@@ -52,8 +52,8 @@ def find_pieces(labels: NDArray[Any], corner: Shape, shape: Shape) -> tuple[NDAr
     """
     import cc3d
 
-    numbers, count = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=6, return_N=True)
-    numbers = numbers.astype(np.uint32, copy=False)
+    found, count = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=6, return_N=True)
+    numbers: NDArray[np.uint32] = found.astype(np.uint32, copy=False)
     flat = numbers.ravel()
     used = np.flatnonzero(flat)
     first = np.zeros(count + 1, np.int64)
@@ -64,7 +64,7 @@ def find_pieces(labels: NDArray[Any], corner: Shape, shape: Shape) -> tuple[NDAr
     boxes = np.zeros((count, 6), np.int64)
     for i, box in enumerate(ndimage.find_objects(numbers.view(np.int32))):
         boxes[i] = [*(part.start for part in box), *(part.stop for part in box)]
-    boxes += [*corner, *corner]
+    boxes += np.array([*corner, *corner])
     raster = (places[:, 0] * shape[1] + places[:, 1]) * shape[2] + places[:, 2]
     return numbers, Pieces(labels.ravel()[first].astype(np.int64), raster, voxels, boxes)
 
@@ -161,10 +161,9 @@ def measure(around: NDArray[Any], inner: tuple[slice, slice, slice], corner: Sha
         boxes[row] = [*(part.start for part in box), *(part.stop for part in box)]
     faces = np.stack([_faces(around, inner, compact, n, axis) for axis in range(3)], 1)
     kept = used > 0
-    return Measures(
-        used[kept].astype(np.int64), voxels[kept].astype(np.int64), sums[kept], (boxes + [*corner, *corner])[kept],
-        faces[kept],
-    )  # fmt: skip
+    boxes += np.array([*corner, *corner])
+    numbers = used[kept].astype(np.int64)
+    return Measures(numbers, voxels[kept].astype(np.int64), sums[kept], boxes[kept], faces[kept])
 
 
 def _faces(

@@ -24,7 +24,9 @@ Task = Callable[[Block], float]
 class Engine(Protocol):
     """Runs a function over blocks."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Return how many there are now."""
 
     def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
         """Yield each block when it is done; raise what a block raised once those in hand are done."""
@@ -33,7 +35,7 @@ class Engine(Protocol):
 class Serial:
     """One block after the other, in this process."""
 
-    workers = 1
+    workers: int = 1
 
     def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
         """See ``Engine``."""
@@ -91,8 +93,8 @@ def _told(error: BaseException) -> BaseException:
 
     if isinstance(error, KilledWorker):
         return RetinaError(
-            f"workers died at block {str(error.task).rpartition('-')[0]}, several in a row: out of memory, most likely. "
-            "Lower --memory in a new output, or use fewer workers, then give the same command again"
+            f"workers died at block {str(error.task).rpartition('-')[0]}, several in a row: out of memory, most "
+            "likely. Lower --memory in a new output, or use fewer workers, then give the same command again"
         )
     return error
 
@@ -107,7 +109,8 @@ def import_distributed() -> Any:
         import distributed
     except ImportError as error:
         raise RetinaError(
-            f'several workers need dask ({error}). Run: pip install "nnunetv2-retina[volumes]", or start each with --part'
+            f'several workers need dask ({error}). Run: pip install "nnunetv2-retina[volumes]", or start each with '
+            "--part"
         ) from error
     return distributed
 

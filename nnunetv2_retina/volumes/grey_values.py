@@ -153,7 +153,7 @@ def remarks(moments: Moments, source: Input, dataset_json: Mapping[str, Any], pl
     nnU-Net normalises each image by its own moments, so their values do not matter as such; but a volume that is half
     resin or black border has others than its tissue, and everything in it is shifted.
     """
-    found = []
+    found: list[str] = []
     try:
         mean, sd, _ = _training(source, dataset_json)
         what, limit = "training images'", FAR
@@ -165,7 +165,7 @@ def remarks(moments: Moments, source: Input, dataset_json: Mapping[str, Any], pl
     if abs(moments.mean - mean) > limit * sd or not 0.5 <= moments.sd / sd <= 2:
         found.append(
             f"warning: grey levels are {moments.mean:.1f} +- {moments.sd:.1f} (mean, sd), the {what} {mean:.1f} +- "
-            f"{sd:.1f}. Is the contrast inverted, or much of the volume resin or black? --moments-box takes them from a "
-            "part of tissue alone"
+            f"{sd:.1f}. Is the contrast inverted, or much of the volume resin or black? --moments-box takes them from "
+            "a part of tissue alone"
         )
     return found

@@ -17,7 +17,6 @@ from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.tile_grid import TileGrid
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes.blocks import Block, Shape, candidates, describe, size
-from nnunetv2_retina.volumes.model import plan_spacing
 from nnunetv2_retina.volumes.source import hull
 from nnunetv2_retina.wording import format_bytes
 
@@ -53,9 +52,9 @@ def choose_level(volume: Volume, wanted: str, plan: Spacing | None) -> tuple[Lev
             return level, f"at the model's spacing, {plan.y:g} x {plan.x:g}"
     finest = " x ".join(f"{step:g}" for step in volume.levels[0].spacing)
     raise RetinaError(
-        f"no level of {volume.address} is within 1 % of the model's spacing, {plan.y:g} x {plan.x:g} (y, x); the finest "
-        f"is {finest} (z, y, x). Write one with retina_volume rescale, correct the metadata with --spacing, or insist "
-        f"with --level {volume.levels[0].path or 0}"
+        f"no level of {volume.address} is within 1 % of the model's spacing, {plan.y:g} x {plan.x:g} (y, x); the "
+        f"finest is {finest} (z, y, x). Write one with retina_volume rescale, correct the metadata with "
+        f"--spacing, or insist with --level {volume.levels[0].path or 0}"
     )
 
 
@@ -152,8 +151,8 @@ class Geometry:
             if needed <= budget:
                 return block
         raise RetinaError(
-            f"--memory {format_bytes(budget)} a worker is too little: the smallest block, {describe(self.shard)}, takes "
-            f"{format_bytes(needed)}. Give more, use fewer workers, or smaller shards with --shard"
+            f"--memory {format_bytes(budget)} a worker is too little: the smallest block, {describe(self.shard)}, "
+            f"takes {format_bytes(needed)}. Give more, use fewer workers, or smaller shards with --shard"
         )
 
 

@@ -26,10 +26,9 @@ def watch(done: Iterable[Block], todo: list[Block], what: str, say: Callable[[st
                 bar.update(prod(size(block.box)))
         return
     start = last = time.monotonic()
-    total, finished, count = voxels(todo), 0, 0
-    for block in done:
+    total, finished = voxels(todo), 0
+    for count, block in enumerate(done, start=1):
         finished += prod(size(block.box))
-        count += 1
         now = time.monotonic()
         if now - last >= EVERY or count == len(todo):
             last, passed = now, now - start

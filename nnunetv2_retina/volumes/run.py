@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ class VolumeRun:
             left = sum(self.journal.marker(PREDICT, block, key) is None for block in todo)
             self.say(f"{left} of {len(todo)} blocks are left to the other parts")
             return False
-        for before, level in zip(sizes, sizes[1:], strict=False):
+        for before, level in pairwise(sizes):
             shrinking = Shrinking(str(self.output), "", before.name, level, key)
             self._stage(engine, shrinking.stage, shrinking, shrinking.blocks(), key, share=True)
         return True

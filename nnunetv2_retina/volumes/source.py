@@ -21,7 +21,7 @@ Normalise = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 def z_score(moments: Moments) -> Normalise:
     """Return nnU-Net's ``ZScoreNormalization`` with given moments: float32, in the same two steps."""
-    mean, sd = np.float32(moments.mean), max(np.float32(moments.sd), 1e-8)
+    mean, sd = np.float32(moments.mean), np.float32(max(np.float32(moments.sd), np.float32(1e-8)))
 
     def normalise(values: NDArray[Any]) -> NDArray[np.float32]:
         image = _as_float(values)

@@ -80,24 +80,30 @@ def create(
     Raises:
         RetinaError: if they cannot be written.
     """
-    zarr = import_zarr()
     try:
         for level in sizes:
-            if not (folder / level.name / "zarr.json").exists():
-                zarr.create_array(
-                    str(folder / level.name),
-                    shape=level.shape,
-                    shards=level.shards,
-                    chunks=(chunk,) * 3,
-                    dtype=dtype,
-                    fill_value=0,
-                    dimension_names=AXES,
-                    compressors=zarr.codecs.ZstdCodec(level=3),
-                    zarr_format=3,
-                )
+            create_array(folder / level.name, level, dtype, chunk)
         _write_group(folder, {"ome": _metadata(sizes, name, colours)})
     except OSError as error:
         raise RetinaError(f"{folder} cannot be written ({error.strerror or error}). Give another output") from error
+
+
+def create_array(path: Path, level: OutputLevel, dtype: str, chunk: int) -> None:
+    """Write the metadata of one array, unless they are there."""
+    if (path / "zarr.json").exists():
+        return
+    zarr = import_zarr()
+    zarr.create_array(
+        str(path),
+        shape=level.shape,
+        shards=level.shards,
+        chunks=(chunk,) * 3,
+        dtype=dtype,
+        fill_value=0,
+        dimension_names=AXES,
+        compressors=zarr.codecs.ZstdCodec(level=3),
+        zarr_format=3,
+    )
 
 
 def _write_group(folder: Path, attributes: Mapping[str, Any]) -> None:

@@ -136,4 +136,5 @@ class Predicting:
             self.source.level.chunks,
             (z, y, x),
         )
-        return predictor.predict_region(source, region)
+        labels: NDArray[Any] = predictor.predict_region(source, region)
+        return labels

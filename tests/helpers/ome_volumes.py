@@ -35,7 +35,9 @@ def multiscales(levels, axes="zyx", unit="nanometer") -> dict:
     }
 
 
-def write(folder: Path, image: np.ndarray, version="0.5", spacing=(1, 1, 1), chunks=(8, 16, 16), levels=1, **options) -> Path:
+def write(
+    folder: Path, image: np.ndarray, version="0.5", spacing=(1, 1, 1), chunks=(8, 16, 16), levels=1, **options
+) -> Path:
     """Write an image and coarser levels of it; return the folder."""
     import zarr
 

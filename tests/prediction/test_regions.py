@@ -6,7 +6,6 @@ import torch
 from helpers.model_folders import REGIONS, make_model, transunet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_retina.prediction.label_grid import probabilities
@@ -39,7 +38,9 @@ def blocks(shape, block):
 
 def window(batch_size=4, slab_bytes=2**28) -> SlidingWindow:
     torch.manual_seed(1)
-    layers = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 3, 3, padding=1))
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 3, 3, padding=1)
+    )
     return SlidingWindow(
         [lambda tiles: layers(tiles).detach()] * 2, 3, (PATCH, PATCH), 0.5, torch.device("cpu"), batch_size, slab_bytes
     )
@@ -71,7 +72,9 @@ def orthoplane(window, data, region=None, nonlinearity=softmax) -> np.ndarray:
     lengths = data.shape[1:] if region is None else [part.stop - part.start for part in region]
     mean = np.full((window.heads, *lengths), np.nan, np.float32)
     for slices, rows, values in parts:
-        mean[(slice(None), *(slice(p.start - s, p.stop - s) for p, s in zip((slices, rows), starts, strict=True)))] = values
+        mean[(slice(None), *(slice(p.start - s, p.stop - s) for p, s in zip((slices, rows), starts, strict=True)))] = (
+            values
+        )
     return mean
 
 

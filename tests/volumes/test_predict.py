@@ -101,7 +101,9 @@ def test_exact_moments_are_the_default(setting, tmp_path, capsys):
     assert (labels(tmp_path / "out.zarr") == expected).mean() > 0.999
     inner = image[2:-2, 2:-2, 2:-2].astype(np.float64)
     stored = json.loads((tmp_path / "out.zarr/.retina/moments.json").read_text())
-    assert stored["mean"] == pytest.approx(inner.mean(), rel=1e-14) and stored["sd"] == pytest.approx(inner.std(), rel=1e-12)
+    assert stored["mean"] == pytest.approx(inner.mean(), rel=1e-14) and stored["sd"] == pytest.approx(
+        inner.std(), rel=1e-12
+    )
     assert stored["box"] == [[2, 18], [2, 68], [2, 58]]
     assert "exact, from" in capsys.readouterr().out
 
