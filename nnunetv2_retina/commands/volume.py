@@ -12,7 +12,7 @@ from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings
-from nnunetv2_retina.volumes.settings import VolumeSettings
+from nnunetv2_retina.volumes.settings import VolumeSettings, parse_spacing
 
 if TYPE_CHECKING:
     from nnunetv2_retina.volumes.run import VolumeRun
@@ -86,6 +86,29 @@ def _instances(arguments: argparse.Namespace) -> None:
     say(f"{count} instances are in {arguments.output}/labels/instances, and in objects.csv")
 
 
+def _add_rescale(parser: argparse.ArgumentParser) -> None:
+    _input(parser)
+    _output(parser, "the new volume; the same command goes on with it")
+    parser.add_argument("--spacing", required=True, metavar="Y,X", help="of the new level, in nm")
+    parser.add_argument("--level", metavar="PATH", help="level to start from (default: the finest)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+
+
+def _rescale(arguments: argparse.Namespace) -> None:
+    workers = VolumeSettings(workers=arguments.workers).workers
+    _, y, x = parse_spacing(f"1,{arguments.spacing}")
+    from nnunetv2_retina.images.ome_zarr import open_volume
+    from nnunetv2_retina.volumes import engines, store
+    from nnunetv2_retina.volumes.rescale import rescale
+
+    volume = open_volume(arguments.input)
+    store.check_apart(arguments.input, arguments.output)
+    level = volume.levels[0] if arguments.level is None else volume.level(arguments.level)
+    with nullcontext(engines.Serial()) if workers == 1 else engines.local(workers, say) as engine:
+        rescale(volume, level, arguments.output, (y, x), engine, say)
+    say(f"wrote {arguments.output}")
+
+
 def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:
     """Return the run that the options describe."""
     settings = read_settings(VolumeSettings, arguments)
@@ -144,6 +167,7 @@ COMMANDS: dict[str, tuple[Add, Act, str]] = {
     "info": (_add_info, _info, "say what a volume holds and, with a model, what a prediction would take"),
     "predict": (_add_predict, _predict, "predict a volume"),
     "instances": (_add_instances, _instances, "number the objects of a prediction"),
+    "rescale": (_add_rescale, _rescale, "write a level at the spacing of a model"),
     "status": (_add_status, _status, "say how far a prediction is"),
 }
 

@@ -69,6 +69,17 @@ class Volume:
         """Return the last part of the address."""
         return self.address.rstrip("/").rpartition("/")[2]
 
+    def level(self, path: str) -> Level:
+        """Return a level by its path.
+
+        Raises:
+            RetinaError: if there is none of that path.
+        """
+        for level in self.levels:
+            if level.path == path:
+                return level
+        raise RetinaError(f"{self.address} has no level {path}; it has {shorten(level.path for level in self.levels)}")
+
 
 class StoredArray:
     """One level, opened for reading."""

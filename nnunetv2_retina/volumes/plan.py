@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 import torch
 
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.ome_zarr import Box, Level, Volume
 from nnunetv2_retina.prediction.label_grid import label_type
 from nnunetv2_retina.prediction.predictor import Predictor
@@ -39,12 +39,7 @@ def choose_level(volume: Volume, wanted: str, plan: Spacing | None) -> tuple[Lev
         RetinaError: if there is no such level, or none at the model's spacing.
     """
     if wanted != "auto":
-        for level in volume.levels:
-            if level.path == wanted:
-                return level, "as asked for"
-        raise RetinaError(
-            f"{volume.address} has no level {wanted}; it has {shorten(level.path for level in volume.levels)}"
-        )
+        return volume.level(wanted), "as asked for"
     if plan is None:
         return volume.levels[0], "the finest; the model states no spacing to compare with"
     for level in volume.levels:

@@ -12,7 +12,6 @@ import numpy as np
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console import part_of
-from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.ome_zarr import open_volume
 from nnunetv2_retina.machine import available_cores, memory_bytes
@@ -55,7 +54,7 @@ class VolumeRun:
     def __init__(self, address: str, output: Path, model: Model, settings: VolumeSettings, say: Say) -> None:
         self.output, self.model, self.settings, self.say = output, model, settings, say
         self.volume = open_volume(address, settings.steps)
-        check_apart(address, output)
+        store.check_apart(address, output)
         self.predictor = model.load()
         check(self.predictor)
         plan = plan_spacing(self.predictor)
@@ -246,18 +245,3 @@ class VolumeRun:
                 self.say(f"{len(mine) - len(todo)} of {len(mine)} blocks are done already")
             watch(engine.run(task, todo), todo, stage, self.say)
         return all(self.journal.marker(stage, block, key) is not None for block in whole)
-
-
-def check_apart(address: str, output: Path) -> None:
-    """Check that an output is not the input, nor inside it.
-
-    Raises:
-        RetinaError: if it is.
-    """
-    if "://" in str(output):
-        raise RetinaError(f"{output} is not a local folder; outputs are written to one. Copy it afterwards")
-    if "://" in address:
-        return
-    source, target = Path(address).resolve(), output.resolve()
-    if source == target or source in target.parents or target in source.parents:
-        raise RetinaError(f"{output} and the input {address} lie in each other. Give another output")

@@ -65,7 +65,13 @@ def _level(
 
 
 def create(
-    folder: Path, sizes: Sequence[OutputLevel], dtype: str, chunk: int, name: str, colours: Mapping[int, str] | None
+    folder: Path,
+    sizes: Sequence[OutputLevel],
+    dtype: str,
+    chunk: int,
+    name: str,
+    colours: Mapping[int, str] | None,
+    is_labels: bool = True,
 ) -> None:
     """Write the metadata of an output, unless they are there. Voxels that are never written are 0 and take no room.
 
@@ -76,6 +82,7 @@ def create(
         chunk: side of the cubes that are compressed by themselves.
         name: of the image, for viewers.
         colours: the classes' names; None: instances, which viewers colour at random.
+        is_labels: False for an image of grey levels.
 
     Raises:
         RetinaError: if they cannot be written.
@@ -83,7 +90,7 @@ def create(
     try:
         for level in sizes:
             create_array(folder / level.name, level, dtype, chunk)
-        _write_group(folder, {"ome": _metadata(sizes, name, colours)})
+        _write_group(folder, {"ome": _metadata(sizes, name, colours, is_labels)})
     except OSError as error:
         raise RetinaError(f"{folder} cannot be written ({error.strerror or error}). Give another output") from error
 
@@ -119,7 +126,9 @@ def add_labels(folder: Path, names: Sequence[str]) -> None:
     _write_group(folder / "labels", {"ome": {"version": "0.5", "labels": list(names)}})
 
 
-def _metadata(sizes: Sequence[OutputLevel], name: str, names: Mapping[int, str] | None) -> dict[str, Any]:
+def _metadata(
+    sizes: Sequence[OutputLevel], name: str, names: Mapping[int, str] | None, is_labels: bool
+) -> dict[str, Any]:
     unit = {"unit": "nanometer"} if sizes[0].spacing.unit else {}
     datasets = [
         {
@@ -138,8 +147,25 @@ def _metadata(sizes: Sequence[OutputLevel], name: str, names: Mapping[int, str] 
             {"label-value": value, "rgba": [*COLOURS[i % len(COLOURS)], 255]} for i, value in enumerate(sorted(names))
         ]
         about["properties"] = [{"label-value": value, "class": text} for value, text in sorted(names.items())]
-    multiscales = {"name": name, "axes": axes, "datasets": datasets, "type": "mode"}
-    return {"version": "0.5", "multiscales": [multiscales], "image-label": about}
+    multiscales: dict[str, Any] = {"name": name, "axes": axes, "datasets": datasets}
+    if not is_labels:
+        return {"version": "0.5", "multiscales": [multiscales]}
+    return {"version": "0.5", "multiscales": [{**multiscales, "type": "mode"}], "image-label": about}
+
+
+def check_apart(address: str, output: Path) -> None:
+    """Check that an output is not the input, nor inside it.
+
+    Raises:
+        RetinaError: if it is.
+    """
+    if "://" in str(output):
+        raise RetinaError(f"{output} is not a local folder; outputs are written to one. Copy it afterwards")
+    if "://" in address:
+        return
+    source, target = Path(address).resolve(), output.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise RetinaError(f"{output} and the input {address} lie in each other. Give another output")
 
 
 class LevelWriter:
