@@ -109,6 +109,23 @@ def _rescale(arguments: argparse.Namespace) -> None:
     say(f"wrote {arguments.output}")
 
 
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    _input(parser)
+    _output(parser, "a prediction of it, finished or not")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the files' server (default: any)")
+
+
+def _view(arguments: argparse.Namespace) -> None:
+    from nnunetv2_retina.volumes import view
+
+    remote = "://" in arguments.input
+    with view.Server([arguments.output, *([] if remote else [Path(arguments.input)])], arguments.port) as server:
+        say(view.link(arguments.input if remote else server.url(1), arguments.output, server.url(0)))
+        say(f"or: {view.napari_line(arguments.input, arguments.output)}")
+        say("serving the files to this machine's browsers; Ctrl-C ends it")
+        server.serve_forever()
+
+
 def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:
     """Return the run that the options describe."""
     settings = read_settings(VolumeSettings, arguments)
@@ -167,6 +184,7 @@ COMMANDS: dict[str, tuple[Add, Act, str]] = {
     "info": (_add_info, _info, "say what a volume holds and, with a model, what a prediction would take"),
     "predict": (_add_predict, _predict, "predict a volume"),
     "instances": (_add_instances, _instances, "number the objects of a prediction"),
+    "view": (_add_view, _view, "show a volume and its labels in neuroglancer"),
     "rescale": (_add_rescale, _rescale, "write a level at the spacing of a model"),
     "status": (_add_status, _status, "say how far a prediction is"),
 }
