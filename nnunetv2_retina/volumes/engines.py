@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
+from uuid import uuid4
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError, shorten
@@ -69,7 +70,7 @@ class Dask:
                 block = next(waiting, None)
                 if block is None:
                     return
-                future = self._client.submit(task, block, pure=False, key=f"{block.name}-{id(block)}", retries=0)
+                future = self._client.submit(task, block, pure=False, key=f"{block.name}-{uuid4().hex}", retries=0)
                 held[future.key] = block
                 pending.add(future)
 
@@ -154,7 +155,12 @@ def connected(address: str, say: Callable[[str], None]) -> Iterator[Dask]:
     with client:
         with suppress(Exception):  # dask's own TimeoutError differs between versions
             client.wait_for_workers(1, timeout=PATIENCE)
-        versions = client.run(_version)
+        try:
+            versions = client.run(_version)
+        except ImportError as error:
+            raise RetinaError(
+                f"workers of {address} lack this package ({error}). Install version {__version__} in their environment"
+            ) from error
         if not versions:
             raise RetinaError(
                 f"the scheduler at {address} has no worker. Start some: dask worker {address} --nthreads 1"

@@ -43,7 +43,7 @@ def choose_level(volume: Volume, wanted: str, plan: Spacing | None) -> tuple[Lev
     if plan is None:
         return volume.levels[0], "the finest; the model states no spacing to compare with"
     for level in volume.levels:
-        if _fits(level.spacing, plan):
+        if fits(level.spacing, plan):
             return level, f"at the model's spacing, {plan.y:g} x {plan.x:g}"
     finest = " x ".join(f"{step:g}" for step in volume.levels[0].spacing)
     raise RetinaError(
@@ -53,7 +53,8 @@ def choose_level(volume: Volume, wanted: str, plan: Spacing | None) -> tuple[Lev
     )
 
 
-def _fits(spacing: Spacing, plan: Spacing) -> bool:
+def fits(spacing: Spacing, plan: Spacing) -> bool:
+    """Tell whether a level is at the model's spacing."""
     pairs = ((spacing.y, plan.y), (spacing.x, plan.x))
     return all(abs(own / expected - 1) <= TOLERANCE for own, expected in pairs)
 

@@ -26,12 +26,11 @@ from nnunetv2_retina.volumes.engines import Engine
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.settings import CHUNK, SHARD
-from nnunetv2_retina.volumes.tasks import Input, once
+from nnunetv2_retina.volumes.tasks import RESCALE, Input, once
 
 MARGIN = 24
 _BORDER = 12
 """Voxels that SciPy repeats beyond an image's border before the filter."""
-RESCALE = "rescale"
 
 
 @dataclass(frozen=True)

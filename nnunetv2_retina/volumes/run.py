@@ -18,6 +18,7 @@ from nnunetv2_retina.machine import available_cores, memory_bytes
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.instances import class_names
 from nnunetv2_retina.prediction.label_grid import label_type
+from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import blocks, engines, grey_values, store
 from nnunetv2_retina.volumes import moments as moments_of
@@ -26,7 +27,7 @@ from nnunetv2_retina.volumes.engines import Engine, Serial
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.model import Model, check, plan_spacing
 from nnunetv2_retina.volumes.moments import Moments
-from nnunetv2_retina.volumes.plan import BASE, Geometry, choose_level, tiles_per_second
+from nnunetv2_retina.volumes.plan import BASE, Geometry, choose_level, fits, tiles_per_second
 from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.pyramid import Shrinking
 from nnunetv2_retina.volumes.settings import VolumeSettings
@@ -57,8 +58,8 @@ class VolumeRun:
         store.check_apart(address, output)
         self.predictor = model.load()
         check(self.predictor)
-        plan = plan_spacing(self.predictor)
-        level, self.why = choose_level(self.volume, settings.level, plan)
+        self.plan = plan_spacing(self.predictor)
+        level, self.why = choose_level(self.volume, settings.level, self.plan)
         full = blocks.whole(level.shape)
         box = full if settings.box is None else blocks.parse_box(settings.box, level.shape)
         self.source = Input(self.volume.address, level, box)
@@ -67,7 +68,7 @@ class VolumeRun:
             part = blocks.parse_box(settings.moments_box, level.shape)
             self.moments_box = blocks.moved(part, blocks.starts(box), -1)
         if self.predictor.mode == "orthoplane":
-            plane = plan or level.spacing
+            plane = self.plan or level.spacing
             spacing = Spacing(level.spacing.z, plane.y, plane.x)
             orthoplane.check_volume(self.source.shape, spacing, model.settings.force)
         self.shard = blocks.shard_shape(self.source.shape, settings.shards, settings.chunk)
@@ -115,9 +116,19 @@ class VolumeRun:
         level = self.source.level
         unit = f" {level.spacing.unit}" if level.spacing.unit else ""
         steps = " x ".join(f"{step:g}" for step in level.spacing)
+        remarks = []
+        own = Protocol.from_dataset_json(self.predictor.nnunet.dataset_json).inference
+        if self.predictor.mode == "orthoplane" and own == "stack":
+            remarks.append("remark: the model's data set asks for stack; it may never have seen planes xz and yz")
+        if self.plan is not None and not fits(level.spacing, self.plan):
+            remarks.append(
+                f"warning: the model was trained at {self.plan.y:g} x {self.plan.x:g} (y, x); this level is predicted "
+                "as if it were that"
+            )
         return [
             f"{self.volume.address}: level {level.path or 'of the array'} ({self.why}), {steps}{unit}, "
-            f"{blocks.describe(self.source.shape)} voxels of {level.dtype}, {self.predictor.mode}"
+            f"{blocks.describe(self.source.shape)} voxels of {level.dtype}, {self.predictor.mode}",
+            *remarks,
         ]
 
     def run(self) -> bool:

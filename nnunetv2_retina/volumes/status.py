@@ -9,7 +9,7 @@ from typing import Any
 from nnunetv2_retina.images.ome_zarr import Volume
 from nnunetv2_retina.volumes.blocks import Shape, cut, describe
 from nnunetv2_retina.volumes.journal import Journal
-from nnunetv2_retina.volumes.tasks import COUNT, PREDICT
+from nnunetv2_retina.volumes.tasks import COUNT, PREDICT, RESCALE
 from nnunetv2_retina.wording import duration, format_bytes, format_rows
 
 RECENT = 600
@@ -27,13 +27,14 @@ def status(output: Path) -> list[str]:
     shape, block = _shape(plan["shape"]), _shape(plan["block"])
     todo = {item.name: item for item in cut(shape, block)}
     lines = [f"{output}: {describe(shape)} voxels of {plan['input']}, level {plan['path'] or 'of the array'}"]
-    markers = journal.markers(PREDICT)
+    stage = RESCALE if (journal.folder / "done" / RESCALE).is_dir() else PREDICT
+    markers, verb = journal.markers(stage), "written" if stage == RESCALE else "predicted"
     if not markers:
         lines.append(f"moments: {len(journal.markers(COUNT))} blocks counted")
-    lines.append(f"predicted: {len(markers)} of {len(todo)} blocks of {describe(block)}{_pace(markers, len(todo))}")
-    for stage in sorted(path.name for path in (journal.folder / "done").glob("*")):
-        if stage not in (COUNT, PREDICT):
-            lines.append(f"{stage}: {len(journal.markers(stage))} blocks")
+    lines.append(f"{verb}: {len(markers)} of {len(todo)} blocks of {describe(block)}{_pace(markers, len(todo))}")
+    for other in sorted(path.name for path in (journal.folder / "done").glob("*")):
+        if other not in (COUNT, stage):
+            lines.append(f"{other}: {len(journal.markers(other))} blocks")
     for failure in journal.failures():
         lines.append(f"failed: {failure['stage']} of the block at {failure['block']}: {failure['error']}")
     return lines

@@ -19,7 +19,7 @@ from nnunetv2_retina.volumes.journal import Journal
 from nnunetv2_retina.volumes.moments import Moments
 from nnunetv2_retina.volumes.store import LevelWriter
 
-COUNT, PREDICT = "moments", "predict"
+COUNT, PREDICT, RESCALE = "moments", "predict", "rescale"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers.model_folders import REGIONS, make_model
 from helpers.ome_volumes import SMALL, cells, files, labels, needs_zarr, write
 
@@ -20,16 +19,6 @@ from nnunetv2_retina.prediction.settings import PredictionSettings
 pytestmark = needs_zarr
 SHAPE = (20, 70, 60)
 TIF = {"ending": ".tif", "reader": "Tiff3DIO"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-    yield
-    monkeypatch.undo()  # first, the function itself
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
