@@ -156,6 +156,20 @@ def read_settings(settings: type[T], arguments: argparse.Namespace, **more: Any)
     return settings(**{**given, **more})
 
 
+def part_of(items: Sequence[T], part: str | None) -> list[T]:
+    """Return every n-th item, from the i-th, for the option ``--part i/n``; all for None.
+
+    Raises:
+        RetinaError: unless i is from 1 to n.
+    """
+    if part is None:
+        return list(items)
+    number, _, of = part.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise RetinaError(f"--part {part}: expected i/n with i from 1 to n, such as 1/4 on the first of four machines")
+    return list(items[int(number) - 1 :: int(of)])
+
+
 def _declared(settings: type, only: Iterable[str] | None) -> list[Field[Any]]:
     declared: Mapping[str, Field[Any]] = {
         entry.name: entry for entry in fields(settings) if "option" in entry.metadata and entry.default is not MISSING

@@ -20,6 +20,7 @@ ALLOWED = {
     "nnunet": {"weights.checkpoint", "network"},
     "training": {"weights", "network", "protocol", "folds"},
     "prediction": {"nnunet", "network", "protocol"},
+    "volumes": {"prediction", "nnunet", "protocol"},
     "evaluation": {"nnunet", "protocol"},
     "report": {"evaluation", "nnunet", "display", "weights", "protocol"},
     "study": {"training", "prediction", "evaluation", "report", "nnunet", "display", "protocol"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "registration": {"trainers"},
     "commands": {
         "protocol", "folds", "network", "display", "weights", "nnunet", "training", "prediction", "evaluation",
-        "report", "study", "quickstart", "registration", "trainers", "dataset_conversion",
+        "report", "study", "quickstart", "registration", "trainers", "volumes", "dataset_conversion",
     },
     "pretraining": {"network", "weights", "display", "nnunet.datasets"},
     "dataset_conversion": {"protocol", "folds", "display", "nnunet.datasets"},

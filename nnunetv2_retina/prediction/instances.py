@@ -36,6 +36,35 @@ class Instance:
     """(z, y, x) in voxels."""
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Settings, brought to the spacing of a volume."""
+
+    sides: np.ndarray
+    """Of a voxel along z, y and x."""
+    distance: float
+    """Centres of two pieces are at least so far apart, in the unit of the sides."""
+    voxel: float
+    """What a voxel counts towards the smallest size."""
+    min_size: float
+
+    @classmethod
+    def of(cls, settings: InstanceSettings, spacing: Spacing, slices: int) -> Rule:
+        """Return the rule for a volume of so many slices."""
+        sides = np.array([spacing.z or 1.0, spacing.y, spacing.x])
+        used = sides[1:] if slices == 1 else sides  # the distance between slices means nothing to a single one
+        unit, voxel = (used.min(), 1.0) if settings.units == "voxels" else (1.0, float(np.prod(used)))
+        return cls(sides, settings.min_distance * unit, voxel, settings.min_size)
+
+    def keeps(self, voxels: int) -> bool:
+        """Tell whether an object of so many voxels is large enough."""
+        return not voxels * self.voxel < self.min_size
+
+    def leaves_whole(self, shape: Sequence[int]) -> bool:
+        """Tell whether no two points of a box are far enough apart to be centres."""
+        return bool(np.linalg.norm((np.array(shape) - 1) * self.sides) < self.distance)
+
+
 def find_instances(
     labels: np.ndarray, spacing: Sequence[float] | Spacing, settings: InstanceSettings | None = None
 ) -> tuple[np.ndarray, list[Instance]]:
@@ -61,17 +90,15 @@ def find_instances(
             "number for each axis"
         )
     volume = labels[None] if labels.ndim == 2 else labels
-    sides = np.array([steps.z or 1.0, steps.y, steps.x])
-    used = sides[1:] if len(volume) == 1 else sides  # the distance between slices means nothing to a single one
-    unit, voxel = (used.min(), 1.0) if settings.units == "voxels" else (1.0, float(np.prod(used)))
+    rule = Rule.of(settings, steps, len(volume))
     ids = np.zeros(volume.shape, np.uint32)
     instances: list[Instance] = []
     for label in np.unique(volume):
         if label == 0:
             continue
-        for box, mask in _pieces(volume == label, sides, settings.min_distance * unit):
+        for box, mask in _pieces(volume == label, rule):
             count = int(np.count_nonzero(mask))
-            if count * voxel < settings.min_size:
+            if not rule.keeps(count):
                 continue
             z, y, x = (float(axis.mean() + part.start) for axis, part in zip(np.nonzero(mask), box, strict=True))
             instances.append(Instance(len(instances) + 1, int(label), count, (z, y, x)))
@@ -80,12 +107,12 @@ def find_instances(
     return ids.reshape(labels.shape), instances
 
 
-def _pieces(mask: np.ndarray, sides: np.ndarray, min_distance: float) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+def _pieces(mask: np.ndarray, rule: Rule) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
     """Yield each piece of each region connected by faces: the box it lies in, and its mask there."""
     regions, _ = ndimage.label(mask)
     for number, tight in enumerate(ndimage.find_objects(regions), start=1):
         box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in tight)  # its border is the region's
-        pieces = _cut(regions[box] == number, sides, min_distance)
+        pieces = cut(regions[box] == number, rule)
         for piece, inner in enumerate(ndimage.find_objects(pieces), start=1):
             if inner is not None:
                 starts = [part.start for part in box]
@@ -93,10 +120,19 @@ def _pieces(mask: np.ndarray, sides: np.ndarray, min_distance: float) -> Iterato
                 yield place, pieces[inner] == piece
 
 
-def _cut(region: np.ndarray, sides: np.ndarray, min_distance: float) -> np.ndarray:
-    """Cut one connected region into pieces around the peaks of its distance transform; voxels outside of it are 0."""
-    if np.linalg.norm((np.array(region.shape) - 1) * sides) < min_distance:
-        return region.astype(np.int32)  # no two points of it are far enough apart
+def cut(region: np.ndarray, rule: Rule) -> np.ndarray:
+    """Cut one connected region into pieces around the peaks of its distance transform.
+
+    Args:
+        region: mask (z, y, x) in the region's bounding box, one voxel larger on each side inside the volume.
+        rule: how.
+
+    Returns:
+        Numbers of the pieces from 1 on, int32; 0 outside of the region.
+    """
+    sides, min_distance = rule.sides, rule.distance
+    if rule.leaves_whole(region.shape):
+        return region.astype(np.int32)
     distance = ndimage.distance_transform_edt(region, sides)
     size = [min(3, n) for n in region.shape]
     plateaus, count = ndimage.label(region & (distance == ndimage.maximum_filter(distance, size)), np.ones((3, 3, 3)))

@@ -12,11 +12,44 @@ from typing import Any
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+from nnunetv2.utilities.helpers import softmax_helper_dim0
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
 from nnunetv2_retina.spacing import Spacing
+
+
+def label_type(labels: LabelManager) -> type[np.uint8 | np.uint16]:
+    """Return the smallest type that nnU-Net writes labels in."""
+    return np.uint8 if len(labels.foreground_labels) < 255 else np.uint16
+
+
+@torch.no_grad()
+def probabilities(labels: LabelManager, logits: Tensor) -> Tensor:
+    """Return probabilities (heads, ...) float32 of logits, those of a voxel the same wherever in a tensor it lies.
+
+    torch's softmax and sigmoid, which nnU-Net takes, round the last few elements of a tensor otherwise than the rest.
+    """
+    values = logits.float()
+    if labels.inference_nonlin is torch.sigmoid:
+        return values.neg().exp_().add_(1).reciprocal_()
+    if labels.inference_nonlin is not softmax_helper_dim0:
+        found: Tensor = labels.apply_inference_nonlin(logits)
+        return found
+    values = (values - values.amax(0)).exp_()
+    total = values[0].clone()
+    for head in values[1:]:
+        total += head
+    return values.div_(total)
+
+
+def classes(labels: LabelManager, values: Tensor, are_logits: bool) -> np.ndarray:
+    """Return labels of ``label_type`` from logits or probabilities (heads, ...)."""
+    if not labels.has_regions and type(labels) is LabelManager:
+        return values.argmax(0).cpu().numpy().astype(label_type(labels))
+    values = probabilities(labels, values.cpu()) if are_logits else values.cpu()
+    return np.asarray(labels.convert_probabilities_to_segmentation(values)).astype(label_type(labels))
 
 
 class Grid:
@@ -45,7 +78,7 @@ class Grid:
         """Of the image, axes in the order of the preprocessed volume."""
         self.spacing = Spacing(self.own_spacing.z, *configuration.spacing)
         """Of the preprocessed volume."""
-        self.label_type = np.uint8 if len(labels.foreground_labels) < 255 else np.uint16
+        self.label_type = label_type(labels)
         self._resample = configuration.resampling_fn_probabilities
 
     @property
@@ -71,12 +104,7 @@ class Grid:
 
     def classes(self, values: Tensor, are_logits: bool) -> np.ndarray:
         """Return labels from logits or probabilities (heads, ...), in the smallest type that nnU-Net writes."""
-        if not self.labels.has_regions and type(self.labels) is LabelManager:
-            return values.argmax(0).cpu().numpy().astype(self.label_type)
-        convert = self.labels.convert_logits_to_segmentation
-        if not are_logits:
-            convert = self.labels.convert_probabilities_to_segmentation
-        return np.asarray(convert(values.cpu())).astype(self.label_type)
+        return classes(self.labels, values, are_logits)
 
     def empty(self) -> np.ndarray:
         """Return labels of the cropped image, to be filled."""

@@ -6,6 +6,7 @@ the released code adds up bytes. The volume is preprocessed once; the other plan
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.prediction.sliding_window import Part, SlidingWindow
+from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source, TensorSource
 from nnunetv2_retina.spacing import Spacing
 
 MAX_ANISOTROPY = 1.5
@@ -54,43 +55,49 @@ def check_volume(shape: Sequence[int], spacing: Spacing, force: bool = False) ->
 
 def mean_probabilities(
     window: SlidingWindow,
-    data: Tensor,
+    data: Tensor | Source,
     probabilities: Callable[[Tensor], Tensor],
     scratch: Path | None = None,
     spare_bytes: int = SPARE_BYTES,
     whole_slices: bool = False,
     bytes_per_voxel: int = 8,
+    region: Region | None = None,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Predict a volume along its three axes.
+    """Predict a volume along its three axes, or a region of it.
 
     The planes xz and yz keep their axes in the volume's order: rows are z, columns are x or y.
 
     Args:
         window: of a 2D model.
-        data: (channels, z, y, x) float32, normalised.
+        data: (channels, z, y, x) float32, normalised, or a source of it.
         probabilities: logits (heads, ...) float16 -> probabilities (heads, ...) float32.
         scratch: folder for a temporary file of heads * voxels * 4 bytes, where that is much more than the volume takes
             itself; None: the system's. The file is removed in the end.
         spare_bytes: see ``SPARE_BYTES``.
         whole_slices: see ``SlidingWindow.parts``.
         bytes_per_voxel: what the caller will need for a voxel of a part.
+        region: see ``SlidingWindow.parts``.
 
     Yields:
         Slices, rows and their probabilities (heads, slices, rows, columns) float32 on the CPU, in order.
     """
-    shape = (*data.shape[1:], window.heads)  # heads last: a plane of any direction then touches few pages of the file
-    in_memory = 4 * int(np.prod(shape)) <= 4 * data.numel() + spare_bytes
+    source = TensorSource(data) if isinstance(data, Tensor) else data
+    region = region or (slice(0, source.shape[1]), slice(0, source.shape[2]), slice(0, source.shape[3]))
+    shape = (*(part.stop - part.start for part in region), window.heads)  # heads last: a plane touches few pages
+    in_memory = 4 * math.prod(shape) <= 4 * math.prod(source.shape) + spare_bytes
     with tempfile.TemporaryDirectory(prefix="orthoplane_", dir=scratch) as folder:
         total = _Total(shape, None if in_memory else Path(folder) / "probabilities.raw")
         try:
             needed = 4 * 4 * window.heads + bytes_per_voxel
             for axis in (1, 2):
-                for part in window.parts(data.movedim(1 + axis, 1), bytes_per_voxel=needed):
-                    total.add(axis, part, probabilities(part.logits))
+                turned = _turned(region, axis)
+                for part in window.parts(source.turned(axis), bytes_per_voxel=needed, region=turned):
+                    place = _within(part.slices, turned[0]), _within(part.rows, turned[1])
+                    total.add(axis, *place, probabilities(part.logits))
                     del part
-            for part in window.parts(data, whole_slices, needed):
+            for part in window.parts(source, whole_slices, needed, region):
                 mean = probabilities(part.logits).cpu()
-                mean += total.values(part.slices, part.rows)
+                mean += total.values(_within(part.slices, region[0]), _within(part.rows, region[1]))
                 mean /= 3
                 place = part.slices, part.rows
                 del part
@@ -98,6 +105,16 @@ def mean_probabilities(
                 del mean
         finally:
             total.close()
+
+
+def _turned(region: Region, axis: int) -> Region:
+    """Return the region in the volume turned by ``Source.turned``."""
+    first, second = (part for other, part in enumerate(region) if other != axis)
+    return region[axis], first, second
+
+
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 class _Total:
@@ -122,10 +139,10 @@ class _Total:
             ) from error
         self._values = np.frombuffer(self._map, np.float32).reshape(shape)
 
-    def add(self, axis: int, part: Part, values: Tensor) -> None:
-        """Add the probabilities (heads, slices, rows, columns) of a part of the volume turned by ``movedim``."""
+    def add(self, axis: int, slices: slice, rows: slice, values: Tensor) -> None:
+        """Add the probabilities (heads, slices, rows, columns) of a part of the volume turned by ``Source.turned``."""
         turned = np.moveaxis(self._values, axis, 0)
-        turned[part.slices, part.rows] += values.movedim(0, -1).cpu().numpy()
+        turned[slices, rows] += values.movedim(0, -1).cpu().numpy()
         self._release()
 
     def values(self, slices: slice, rows: slice) -> Tensor:

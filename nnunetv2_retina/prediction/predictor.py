@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,9 +29,9 @@ from nnunetv2_retina.network.resnet_v2 import StdConv2d
 from nnunetv2_retina.nnunet import models
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.prediction import orthoplane
-from nnunetv2_retina.prediction.label_grid import Grid
+from nnunetv2_retina.prediction.label_grid import Grid, classes, label_type, probabilities
 from nnunetv2_retina.prediction.settings import PredictionSettings
-from nnunetv2_retina.prediction.sliding_window import SlidingWindow
+from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
 
@@ -211,6 +212,35 @@ class Predictor:
             logits[:, part.slices, part.rows] = part.logits.cpu()
         return logits
 
+    def predict_region(self, source: Source, region: Region) -> np.ndarray:
+        """Predict a region of a volume with the tiles of the whole volume that touch it.
+
+        Args:
+            source: the volume, preprocessed and at the plan's spacing.
+            region: (z, y, x), with both ends.
+
+        Returns:
+            Labels (z, y, x), uint8, or uint16 from 255 classes on: those of the whole volume there, bit for bit on a
+            CPU, whatever the region.
+        """
+        manager = self.nnunet.label_manager
+        labels = np.zeros([part.stop - part.start for part in region], label_type(manager))
+        if self.mode == "orthoplane":
+            # a block's sums are part of what the block was chosen for: they stay in memory
+            parts = orthoplane.mean_probabilities(
+                self.window, source, self._probabilities, spare_bytes=sys.maxsize, region=region
+            )
+        else:
+            parts = ((part.slices, part.rows, part.logits) for part in self.window.parts(source, region=region))
+        for slices, rows, values in parts:
+            place = tuple(
+                slice(part.start - whole.start, part.stop - whole.start)
+                for part, whole in zip((slices, rows), region, strict=False)
+            )
+            labels[place] = classes(manager, values, are_logits=self.mode == "stack")
+            del values  # the next slab needs its memory
+        return labels
+
     def grid(self, data: Tensor, properties: dict[str, Any]) -> Grid:
         """Return the way from preprocessed data back to the image."""
         nnunet = self.nnunet
@@ -244,8 +274,7 @@ class Predictor:
         )
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        probabilities: Tensor = self.nnunet.label_manager.apply_inference_nonlin(logits)
-        return probabilities
+        return probabilities(self.nnunet.label_manager, logits)
 
     def _model(self, fold: int) -> Callable[[Tensor], Tensor]:
         """Return a function that predicts tiles with the weights of one fold, mirrored if asked for."""

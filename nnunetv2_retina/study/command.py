@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from nnunetv2_retina.console import part_of
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Say
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
@@ -60,7 +61,7 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
         RetinaError: for a file or folder that cannot be used; a run that fails does not raise.
     """
     study = read_study(file)
-    runner.part_of([], options.part)  # a wrong one is refused before anything else
+    part_of([], options.part)  # a wrong one is refused before anything else
     if options.only != "report":
         preflight.check_device(torch.device(options.device))
     resolved = resolve(study)
@@ -72,7 +73,7 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
         runner.merge(runs, output, options.merge, say)
     outcome = Outcome()
     if options.only != "report":
-        mine = runner.part_of(runs, options.part)
+        mine = part_of(runs, options.part)
         failed = _rehearse(mine, output, options, say) if options.rehearse else []
         known = estimates(mine, output, _case_counter(study, resolved))
         for line in estimate_lines(known, sum(not planned.finished() for planned in mine)):

@@ -64,20 +64,6 @@ def open_output(study: Study, output: Path) -> None:
     write_json(path, study.to_json())
 
 
-def part_of(runs: Sequence[PlannedRun], part: str | None) -> list[PlannedRun]:
-    """Return every n-th run, from the i-th, for a part ``i/n``; all for None.
-
-    Raises:
-        RetinaError: for another text.
-    """
-    if part is None:
-        return list(runs)
-    number, _, of = part.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise RetinaError(f"--part {part}: expected i/n with i from 1 to n, such as 1/4 on the first of four machines")
-    return list(runs[int(number) - 1 :: int(of)])
-
-
 def run_all(runs: Sequence[PlannedRun], device: str, say: Say) -> Outcome:
     """Run what is not finished. A run that fails is noted in its folder and left for the next start."""
     todo = [planned for planned in runs if not planned.finished()]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from nnunetv2_retina.console import part_of
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
 from nnunetv2_retina.study.estimates import estimate_lines, estimates
-from nnunetv2_retina.study.runner import merge, open_output, part_of, run_all
+from nnunetv2_retina.study.runner import merge, open_output, run_all
 from nnunetv2_retina.study.runs import FAILED, LOG, RESULT, RUN, PlannedRun, Resolved, Run, planned_runs, rehearsals
 
 NAMES = {"901": "Dataset901_a", "902": "Dataset902_b"}

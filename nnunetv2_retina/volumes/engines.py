@@ -1,0 +1,187 @@
+"""Who does the work: this process, or dask's workers. An engine knows of functions and blocks alone.
+
+Markers on the disk say what is done, not the engine, so that any may go on where another was stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+from uuid import uuid4
+
+from nnunetv2_retina import __version__
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.volumes.blocks import Block
+
+IN_FLIGHT = 2
+"""Blocks that a worker has at hand: the one it does and the next."""
+PATIENCE = 30
+"""Seconds to wait for a scheduler, and for its first worker."""
+Task = Callable[[Block], float]
+
+
+class Engine(Protocol):
+    """Runs a function over blocks."""
+
+    @property
+    def workers(self) -> int:
+        """Return how many there are now."""
+
+    def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
+        """Yield each block when it is done; raise what a block raised once those in hand are done."""
+
+
+class Serial:
+    """One block after the other, in this process."""
+
+    workers: int = 1
+
+    def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
+        """See ``Engine``."""
+        for block in todo:
+            task(block)
+            yield block
+
+
+class Dask:
+    """dask.distributed: processes of this machine, or whatever a scheduler has."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @property
+    def workers(self) -> int:
+        """Return how many there are now."""
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
+        """See ``Engine``."""
+        from distributed import as_completed
+
+        waiting = iter(todo)
+        pending = as_completed()
+        held: dict[str, Block] = {}
+        failed: BaseException | None = None
+
+        def hand_out() -> None:
+            while failed is None and len(held) < max(1, self.workers) * IN_FLIGHT:
+                block = next(waiting, None)
+                if block is None:
+                    return
+                future = self._client.submit(task, block, pure=False, key=f"{block.name}-{uuid4().hex}", retries=0)
+                held[future.key] = block
+                pending.add(future)
+
+        hand_out()
+        while held:
+            future = next(pending)
+            block = held.pop(future.key)
+            error = future.exception()
+            if error is None:
+                yield block
+            elif failed is None:
+                failed = error
+            hand_out()
+        if failed is not None:
+            raise _told(failed)
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return an error of a worker as the user can read it."""
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return RetinaError(
+            f"workers died at block {str(error.task).rpartition('-')[0]}, several in a row: out of memory, most "
+            "likely. Lower --memory in a new output, or use fewer workers, then give the same command again"
+        )
+    return error
+
+
+def import_distributed() -> Any:
+    """Return the module distributed.
+
+    Raises:
+        RetinaError: if it is not installed.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise RetinaError(
+            f'several workers need dask ({error}). Run: pip install "nnunetv2-retina[volumes]", or start each with '
+            "--part"
+        ) from error
+    return distributed
+
+
+@contextmanager
+def local(workers: int, say: Callable[[str], None]) -> Iterator[Dask]:
+    """Start workers of this machine, each a process of its own, and end them."""
+    distributed = import_distributed()
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with (
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=":0" if _has_dashboard() else None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        if _has_dashboard():
+            say(f"dask's dashboard: {client.dashboard_link}")
+        yield Dask(client)
+
+
+@contextmanager
+def connected(address: str, say: Callable[[str], None]) -> Iterator[Dask]:
+    """Use the workers of a scheduler that is running.
+
+    Raises:
+        RetinaError: if it does not answer, has no worker, or one with another version of this package.
+    """
+    distributed = import_distributed()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = distributed.Client(address, timeout=PATIENCE)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise RetinaError(
+            f"no dask scheduler answers at {address} ({str(error) or type(error).__name__}). Start one: dask scheduler"
+        ) from error
+    with client:
+        with suppress(Exception):  # dask's own TimeoutError differs between versions
+            client.wait_for_workers(1, timeout=PATIENCE)
+        try:
+            versions = client.run(_version)
+        except ImportError as error:
+            raise RetinaError(
+                f"workers of {address} lack this package ({error}). Install version {__version__} in their environment"
+            ) from error
+        if not versions:
+            raise RetinaError(
+                f"the scheduler at {address} has no worker. Start some: dask worker {address} --nthreads 1"
+            )
+        others = sorted({str(version) for version in versions.values() if version != __version__})
+        if others:
+            raise RetinaError(
+                f"workers of {address} have version {shorten(others)} of nnunetv2-retina; here it is {__version__}. "
+                "Install the same everywhere"
+            )
+        say(f"{len(versions)} workers at {address}; dask's dashboard: {client.dashboard_link}")
+        yield Dask(client)
+
+
+def _version() -> str:
+    from nnunetv2_retina import __version__ as version
+
+    return version
+
+
+def _has_dashboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("bokeh") is not None

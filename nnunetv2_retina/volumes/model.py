@@ -1,0 +1,87 @@
+"""The model of a run: named by what can be sent to another process, loaded once in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import file_digest
+from nnunetv2_retina.nnunet.labels import known_spacing
+from nnunetv2_retina.prediction.predictor import Predictor
+from nnunetv2_retina.prediction.settings import PredictionSettings
+from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model and how it is applied."""
+
+    folder: str
+    folds: tuple[int | str, ...]
+    checkpoint: str
+    device: str | None
+    settings: PredictionSettings
+
+    def load(self) -> Predictor:
+        """Return the predictor, the same one at every call in a process."""
+        return _load(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what labels depend on: digests of the checkpoints and plans, and the settings."""
+        predictor, folder = self.load(), Path(self.folder)
+        return {
+            "-f": [str(fold) for fold in self.folds],
+            "checkpoint": [file_digest(folder / f"fold_{fold}" / self.checkpoint)[:16] for fold in self.folds],
+            "plans.json": file_digest(folder / "plans.json")[:16],
+            "dataset.json": file_digest(folder / "dataset.json")[:16],
+            "inference": predictor.mode,
+            "mirroring": self.settings.mirroring,
+            "-step_size": self.settings.step_size,
+        }
+
+
+@lru_cache(maxsize=1)
+def _load(model: Model) -> Predictor:
+    return Predictor.from_model_folder(model.folder, model.folds, model.checkpoint, model.device, model.settings)
+
+
+def check(predictor: Predictor) -> None:
+    """Check that a model can predict a volume part by part.
+
+    Raises:
+        RetinaError: for several channels, turned axes, or normalisation by a mask.
+    """
+    if predictor.channels != 1:
+        raise RetinaError(
+            f"the model takes {predictor.channels} channels; a volume has one. Predict files with retina_predict"
+        )
+    configuration = predictor.nnunet.configuration_manager
+    if list(predictor.nnunet.plans_manager.transpose_forward) != [0, 1, 2]:
+        raise RetinaError(
+            "the model was planned with its axes turned (transpose_forward of plans.json); expected z, y, x. Predict "
+            "files with retina_predict"
+        )
+    if configuration.use_mask_for_norm[0]:
+        raise RetinaError(
+            "the model normalises inside the non-zero mask (use_mask_for_norm of plans.json), which needs the whole "
+            "volume at once. Predict files with retina_predict"
+        )
+
+
+def plan_spacing(predictor: Predictor) -> Spacing | None:
+    """Return the spacing that the model was trained at (y and x; z is not resampled), nm where the data set says so.
+
+    Returns:
+        None if neither the data set's files nor its block ``retina`` state one.
+    """
+    contents = predictor.nnunet.dataset_json
+    protocol = Protocol.from_dataset_json(contents)
+    y, x = (float(step) for step in predictor.nnunet.configuration_manager.spacing)
+    flat = predictor.nnunet.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
+    planes = 1 if flat else 2
+    spacing = Spacing(1.0, y, x, NANOMETRES if protocol.spacing_unit == NANOMETRES else None)
+    return known_spacing(str(contents["file_ending"]), planes, spacing, protocol.pixel_size)

@@ -1,0 +1,133 @@
+"""The settings of a run over a volume, which are options of ``retina_volume`` too. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_retina.console import part_of, setting
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import check_file
+
+METHODS = ("exact", "sampled", "training", "nnunet")
+CHUNK = 64
+SHARD = (64, 1024, 1024)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSettings:
+    """What of a volume is predicted, and who does it.
+
+    Raises:
+        RetinaError: for a setting that is spelled wrong, or two that exclude each other.
+    """
+
+    level: str = setting(
+        "auto", "path of the resolution to predict (auto: the one within 1 %% of the model's spacing)", metavar="PATH"
+    )
+    spacing: str | None = setting(
+        None, "nm, where the volume's metadata do not state it or state it wrong", metavar="Z,Y,X"
+    )
+    box: str | None = setting(None, "only this part, in voxels of the level", metavar="Z0:Z1,Y0:Y1,X0:X1")
+    moments: str = setting(
+        "exact",
+        "mean and standard deviation for z-scores: exact; sampled (its standard error is printed); training (of the "
+        "data set's block retina); nnunet (as retina_predict computes them, which holds the volume in memory); or a "
+        "JSON file with mean and sd",
+        metavar="HOW",
+    )
+    moments_box: str | None = setting(
+        None, "take mean and standard deviation from this part: without resin and black borders", metavar="BOX"
+    )
+    workers: int = setting(1, "processes on this machine, by dask")
+    part: str | None = setting(
+        None, "this process does every N-th block, from the I-th; start one with each I on a shared folder",
+        metavar="I/N",
+    )  # fmt: skip
+    scheduler: str | None = setting(None, "use the workers of this dask scheduler", metavar="tcp://HOST:PORT")
+    memory: str = setting(
+        "", "what a worker may take, such as 8GiB: blocks are made to fit (default: 70 %% of the machine's by workers)"
+    )
+    block: str | None = setting(
+        None, "size of the blocks instead of --memory; multiples of the output's shards", metavar="Z,Y,X"
+    )
+    chunk: int = setting(CHUNK, "side of the cubes that the output is compressed in")
+    shard: str = setting(
+        ",".join(map(str, SHARD)), "size of the output's files, multiples of the chunk", metavar="Z,Y,X"
+    )
+
+    def __post_init__(self) -> None:
+        if self.moments not in METHODS:
+            check_file(Path(self.moments), f"--moments {', '.join(METHODS)}, and no moments file")
+        if self.workers < 1:
+            raise RetinaError(f"--workers {self.workers}; expected at least 1")
+        chosen = [name for name, on in (("--workers", self.workers > 1), ("--part", self.part is not None),
+                                        ("--scheduler", self.scheduler is not None)) if on]  # fmt: skip
+        if len(chosen) > 1:
+            raise RetinaError(f"{' and '.join(chosen)} were given; expected one way to share the work")
+        part_of([], self.part)
+        if self.chunk < 1:
+            raise RetinaError(f"--chunk {self.chunk}; expected at least 1")
+        if any(side % self.chunk for side in self.shards):
+            raise RetinaError(f"--shard {self.shard}; expected multiples of the chunk, {self.chunk}")
+        self.block_sides, self.steps, self.budget  # noqa: B018 - each checks its text
+
+    @property
+    def shards(self) -> tuple[int, int, int]:
+        """Return the sides of a shard."""
+        return _sides("--shard", self.shard)
+
+    @property
+    def block_sides(self) -> tuple[int, int, int] | None:
+        """Return the sides of a block, if chosen."""
+        return None if self.block is None else _sides("--block", self.block)
+
+    @property
+    def steps(self) -> tuple[float, float, float] | None:
+        """Return the spacing, if given."""
+        return None if self.spacing is None else parse_spacing(self.spacing)
+
+    @property
+    def budget(self) -> int | None:
+        """Return the memory of a worker in bytes, if given."""
+        return parse_bytes(self.memory) if self.memory else None
+
+
+def parse_spacing(text: str) -> tuple[float, float, float]:
+    """Return three numbers above 0 from ``Z,Y,X``.
+
+    Raises:
+        RetinaError: for another text.
+    """
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+        if min(z, y, x) > 0 and max(z, y, x) < float("inf"):
+            return z, y, x
+    except ValueError:
+        pass
+    raise RetinaError(f"--spacing {text}; expected three numbers above 0, Z,Y,X in nm, such as 40,4,4")
+
+
+def parse_bytes(text: str) -> int:
+    """Return a number of bytes from ``8GiB``, ``500 MB`` or ``1e9``.
+
+    Raises:
+        RetinaError: for another text.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    try:
+        if found and found[2] in _UNITS and (number := int(float(found[1]) * _UNITS[found[2]])) > 0:
+            return number
+    except ValueError:
+        pass
+    raise RetinaError(f"--memory {text}; expected a number of bytes such as 8GiB")
+
+
+def _sides(flag: str, text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise RetinaError(f"{flag} {text}; expected three whole numbers, Z,Y,X")
+    z, y, x = (int(part) for part in parts)
+    return z, y, x

@@ -1,0 +1,135 @@
+"""Looking at a volume and its labels: a link to neuroglancer, and a server of this machine's files for it to read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import read_json
+from nnunetv2_retina.volumes.merging import IMAGE
+
+NEUROGLANCER = "https://neuroglancer-demo.appspot.com"
+
+
+def layers(source: str, output: Path, base: str) -> list[dict[str, Any]]:
+    """Return neuroglancer's layers: the image, the labels with the classes' colours and names, the instances.
+
+    Args:
+        source: URL of the image.
+        output: of ``retina_volume predict``.
+        base: URL at which the output is served.
+    """
+    found: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"zarr://{source}"}]
+    about = _about(output)
+    names = [f"{entry['label-value']} {entry['class']}" for entry in about.get("properties", [])]
+    colours = {
+        str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
+        for entry in about.get("colors", [])
+        if entry["label-value"] != 0
+    }
+    found.append({
+        "type": "segmentation",
+        "name": ", ".join(["labels", *names]),
+        "source": f"zarr://{base}",
+        "segments": list(colours),
+        "segmentColors": colours,
+        "selectedAlpha": 0.35,
+    })  # fmt: skip
+    if (output / IMAGE / "zarr.json").exists():
+        instances = {"type": "segmentation", "name": "instances", "source": f"zarr://{base}/{IMAGE.rstrip('/')}"}
+        found.append({**instances, "visible": False})
+    return found
+
+
+def _about(output: Path) -> Mapping[str, Any]:
+    contents = read_json(output / "zarr.json", "Give the folder that retina_volume predict wrote")
+    about = contents.get("attributes", {}).get("ome", {}).get("image-label")
+    if not isinstance(about, Mapping):
+        raise RetinaError(f"{output} holds no labels. Give the folder that retina_volume predict wrote")
+    return about
+
+
+def link(source: str, output: Path, base: str) -> str:
+    """Return the address at which neuroglancer shows the volume; arguments as for ``layers``."""
+    state = {"layers": layers(source, output, base), "layout": "4panel"}
+    return f"{NEUROGLANCER}/#!{quote(json.dumps(state, separators=(',', ':')))}"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves folders of this machine to its own browsers, read-only, at ``/0/``, ``/1/`` and so on."""
+
+    daemon_threads = True
+
+    def __init__(self, folders: list[Path], port: int = 0) -> None:
+        self.folders = [folder.resolve() for folder in folders]
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def url(self, number: int) -> str:
+        """Return the address of a folder."""
+        return f"http://127.0.0.1:{self.server_address[1]}/{number}/{quote(self.folders[number].name)}"
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Files with parts of them (``Range``), which readers of shards ask for, to pages of any origin."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Access-Control-Expose-Headers", "Content-Range")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: a browser asks for thousands of chunks."""
+
+    def _answer(self, body: bool) -> None:
+        path = self._file()
+        if path is None:
+            self.send_error(404)
+            return
+        size = path.stat().st_size
+        first, last = 0, size - 1
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if asked and (asked[1] or asked[2]):
+            first = int(asked[1]) if asked[1] else max(0, size - int(asked[2]))
+            last = min(last, int(asked[2])) if asked[1] and asked[2] else last
+            if first > last:
+                self.send_error(416)
+                return
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(last - first + 1))
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+        self.end_headers()
+        if body:
+            with path.open("rb") as file:
+                file.seek(first)
+                self.wfile.write(file.read(last - first + 1))
+
+    def _file(self) -> Path | None:
+        """Return the file that a request means, if it lies in a folder that is served."""
+        number, _, rest = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
+        if not number.isdecimal() or int(number) >= len(self.server.folders):
+            return None
+        folder = self.server.folders[int(number)]
+        path = (folder.parent / rest).resolve()
+        return path if path.is_file() and folder in path.parents else None
+
+
+def napari_line(source: str, output: Path) -> str:
+    """Return the command that shows the same in napari."""
+    return f"napari --plugin napari-ome-zarr {source} {output}"

@@ -1,0 +1,133 @@
+"""``retina_volume instances``: the ids of the volume in memory, across blocks."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from helpers.ome_volumes import labels, needs_zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.prediction.instances import find_instances
+from nnunetv2_retina.prediction.settings import InstanceSettings
+from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.volumes import blocks, components, store
+from nnunetv2_retina.volumes.engines import Serial
+from nnunetv2_retina.volumes.instances import InstanceRun
+from nnunetv2_retina.volumes.journal import Journal, digest
+from nnunetv2_retina.volumes.tasks import PREDICT
+
+pytestmark = needs_zarr
+CHUNK, SHARD, STEPS = 8, (8, 16, 16), (2.0, 1.0, 1.0)
+
+
+def predicted(folder, volume):
+    """An output as ``predict`` leaves it, of labels that are given."""
+    shape = volume.shape
+    journal, shard = Journal(folder), blocks.shard_shape(shape, SHARD, CHUNK)
+    plan = {
+        "shape": shape, "block": shard, "shard": shard, "chunk": CHUNK, "spacing": STEPS, "unit": "nm",
+        "names": {"1": "one"}, "box": [[0, n] for n in shape], "input": "IN.zarr", "path": "0",
+    }  # fmt: skip
+    journal.begin({"-step_size": 0.5}, plan)
+    journal.write("moments.json", {"mean": 1.0})
+    key = digest({"-step_size": 0.5, "moments": {"mean": 1.0}})
+    sizes = store.levels(shape, Spacing.of(STEPS, "nm"), shard, CHUNK)
+    store.create(folder, sizes, "uint8", CHUNK, "test", {1: "one", 2: "two"})
+    writer = store.LevelWriter(folder, "0")
+    for block in blocks.cut(shape, shard):
+        journal.mark(PREDICT, block, key, 0.0, {"files": writer.write(block.box, volume[block.box])})
+    return folder
+
+
+def blobs(shape, seed=0) -> np.ndarray:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
+    return np.digitize(noise, np.quantile(noise, [0.6, 0.85])).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        InstanceSettings(min_distance=0.0, min_size=3),
+        InstanceSettings(min_distance=6.0, min_size=20.0, units="physical"),
+    ],
+)
+def test_ids_are_those_of_the_volume_in_memory(tmp_path, chosen):
+    volume = blobs((12, 36, 30))
+    ids, instances = find_instances(volume, STEPS, chosen)
+    assert len(instances) > 10
+    count = InstanceRun(predicted(tmp_path / "out.zarr", volume), chosen, print).run(Serial())
+    assert count == len(instances)
+    np.testing.assert_array_equal(labels(tmp_path / "out.zarr", "labels/instances/0"), ids)
+    with (tmp_path / "out.zarr/objects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, item in zip(rows, instances, strict=True):
+        assert (int(row["id"]), int(row["label"]), int(row["voxels"])) == (item.id, item.label, item.voxels)
+        assert [float(row[axis]) for axis in "zyx"] == pytest.approx(item.position, abs=0.051)
+        mask = np.pad(ids == item.id, 1)
+        faces = [np.abs(np.diff(mask.astype(int), axis=axis)).sum() for axis in range(3)]
+        assert float(row["surface"]) == pytest.approx(faces[0] + 2 * (faces[1] + faces[2]), rel=1e-5)
+        assert float(row["volume"]) == 2 * item.voxels
+        (box,) = ndimage.find_objects((ids == item.id).astype(int))
+        assert [int(row[f"{axis}{end}"]) for axis in "zyx" for end in (0, 1)] == [
+            e for p in box for e in (p.start, p.stop)
+        ]
+        touches = any(part.start == 0 or part.stop == n for part, n in zip(box, ids.shape, strict=True))
+        assert row["touches_border"] == str(int(touches))
+
+
+def test_again_and_with_other_settings(tmp_path):
+    volume = blobs((12, 20, 20))
+    output = predicted(tmp_path / "out.zarr", volume)
+    for distance in (1000.0, 1000.0, 2.0):
+        chosen = InstanceSettings(min_distance=distance)
+        InstanceRun(output, chosen, print).run(Serial())
+        expected = find_instances(volume, STEPS, chosen)[0]
+        np.testing.assert_array_equal(labels(output, "labels/instances/0"), expected)
+    about = json.loads((output / "labels/zarr.json").read_text())["attributes"]["ome"]
+    assert about["labels"] == ["instances"]
+
+
+def test_an_unfinished_prediction_is_refused(tmp_path):
+    output = predicted(tmp_path / "out.zarr", blobs((12, 20, 20)))
+    next((output / ".retina/done/predict").glob("*.json")).unlink()
+    with pytest.raises(RetinaError, match=r"1 of 8 blocks of .* are not predicted yet"):
+        InstanceRun(output, InstanceSettings(), print)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_pieces_unite_to_components(data):
+    shape = data.draw(st.tuples(*[st.integers(1, 9)] * 3))
+    volume = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 3, shape).astype(np.uint8)
+    low = data.draw(st.integers(1, max(1, shape[0] - 1)))
+    halves = [volume[:low], volume[low:]]
+    numbers, pieces = zip(
+        *(
+            components.find_pieces(half, (at, 0, 0), shape)
+            for half, at in zip(halves, (0, low), strict=True)
+            if half.size
+        ),
+        strict=True,
+    )
+    columns = {
+        name: np.concatenate([part.arrays()[name] for part in pieces]) for name in ("label", "first", "voxels", "box")
+    }
+    pairs = np.zeros((0, 2), np.int64)
+    if len(pieces) == 2:
+        pairs = components.meeting(numbers[0][-1:], numbers[1][:1], halves[0][-1:], halves[1][:1])
+        pairs += np.array([0, len(pieces[0])])
+    objects = components.unite(components.Pieces(**columns), pairs)
+    shifted = [
+        part + (at * (part > 0)).astype(np.int64) for part, at in zip(numbers, (0, len(pieces[0])), strict=False)
+    ]
+    ids = objects.of_piece[np.concatenate(shifted)] + 1
+    expected, count = np.zeros(shape, np.int64), 0
+    for label in (1, 2):
+        regions, more = ndimage.label(volume == label)
+        expected[regions > 0] = regions[regions > 0] + count
+        count += more
+    np.testing.assert_array_equal(ids, expected)
