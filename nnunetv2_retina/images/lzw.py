@@ -14,9 +14,9 @@ from nnunetv2_retina.images.picture import ImageError
 _CLEAR, _END, _FIRST = 256, 257, 258
 _HIGHEST = _FIRST - 1 + np.maximum(np.arange(3839), 1)
 """That the codes after a clear code may be, the first one apart, which fills no entry; until the table is full."""
-_WIDTHS = 9 + sum((limit <= _HIGHEST).astype(np.int64) for limit in (511, 1023, 2047))
+_WIDTHS = 9 + np.searchsorted([511, 1023, 2047], _HIGHEST, side="right").astype(np.int64)
 """In bits."""
-_STARTS = np.concatenate([[0], np.cumsum(_WIDTHS)[:-1]])
+_STARTS = np.cumsum(_WIDTHS) - _WIDTHS
 _HIGHEST[0] = _END
 
 
@@ -48,5 +48,6 @@ def _codes(content: NDArray[np.uint8], start: int, size: int) -> tuple[NDArray[n
     fitting = int(np.searchsorted(ends, size, side="right"))
     begins, ends, widths = begins[:fitting], ends[:fitting], _WIDTHS[:fitting]
     first = begins >> 3
-    wide = sum(content[first + byte].astype(np.int64) << (16 - 8 * byte) for byte in range(3))
+    high, middle, low = (content[first + byte].astype(np.int64) for byte in range(3))
+    wide = (high << 16) | (middle << 8) | low
     return (wide >> (24 - (begins & 7) - widths)) & ((1 << widths) - 1), ends

@@ -184,7 +184,10 @@ def test_continues_as_if_nothing_had_happened(workspace, weights, seen, monkeypa
         train(trainer, fold=1, pretrained_weights=str(weights))
     monkeypatch.setattr(nnUNetTrainer, "on_epoch_start", start)
     weights.unlink()  # resuming does not need it
+    half = fold_folder(workspace, trainer, fold=1) / "checkpoint_latest.pth.99999999.tmp"
+    half.touch()  # as a kill leaves it
     train(trainer, fold=1, continue_training=True)
+    assert not half.exists()
     resumed = seen[2]
     assert [float(r) for r in resumed.logger.get_value("lrs", step=None)] == [float(r) for r in whole_rates]
     assert len(resumed.logger.get_value("train_losses", step=None)) == 4
