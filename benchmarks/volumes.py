@@ -100,11 +100,22 @@ def gate(folder: Path, mib: int, budget: str) -> None:
     source, model, script = make_volume(folder / "in.zarr", shape), make_model(folder / "model"), folder / "command.py"
     script.write_text(SPAWNED)
     seconds, peak = run(
-        script, "predict", source, folder / "out.zarr", "-m", model, "--disable_tta", "--memory", budget
+        script,
+        "predict",
+        source,
+        folder / "out.zarr",
+        "-m",
+        model,
+        "--disable_tta",
+        "-step_size",
+        1,
+        "--memory",
+        budget,
     )
     plan = json.loads((folder / "out.zarr/.retina/run.json").read_text())["plan"]
     moments = Moments.from_json(json.loads((folder / "out.zarr/.retina/moments.json").read_text()))
-    predictor = Predictor.from_model_folder(model, device="cpu", settings=PredictionSettings(mirroring=False))
+    settings = PredictionSettings(mirroring=False, step_size=1.0)
+    predictor = Predictor.from_model_folder(model, device="cpu", settings=settings)
     image, labels = zarr.open_array(str(source / "0")), zarr.open_array(str(folder / "out.zarr/0"))
     wrong, seen = 0, set()
     for z in random.Random(0).sample(range(shape[0]), 4):
