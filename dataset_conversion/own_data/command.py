@@ -14,13 +14,14 @@ from nnunetv2_retina.spacing import NANOMETRES, Spacing
 if TYPE_CHECKING:
     from dataset_conversion.writer.record import CaseProgress
 
-_HELP = "your own images and masks: PNG, TIFF, NIfTI, NRRD, MRC, HDF5"
+_HELP = "your own images and masks: PNG, TIFF, NIfTI, NRRD, MRC, HDF5, OME-Zarr"
 _DESCRIPTION = """\
 Your own images and masks as an nnU-Net data set. SOURCE is one of
 
   FOLDER            with images/ and masks/ (or labels/), files of equal names: images/a.png, masks/a.tif
   FOLDER            with train/ and test/, each such a pair; test/ may have images/ only
   IMAGE MASK        one image file and its mask file
+  IN.zarr LABELS.zarr --box Z0:Z1,Y0:Y1,X0:X1 ...   parts of a volume that are annotated; only they are read
 
 Read are .png .bmp .tif .tiff .nii .nii.gz .nrrd .mrc .rec .map .h5 .hdf5 .hdf, and .jpg for images only.
 All cases are 2D (Y, X), or all are 3D (Z, Y, X).
@@ -45,6 +46,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spacing", nargs="+", type=float, metavar="NM",
         help="voxel size in nm: z y x, for 2D images y x (default: from the files, else 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--box", nargs="+", default=(), metavar="BOX",
+        help="parts of a Zarr volume to take, in its voxels: 0:64,0:512,512:1024 (level: IN.zarr::PATH)",
     )  # fmt: skip
     parser.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
     parser.add_argument("--hdf5-mask", metavar="PATH", help="path of the mask inside HDF5 files")
@@ -84,6 +89,7 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
         ignore=args.ignore,
         spacing=Spacing.of(args.spacing, NANOMETRES) if args.spacing else None,
         hdf5=Hdf5Paths(args.hdf5, args.hdf5_mask),
+        boxes=args.box,
         protocol=Protocol(**{**(FEW_LABELS if args.few_labels else {}), **given}),
         overwrite=args.overwrite,
         progress=progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def convert_folder(
     ignore: int | None = None,
     spacing: Spacing | None = None,
     hdf5: Hdf5Paths | None = None,
+    boxes: Sequence[str] = (),
     protocol: Protocol | None = None,
     held_out: Collection[str] = (),
     root: str | Path | None = None,
@@ -45,6 +46,7 @@ def convert_folder(
         ignore: mask value of unannotated voxels; it becomes nnU-Net's ignore label.
         spacing: of all cases; None: what the image files state, else 1.
         hdf5: paths inside HDF5 files.
+        boxes: parts of a Zarr volume that are annotated, each ``z0:z1,y0:y1,x0:x1``; each becomes a case.
         protocol: training settings for ``dataset.json``; None: the defaults.
         held_out: stems of training images that become test cases.
         root, overwrite, progress: see ``write_raw_dataset``.
@@ -56,7 +58,7 @@ def convert_folder(
         RetinaError: for anything a user can put right; nothing is left on disk then.
     """
     check_target(root, dataset_folder_name(dataset_id, name), overwrite)
-    pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5)
+    pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5, boxes)
     pairs = [replace(pair, split="test") if pair.name in held_out else pair for pair in pairs]
     names = case_names(pair.name for pair in pairs)
     mask_map, more = (declared_map(labels, ignore), ()) if labels else _found(pairs, ignore)

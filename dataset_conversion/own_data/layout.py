@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_links
+from nnunetv2_retina.images.ome_zarr import is_zarr
 
 MASK_FOLDERS = ("masks", "labels")
 FIRST_CHANNEL = "_0000"
@@ -25,17 +26,19 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Location:
-    """A file, and the data set inside it if it is HDF5."""
+    """A file, and the data set inside it if it is HDF5; a Zarr volume, its level and a part of it."""
 
     path: Path
     dataset: str | None = None
+    box: str | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.dataset is None else f"{self.path}{SEPARATOR}{self.dataset}"
+        name = str(self.path) if self.dataset is None else f"{self.path}{SEPARATOR}{self.dataset}"
+        return name if self.box is None else f"{name} {self.box}"
 
     def read(self, mask: bool = False) -> ImageFile:
         """Read the file: see ``images.read_image``."""
-        return read_image(self.path, self.dataset, mask)
+        return read_image(self.path, self.dataset, mask, self.box)
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,11 @@ class Hdf5Paths:
 
 
 def find_pairs(
-    source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None
+    source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None, boxes: Sequence[str] = ()
 ) -> tuple[list[CaseFiles], list[str]]:
     """Find the cases of a folder, or of one image file (``FILE.h5::path`` for HDF5) and its mask file.
+
+    Of a Zarr volume and its labels, each box is a case, named by where it begins.
 
     Returns:
         Training cases, then test cases, each by name; and remarks.
@@ -72,6 +77,10 @@ def find_pairs(
     path, dataset = split_location(source)
     if not path.exists():
         raise RetinaError(f"{path}: no such file or folder. {EXPECTED}")
+    if is_zarr(path):
+        return _volume(Location(path, dataset), mask, boxes), []
+    if boxes:
+        raise RetinaError(f"--box is for Zarr volumes; {path} is none. Leave it out")
     if path.is_file():
         return _single(Location(path, dataset or hdf5.image), mask, hdf5), []
     if mask is not None:
@@ -86,6 +95,20 @@ def find_pairs(
     remarks += _left_out(path, read)
     _check_both_splits(pairs)
     return pairs, remarks
+
+
+def _volume(image: Location, mask: str | None, boxes: Sequence[str]) -> list[CaseFiles]:
+    if mask is None:
+        raise RetinaError(
+            f"{image} is a volume without its labels. Give the Zarr volume of the labels as second argument"
+        )
+    path, level = split_location(mask)
+    stem, cases = image.path.name.removesuffix(".zarr"), []
+    chosen: list[str | None] = [*boxes] or [None]
+    for box in chosen:
+        corner = "" if box is None else "_" + "_".join(part.partition(":")[0] or "0" for part in box.split(","))
+        cases.append(CaseFiles(stem + corner, "train", replace(image, box=box), Location(path, level, box)))
+    return cases
 
 
 def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[CaseFiles]:

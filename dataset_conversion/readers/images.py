@@ -15,8 +15,10 @@ from dataset_conversion.readers.itk import read_itk
 from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
 from dataset_conversion.readers.pixels import Array
 from dataset_conversion.readers.tiff import read_steps
+from dataset_conversion.readers.zarr_volumes import read_zarr
 from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.images.decoder import read_picture
+from nnunetv2_retina.images.ome_zarr import is_zarr
 from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError
 from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
@@ -54,13 +56,14 @@ def file_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(file_suffix(path))]
 
 
-def read_image(path: str | Path, dataset: str | None = None, mask: bool = False) -> ImageFile:
+def read_image(path: str | Path, dataset: str | None = None, mask: bool = False, box: str | None = None) -> ImageFile:
     """Read a grey image or a mask.
 
     Args:
         path: the file; see ``SUPPORTED`` for its endings.
-        dataset: path inside an HDF5 file; None takes the only one there.
+        dataset: path inside an HDF5 file, or of a Zarr volume's level; None takes the only one, or the finest.
         mask: refuse lossy files, take a palette's indices as values, and ignore the file's spacing.
+        box: part of a Zarr volume, ``z0:z1,y0:y1,x0:x1``.
 
     Returns:
         The array as stored (16 bits stay 16 bits). Grey saved as RGB(A) becomes one channel, with a remark.
@@ -69,6 +72,9 @@ def read_image(path: str | Path, dataset: str | None = None, mask: bool = False)
         RetinaError: for a missing, unreadable, coloured or unsupported file, a lossy mask, an absent HDF5 data set.
     """
     path = Path(path)
+    if is_zarr(path):
+        decoded = read_zarr(path, dataset, box)
+        return ImageFile(decoded.array, None if mask else _spacing(decoded.steps, decoded.unit))
     suffix = file_suffix(path)
     if suffix not in SUPPORTED:
         raise RetinaError(

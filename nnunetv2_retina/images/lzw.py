@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from nnunetv2_retina.images.picture import ImageError
 
 _CLEAR, _END, _FIRST = 256, 257, 258
-_HIGHEST = _FIRST - 1 + np.maximum(np.arange(3839), 1)
+_HIGHEST: NDArray[np.int64] = _FIRST - 1 + np.maximum(np.arange(3839), 1)
 """That the codes after a clear code may be, the first one apart, which fills no entry; until the table is full."""
-_WIDTHS = 9 + np.searchsorted([511, 1023, 2047], _HIGHEST, side="right").astype(np.int64)
+_WIDTHS: NDArray[np.int64] = 9 + np.searchsorted([511, 1023, 2047], _HIGHEST, side="right").astype(np.int64)
 """In bits."""
-_STARTS = np.cumsum(_WIDTHS) - _WIDTHS
+_STARTS: NDArray[np.int64] = np.cumsum(_WIDTHS) - _WIDTHS
 _HIGHEST[0] = _END
 
 

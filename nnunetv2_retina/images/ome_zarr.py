@@ -111,6 +111,28 @@ class StoredArray:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
+def parse_box(text: str, shape: tuple[int, int, int]) -> Box:
+    """Return the box that ``z0:z1,y0:y1,x0:x1`` means; an end that is left out is the volume's.
+
+    Raises:
+        RetinaError: if it is spelled otherwise, empty, or not inside the volume.
+    """
+    fault = f"--box {text}; expected z0:z1,y0:y1,x0:x1 inside {' x '.join(map(str, shape))} voxels (z, y, x)"
+    parts = text.split(",")
+    if len(parts) != 3 or any(part.count(":") != 1 for part in parts):
+        raise RetinaError(fault)
+    box = []
+    for part, n in zip(parts, shape, strict=True):
+        first, last = part.split(":")
+        if any(end.strip() and not end.strip().isdecimal() for end in (first, last)):
+            raise RetinaError(fault)
+        ends = (int(first or 0), int(last or n))
+        if not 0 <= ends[0] < ends[1] <= n:
+            raise RetinaError(fault)
+        box.append(slice(*ends))
+    return box[0], box[1], box[2]
+
+
 def import_zarr() -> Any:
     """Return the module zarr.
 
@@ -140,12 +162,15 @@ def is_zarr(path: str | Path) -> bool:
     return text.endswith(".zarr") or any((Path(text) / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
-def open_volume(address: str | Path, spacing: Sequence[float] | None = None) -> Volume:
+def open_volume(
+    address: str | Path, spacing: Sequence[float] | None = None, unstated: Sequence[float] | None = None
+) -> Volume:
     """Open a volume's metadata.
 
     Args:
         address: a folder, or a URL that fsspec opens, of an OME-Zarr image or a Zarr array.
         spacing: nm along z, y and x of the finest level, for a volume whose metadata do not state it or state it wrong.
+        unstated: taken for an array without metadata, instead of refusing it.
 
     Raises:
         RetinaError: for anything that is not a volume of grey levels along z, y and x.
@@ -153,7 +178,7 @@ def open_volume(address: str | Path, spacing: Sequence[float] | None = None) -> 
     address = str(address).rstrip("/")
     node = _open(address)
     if not hasattr(node, "members"):
-        return _bare(address, node, spacing)
+        return _bare(address, node, spacing or unstated)
     attributes = dict(node.attrs)
     attributes, version = (attributes["ome"], "0.5") if "ome" in attributes else (attributes, "0.4")
     if "multiscales" not in attributes:

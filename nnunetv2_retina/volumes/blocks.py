@@ -74,28 +74,6 @@ def from_lists(parts: Sequence[Sequence[int]]) -> Box:
     return z, y, x
 
 
-def parse_box(text: str, shape: Shape) -> Box:
-    """Return the box that ``z0:z1,y0:y1,x0:x1`` means; an end that is left out is the volume's.
-
-    Raises:
-        RetinaError: if it is spelled otherwise, empty, or not inside the volume.
-    """
-    fault = f"--box {text}; expected z0:z1,y0:y1,x0:x1 inside {' x '.join(map(str, shape))} voxels (z, y, x)"
-    parts = text.split(",")
-    if len(parts) != 3 or any(part.count(":") != 1 for part in parts):
-        raise RetinaError(fault)
-    box = []
-    for part, n in zip(parts, shape, strict=True):
-        first, last = part.split(":")
-        if any(end.strip() and not end.strip().isdecimal() for end in (first, last)):
-            raise RetinaError(fault)
-        ends = (int(first or 0), int(last or n))
-        if not 0 <= ends[0] < ends[1] <= n:
-            raise RetinaError(fault)
-        box.append(slice(*ends))
-    return box[0], box[1], box[2]
-
-
 def candidates(shape: Shape, shard: Shape, orthoplane: bool) -> Iterator[Shape]:
     """Yield the sizes of blocks to choose from, those with the least work done twice first.
 

@@ -54,7 +54,7 @@ class Dask:
     @property
     def workers(self) -> int:
         """Return how many there are now."""
-        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+        return len(self._client.scheduler_info(n_workers=-1).get("workers", ()))
 
     def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
         """See ``Engine``."""
@@ -78,6 +78,10 @@ class Dask:
         while held:
             future = next(pending)
             block = held.pop(future.key)
+            if future.cancelled() or self._client.status != "running":
+                raise RetinaError(
+                    "dask's scheduler has gone. What is done is kept: start it, then give the same command"
+                )
             error = future.exception()
             if error is None:
                 yield block
@@ -145,7 +149,8 @@ def connected(address: str, say: Callable[[str], None]) -> Iterator[Dask]:
         RetinaError: if it does not answer, has no worker, or one with another version of this package.
     """
     distributed = import_distributed()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):  # what it logs is said in one sentence below
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=PATIENCE)
     except (OSError, ValueError, TimeoutError) as error:

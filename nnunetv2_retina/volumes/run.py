@@ -13,7 +13,7 @@ import numpy as np
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console import part_of
 from nnunetv2_retina.files import locked
-from nnunetv2_retina.images.ome_zarr import open_volume
+from nnunetv2_retina.images.ome_zarr import open_volume, parse_box
 from nnunetv2_retina.machine import available_cores, memory_bytes
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.instances import class_names
@@ -61,11 +61,11 @@ class VolumeRun:
         self.plan = plan_spacing(self.predictor)
         level, self.why = choose_level(self.volume, settings.level, self.plan)
         full = blocks.whole(level.shape)
-        box = full if settings.box is None else blocks.parse_box(settings.box, level.shape)
+        box = full if settings.box is None else parse_box(settings.box, level.shape)
         self.source = Input(self.volume.address, level, box)
         self.moments_box = None
         if settings.moments_box is not None:
-            part = blocks.parse_box(settings.moments_box, level.shape)
+            part = parse_box(settings.moments_box, level.shape)
             self.moments_box = blocks.moved(part, blocks.starts(box), -1)
         if self.predictor.mode == "orthoplane":
             plane = self.plan or level.spacing

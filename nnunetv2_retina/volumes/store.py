@@ -146,7 +146,8 @@ def _metadata(
         about["colors"] = [{"label-value": 0, "rgba": [0, 0, 0, 0]}] + [
             {"label-value": value, "rgba": [*COLOURS[i % len(COLOURS)], 255]} for i, value in enumerate(sorted(names))
         ]
-        about["properties"] = [{"label-value": value, "class": text} for value, text in sorted(names.items())]
+        classes = {0: "background", **names}  # the same values in both lists, as the specification has it
+        about["properties"] = [{"label-value": value, "class": classes[value]} for value in sorted(classes)]
     multiscales: dict[str, Any] = {"name": name, "axes": axes, "datasets": datasets}
     if not is_labels:
         return {"version": "0.5", "multiscales": [multiscales]}

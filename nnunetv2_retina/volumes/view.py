@@ -27,7 +27,8 @@ def layers(source: str, output: Path, base: str) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"zarr://{source}"}]
     about = _about(output)
-    names = [f"{entry['label-value']} {entry['class']}" for entry in about.get("properties", [])]
+    properties = [entry for entry in about.get("properties", []) if entry["label-value"] != 0]
+    names = [f"{entry['label-value']} {entry['class']}" for entry in properties]
     colours = {
         str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
         for entry in about.get("colors", [])

@@ -81,7 +81,9 @@ def test_a_box_is_a_volume_of_its_own(setting, tmp_path):
     about = json.loads((tmp_path / "out.zarr" / "zarr.json").read_text())["attributes"]["ome"]
     (level,) = about["multiscales"][0]["datasets"]
     assert level["coordinateTransformations"][1] == {"type": "translation", "translation": [4.0, 10.0, 5.0]}
-    assert about["image-label"]["properties"][0] == {"label-value": 1, "class": "one"}
+    colours, properties = about["image-label"]["colors"], about["image-label"]["properties"]
+    assert [entry["label-value"] for entry in colours] == [entry["label-value"] for entry in properties] == [0, 1, 2, 3]
+    assert properties[1] == {"label-value": 1, "class": "one"}
 
 
 def test_exact_moments_are_the_default(setting, tmp_path, capsys):

@@ -1,0 +1,31 @@
+"""Parts of OME-Zarr volumes, and of Zarr arrays, read without the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataset_conversion.readers.decoded import Decoded
+from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume, parse_box
+from nnunetv2_retina.spacing import NANOMETRES
+
+
+def read_zarr(path: Path, level: str | None, box: str | None) -> Decoded:
+    """Read a part of a volume.
+
+    Args:
+        path: of the OME-Zarr image or Zarr array.
+        level: path of the resolution; None: the finest.
+        box: ``z0:z1,y0:y1,x0:x1`` in its voxels; None: all of it.
+
+    Returns:
+        (Z, Y, X) as stored; the voxel size is left out where the metadata state none.
+
+    Raises:
+        RetinaError: if it is no such volume, or the box does not lie in it.
+    """
+    volume = open_volume(path, unstated=(1, 1, 1))
+    chosen = volume.levels[0] if level is None else volume.level(level)
+    part = parse_box(box or ":,:,:", chosen.shape)
+    steps = None if volume.version is None else tuple(chosen.spacing)
+    unit = NANOMETRES if chosen.spacing.unit else None
+    return Decoded(StoredArray(volume.address, chosen).read(part), steps, unit)
