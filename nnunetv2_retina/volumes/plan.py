@@ -103,7 +103,7 @@ class Geometry:
             canvas = rows * columns
             # weights in float16 for each fold, and a slab of one slice where that is more than its share
             raw = max(raw, held * canvas * self.itemsize + 2 * canvas * self.folds)
-        labels = prod(lengths) * self.label_bytes
+        labels = 2 * prod(lengths) * self.label_bytes  # of the non-zero box, and of the block
         shard = 2 * prod(self.shard) * self.label_bytes
         sums = 4 * self.heads * prod(lengths) if self.orthoplane else 0
         decompressed = 16 * prod(self.chunks) * self.itemsize
