@@ -22,9 +22,9 @@ from nnunetv2_retina.wording import format_bytes
 
 TOLERANCE = 0.01
 """Relative difference between a level's spacing and the model's that passes for none."""
-BASE = 700 << 20
+BASE = 800 << 20
 """Bytes of a worker before its first block: interpreter, torch, nnU-Net and a batch of tiles on a processor, for
-networks up to size retina; measured by ``benchmarks/volumes.py memory``."""
+a network of a few MB of weights; add those of larger ones; measured by ``benchmarks/volumes.py gate``."""
 
 
 def choose_level(volume: Volume, wanted: str, plan: Spacing | None) -> tuple[Level, str]:
@@ -103,7 +103,7 @@ class Geometry:
             canvas = rows * columns
             # weights in float16 for each fold, and a slab of one slice where that is more than its share
             raw = max(raw, held * canvas * self.itemsize + 2 * canvas * self.folds)
-        labels = prod(lengths) * self.label_bytes
+        labels = 2 * prod(lengths) * self.label_bytes  # of the non-zero box, and of the block
         shard = 2 * prod(self.shard) * self.label_bytes
         sums = 4 * self.heads * prod(lengths) if self.orthoplane else 0
         decompressed = 16 * prod(self.chunks) * self.itemsize
