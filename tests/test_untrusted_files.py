@@ -85,7 +85,7 @@ datasets: [{dataset: 901, iterations: [2]}]
 systems: [{name: RETINA, trainer: nnUNetTrainerRETINA_tiny, weights: em}]
 """
 WITHOUT = ("retina_convert", "retina_evaluate", "retina_quickstart")
-"""Commands that open no weights but what they have made themselves."""
+"""Commands that open no weights but what they have made themselves, or give them to a training, which looks."""
 COMMANDS = {
     "retina_import_weights": ["evil.pth", "out.pth"],
     "retina_doctor": [],
@@ -94,6 +94,7 @@ COMMANDS = {
     "retina_predict": ["-i", "images", "-o", "out", "-m", "model", "-device", "cpu"],
     "retina_report": ["-m", "model"],
     "retina_benchmark": ["study.yaml", "-o", "out", "-device", "cpu"],
+    "retina_volume": ["predict", "in.zarr", "out.zarr", "-m", "model", "--spacing", "1,1,1", "-device", "cpu"],
 }  # fmt: skip
 
 
@@ -116,6 +117,9 @@ def test_commands(tmp_path, marker, monkeypatch, capsys, name):
         grey = np.random.default_rng(number).integers(0, 255, (224, 224), np.uint8)
         Image.fromarray(grey).save(tmp_path / "images" / f"{number}_0000.png")
     (tmp_path / "study.yaml").write_text(STUDY)
+    if name == "retina_volume":
+        zarr = pytest.importorskip("zarr")
+        zarr.save_array(tmp_path / "in.zarr", np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RETINA_WEIGHTS", str(tmp_path / "evil.pth"))
     module, _, function = SCRIPTS[name].partition(":")
