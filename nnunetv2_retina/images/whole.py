@@ -79,7 +79,7 @@ def _check(file: IO[bytes], start: bytes) -> None:
     size = os.fstat(file.fileno()).st_size
     if start.startswith(_GZIP):
         length, header = _unpack(file)
-        _check_volume(header, length)
+        check_volume(header, length)
     elif start.startswith(b"NRRD"):
         _check_nrrd(file, size)
     elif start.startswith(_META):
@@ -87,10 +87,19 @@ def _check(file: IO[bytes], start: bytes) -> None:
     elif start.startswith(single.PNG):
         single.check_png(file.read())
     else:
-        _check_volume(file.read(_MRC), size)
+        check_volume(file.read(_MRC), size)
 
 
-def _check_volume(header: bytes, length: int) -> None:
+def check_volume(header: bytes, length: int) -> None:
+    """Check that an unpacked NIfTI or MRC file has the length that its header announces; other files pass.
+
+    Args:
+        header: its first 1024 bytes.
+        length: its bytes.
+
+    Raises:
+        ImageError: if it is cut off, or its header does not fit its data.
+    """
     if header[_MRC_NAME : _MRC_NAME + 3] == b"MAP":
         _check_length(_mrc_length(header), length, longer=True)
     elif _byte_order(header) is not None:

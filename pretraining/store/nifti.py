@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 
 from nnunetv2_retina.images.picture import Array, ImageError, TooLargeError
+from nnunetv2_retina.images.whole import check_volume
 
 _GZIP = b"\x1f\x8b"
 _HEADERS = {348: (344, (b"n+1\0",)), 540: (4, (b"n+2\0",))}
@@ -45,13 +46,14 @@ def read_pages(data: bytes, most: int) -> list[Array]:
         ImageError: if it is cut off, damaged, or has more than one value a voxel.
     """
     import nibabel
+    from nibabel.imageglobals import logger
 
     content = _inflated(data, most) if data[:2] == _GZIP else data
-    kind = (
-        nibabel.Nifti2Image if content[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)) else nibabel.Nifti1Image
-    )
+    check_volume(content[:1024], len(content))
+    second = content[:4] in (struct.pack("<i", _LONGEST_HEADER), struct.pack(">i", _LONGEST_HEADER))
+    logger.disabled = True  # it repairs headers aloud
     try:
-        image = kind.from_stream(io.BytesIO(content))
+        image = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(io.BytesIO(content))
         shape, itemsize = image.shape, image.get_data_dtype().itemsize
         if image.get_data_dtype().fields or image.get_data_dtype().kind not in "uif":
             raise ImageError(f"NIfTI of values {image.get_data_dtype()}; expected one number a voxel")

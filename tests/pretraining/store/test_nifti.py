@@ -45,6 +45,10 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for data in (plain[:-100], packed[:-100], packed[:-1], packed[:200] + bytes(40) + packed[240:]):
         with pytest.raises(ImageError):
             read_pages(data, 1 << 20)
+    smaller = bytearray(plain)
+    smaller[42:44] = (140).to_bytes(2, "little")  # the header's first axis, of 150
+    with pytest.raises(ImageError, match="another size or type than the data's"):
+        read_pages(bytes(smaller), 1 << 20)
     for data in (plain, packed):
         with pytest.raises(TooLargeError):
             read_pages(data, 10_000)
