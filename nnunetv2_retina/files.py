@@ -140,6 +140,26 @@ def make_folder(folder: Path, advice: str) -> Path:
     return folder
 
 
+def link(path: Path, target: Path, advice: str, exist_ok: bool = False) -> None:
+    """Make a symbolic link to a file or folder.
+
+    Args:
+        path: of the link.
+        target: what it leads to.
+        advice: what to do where the file system or the user's rights allow no link.
+        exist_ok: leave what is there, such as the link of another process.
+
+    Raises:
+        RetinaError: if it cannot be made.
+    """
+    try:
+        path.symlink_to(target, target_is_directory=target.is_dir())
+    except (OSError, NotImplementedError) as error:
+        if exist_ok and isinstance(error, FileExistsError):
+            return
+        raise RetinaError(f"cannot link {path} to {target} ({error}). {advice}") from error
+
+
 def is_leftover(name: str) -> bool:
     """Whether a file of this name is what ``replacing`` and ``make_folder`` leave when their process is killed."""
     return re.fullmatch(r".+\.\d+\.tmp|\.\d+\.probe", name) is not None

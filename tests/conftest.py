@@ -18,6 +18,15 @@ from helpers.environment import FOLDERS, preprocess_images, preprocess_volumes
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # two workers share the cores
 
 
+@pytest.fixture
+def one_thread():
+    """Tiny networks are faster without threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     """No variable of the user's reaches a test."""

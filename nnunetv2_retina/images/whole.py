@@ -111,8 +111,13 @@ def is_nifti_2(path: Path) -> bool:
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
     with gzip.open(path) if packed else path.open("rb") as stream:
-        start = stream.read(4)
-    return start in (struct.pack("<i", _NIFTI_2), struct.pack(">i", _NIFTI_2))
+        return nifti_version(stream.read(4)) == 2
+
+
+def nifti_version(start: bytes) -> int | None:
+    """Return 1 or 2 for the beginning of an unpacked NIfTI file; None for another file."""
+    order = _byte_order(start)
+    return None if order is None else 1 + (struct.unpack(f"{order}i", start[:4])[0] == _NIFTI_2)
 
 
 def nrrd_fields(path: Path) -> dict[str, str]:
@@ -145,7 +150,7 @@ def _byte_order(start: bytes) -> str | None:
 def _nifti_length(header: bytes) -> int:
     """Return the bytes that a NIfTI file needs by its header; 0 for one whose data lie in another file."""
     order = _byte_order(header)
-    second = struct.unpack_from(f"{order}i", header)[0] == _NIFTI_2
+    second = nifti_version(header) == 2
     if len(header) < (_NIFTI_2 if second else _NIFTI_1):
         raise ImageError("its header is cut off")
     if second:

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import write_json
+from nnunetv2_retina.files import link, write_json
 from nnunetv2_retina.nnunet.datasets import (
     DATASET_JSON,
     PREPROCESSED,
@@ -26,6 +26,7 @@ from nnunetv2_retina.study.checks import scored_folders
 from nnunetv2_retina.study.runs import Run
 
 _SCORED = "scored"
+_NO_LINKS = "Give an output folder on a file system with symbolic links; on Windows they need the developer mode"
 
 
 def results(folder: Path) -> Path:
@@ -47,11 +48,11 @@ def make(folder: Path, run: Run) -> dict[str, str]:
     view.mkdir(parents=True, exist_ok=True)
     own_splits = any(run.training.get(key) is not None for key in ("folds", "groups"))
     for path in source.iterdir():
-        link = view / path.name
-        if path.name == DATASET_JSON or (path.name == SPLITS_JSON and own_splits) or link.is_symlink():
+        linked = view / path.name
+        if path.name == DATASET_JSON or (path.name == SPLITS_JSON and own_splits) or linked.is_symlink():
             continue
-        if not link.exists():
-            _link(path, link)
+        if not linked.exists():
+            _link(path, linked)
     contents = read_dataset_json(source)
     write_json(view / DATASET_JSON, {**contents, BLOCK: dict(run.training)})
     results(folder).mkdir(exist_ok=True)
@@ -101,10 +102,4 @@ def _validation_cases(run: Run) -> list[str]:
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.symlink_to(source, target_is_directory=source.is_dir())
-    except (OSError, NotImplementedError) as error:
-        raise RetinaError(
-            f"cannot link {target} to {source} ({error}). Give an output folder on a file system with symbolic links; "
-            "on Windows they need the developer mode"
-        ) from error
+    link(target, source, _NO_LINKS)

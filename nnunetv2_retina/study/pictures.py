@@ -44,7 +44,7 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
         first: dict[str, PlannedRun] = {}
         for planned in sorted((p for p in shown if p.run.title == dataset), key=lambda p: p.run.seed):
             first.setdefault(planned.run.system, planned)
-        path = folder / f"side_by_side_{dataset.replace(', ', '_').replace(' ', '_')}.png"
+        path = folder / f"side_by_side_{next(iter(first.values())).folder.parents[1].name}.png"
         name = _draw(path, dataset, {system: first[system] for system in systems if system in first})
         sheets[f"{dataset}: {name}"] = path
     return sheets

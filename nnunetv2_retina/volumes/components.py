@@ -61,12 +61,23 @@ def find_pieces(labels: NDArray[Any], corner: Shape, shape: Shape) -> tuple[NDAr
     first = first[1:]
     voxels = np.bincount(flat, minlength=count + 1)[1:].astype(np.int64)
     places = np.stack(np.unravel_index(first, labels.shape), 1).astype(np.int64) + corner
-    boxes = np.zeros((count, 6), np.int64)
-    for i, box in enumerate(ndimage.find_objects(numbers.view(np.int32))):
-        boxes[i] = [*(part.start for part in box), *(part.stop for part in box)]
-    boxes += np.array([*corner, *corner])
+    boxes = _boxes(numbers.view(np.int32), count, corner)
     raster = (places[:, 0] * shape[1] + places[:, 1]) * shape[2] + places[:, 2]
     return numbers, Pieces(labels.ravel()[first].astype(np.int64), raster, voxels, boxes)
+
+
+def _boxes(numbers: NDArray[np.int32], count: int, corner: Shape) -> Integers:
+    """Return the boxes (count, 6) of the numbers from 1 on, each of which occurs, in the volume."""
+    boxes = np.zeros((count, 6), np.int64)
+    for row, box in enumerate(ndimage.find_objects(numbers)):
+        boxes[row] = [*(part.start for part in box), *(part.stop for part in box)]
+    boxes += np.array([*corner, *corner])
+    return boxes
+
+
+def _no_boxes(count: int) -> Integers:
+    """Return (count, 6) boxes of nothing, which every voxel extends."""
+    return np.tile(np.array([np.iinfo(np.int64).max] * 3 + [0] * 3, np.int64), (count, 1))
 
 
 def meeting(
@@ -109,7 +120,7 @@ def unite(pieces: Pieces, pairs: NDArray[np.int64]) -> Objects:
     label, voxels = np.zeros(count, np.int64), np.zeros(count, np.int64)
     label[group] = pieces.label
     np.add.at(voxels, group, pieces.voxels)
-    box = np.tile(np.array([np.iinfo(np.int64).max] * 3 + [0] * 3, np.int64), (count, 1))
+    box = _no_boxes(count)
     np.minimum.at(box[:, :3], group, pieces.box[:, :3])
     np.maximum.at(box[:, 3:], group, pieces.box[:, 3:])
     order = np.lexsort((first, label))
@@ -156,12 +167,9 @@ def measure(around: NDArray[Any], inner: tuple[slice, slice, slice], corner: Sha
         for place in range(length):
             counts = np.bincount(np.take(compact, place, axis).ravel(), minlength=n)
             sums[:, axis] += counts * (place + corner[axis])
-    boxes = np.zeros((n, 6), np.int64)
-    for row, box in enumerate(ndimage.find_objects(compact.astype(np.int32) + 1)):
-        boxes[row] = [*(part.start for part in box), *(part.stop for part in box)]
+    boxes = _boxes(compact.astype(np.int32) + 1, n, corner)
     faces = np.stack([_faces(around, inner, compact, n, axis) for axis in range(3)], 1)
     kept = used > 0
-    boxes += np.array([*corner, *corner])
     numbers = used[kept].astype(np.int64)
     return Measures(numbers, voxels[kept].astype(np.int64), sums[kept], boxes[kept], faces[kept])
 
@@ -186,7 +194,7 @@ def _faces(
 
 def total(parts: list[Measures], most: int) -> Measures:
     """Add up what blocks measured, for the ids from 1 to ``most``."""
-    box = np.tile(np.array([np.iinfo(np.int64).max] * 3 + [0] * 3, np.int64), (most + 1, 1))
+    box = _no_boxes(most + 1)
     voxels, sums, faces = (np.zeros((most + 1, *more), np.int64) for more in ((), (3,), (3,)))
     for part in parts:  # an id occurs once in each
         voxels[part.ids] += part.voxels

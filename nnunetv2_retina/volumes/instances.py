@@ -73,11 +73,11 @@ class InstanceRun:
         z, y, x = self.plan["shape"]
         a, b, c = self.plan["block"]
         todo = cut((z, y, x), (a, b, c))
-        left = sum(self.journal.marker(PREDICT, block, key) is None for block in todo)
+        left = self.journal.left(PREDICT, todo, key)
         if left:
             raise RetinaError(
-                f"{left} of {len(todo)} blocks of {self.output} are not predicted yet. Finish that first, with the "
-                "same retina_volume predict command"
+                f"{len(left)} of {len(todo)} blocks of {self.output} are not predicted yet. Finish that first, with "
+                "the same retina_volume predict command"
             )
         d, e, f = self.plan["shard"]
         spacing = Spacing.of(self.plan["spacing"], self.plan["unit"])
@@ -125,7 +125,7 @@ class InstanceRun:
             yield "-".join(str(int(place)) for place in pieces.box[row, :3])
 
     def _stage(self, engine: Engine, stage: str, task: Any, blocks: list[Block], key: str) -> None:
-        todo = [block for block in blocks if self.journal.marker(stage, block, key) is None]
+        todo = self.journal.left(stage, blocks, key)
         watch(engine.run(task, todo), todo, stage, self.say)
 
     def _write_table(self, ids: Ids) -> int:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,10 @@ class Journal:
             except OSError:
                 return None
         return contents
+
+    def left(self, stage: str, blocks: Iterable[Block], key: str) -> list[Block]:
+        """Return those blocks of a stage that are not done with these settings, in their order."""
+        return [block for block in blocks if self.marker(stage, block, key) is None]
 
     def markers(self, stage: str) -> list[dict[str, Any]]:
         """Return the markers of a stage, in no order, unchecked."""

@@ -117,6 +117,5 @@ def rescale(
         store.create(output, sizes, level.dtype, CHUNK, volume.name, None, is_labels=False)
         key = digest(settings)
         task = Rescaling(str(output), Input(volume.address, level, whole(level.shape)), shape, key)
-        blocks = cut(shape, shard)
-        todo = [block for block in blocks if journal.marker(RESCALE, block, key) is None]
+        todo = journal.left(RESCALE, cut(shape, shard), key)
         watch(engine.run(task, todo), todo, RESCALE, say)

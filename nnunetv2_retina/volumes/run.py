@@ -30,7 +30,7 @@ from nnunetv2_retina.volumes.moments import Moments
 from nnunetv2_retina.volumes.plan import BASE, Geometry, choose_level, fits, tiles_per_second
 from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.pyramid import Shrinking
-from nnunetv2_retina.volumes.settings import VolumeSettings
+from nnunetv2_retina.volumes.settings import METHODS, VolumeSettings
 from nnunetv2_retina.volumes.tasks import COUNT, PREDICT, Counting, Input, Predicting
 from nnunetv2_retina.wording import duration, format_bytes
 
@@ -159,7 +159,7 @@ class VolumeRun:
     def _settings(self) -> dict[str, Any]:
         level = self.source.level
         chosen = self.settings.moments
-        if chosen not in ("exact", "sampled", "training", "nnunet"):
+        if chosen not in METHODS:
             chosen = f"{moments_of.read_file(Path(chosen))}"
         return {
             "IN.zarr": self.volume.name,
@@ -236,8 +236,8 @@ class VolumeRun:
         todo = blocks.cut(self.source.shape, (z, y, x))
         task = Predicting(str(self.output), self.source, self.model, moments, key, self._threads())
         if not self._stage(engine, PREDICT, task, todo, key):
-            left = sum(self.journal.marker(PREDICT, block, key) is None for block in todo)
-            self.say(f"{left} of {len(todo)} blocks are left to the other parts")
+            left = self.journal.left(PREDICT, todo, key)
+            self.say(f"{len(left)} of {len(todo)} blocks are left to the other parts")
             return False
         for before, level in pairwise(sizes):
             shrinking = Shrinking(str(self.output), "", before.name, level, key)
@@ -251,8 +251,8 @@ class VolumeRun:
             Whether all are done.
         """
         for mine in [part_of(whole, self.settings.part), *([whole] if share and self.settings.part else [])]:
-            todo = [block for block in mine if self.journal.marker(stage, block, key) is None]
+            todo = self.journal.left(stage, mine, key)
             if len(todo) < len(mine) and stage == PREDICT:
                 self.say(f"{len(mine) - len(todo)} of {len(mine)} blocks are done already")
             watch(engine.run(task, todo), todo, stage, self.say)
-        return all(self.journal.marker(stage, block, key) is not None for block in whole)
+        return not self.journal.left(stage, whole, key)

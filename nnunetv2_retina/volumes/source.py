@@ -21,26 +21,20 @@ Normalise = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 def z_score(moments: Moments) -> Normalise:
     """Return nnU-Net's ``ZScoreNormalization`` with given moments: float32, in the same two steps."""
-    mean, sd = np.float32(moments.mean), np.float32(max(np.float32(moments.sd), np.float32(1e-8)))
-
-    def normalise(values: NDArray[Any]) -> NDArray[np.float32]:
-        image = _as_float(values)
-        image -= mean
-        image /= sd
-        return image
-
-    return normalise
+    return _linear(np.float32(moments.mean), np.float32(max(np.float32(moments.sd), np.float32(1e-8))))
 
 
 def rescale(moments: Moments) -> Normalise:
     """Return nnU-Net's ``RescaleTo01Normalization`` with the extremes of the whole volume."""
     least = np.float32(moments.least)
-    span = np.clip(np.float32(moments.most) - least, 1e-8, None)
+    return _linear(least, np.clip(np.float32(moments.most) - least, 1e-8, None))
 
+
+def _linear(shift: np.float32, scale: np.float32) -> Normalise:
     def normalise(values: NDArray[Any]) -> NDArray[np.float32]:
         image = _as_float(values)
-        image -= least
-        image /= span
+        image -= shift
+        image /= scale
         return image
 
     return normalise

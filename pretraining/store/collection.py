@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import check_folder, make_folder
+from nnunetv2_retina.files import check_folder, link, make_folder
 from nnunetv2_retina.nnunet.datasets import IMAGES_TR, IMAGES_TS, RAW, find_dataset
 
 TEST = "_test"
 """What a data set's name has behind it as the group of its test images."""
+_NO_LINKS = (
+    "Choose an output folder on a file system with symbolic links (on Windows they need the developer mode), or give "
+    "one folder of images as SOURCE"
+)
 
 
 def collect(folder: Path, datasets: Sequence[str], also: Sequence[Path] = (), with_test: bool = False) -> Path:
@@ -39,7 +43,7 @@ def collect(folder: Path, datasets: Sequence[str], also: Sequence[Path] = (), wi
             raise RetinaError(f"{name} is there twice: {wanted[name]} and {path}. Name each once, or rename a folder")
         wanted[name] = path.resolve()
     make_folder(folder, "Choose another output folder (-o)")
-    there = {link.name: link.resolve() for link in folder.iterdir()}
+    there = {path.name: path.resolve() for path in folder.iterdir()}
     other = sorted(name for name, path in there.items() if wanted.get(name) != path)
     if other:
         raise RetinaError(
@@ -47,7 +51,7 @@ def collect(folder: Path, datasets: Sequence[str], also: Sequence[Path] = (), wi
             "start, or choose another output folder (-o)"
         )
     for name in wanted.keys() - there.keys():
-        _link(folder / name, wanted[name])
+        link(folder / name, wanted[name], _NO_LINKS, exist_ok=True)  # other processes of the run make it, too
     return folder
 
 
@@ -59,15 +63,3 @@ def _groups(datasets: Sequence[str], also: Sequence[Path], with_test: bool) -> l
         if with_test:
             groups.append((raw.name + TEST, check_folder(raw / IMAGES_TS, "folder of test images")))
     return groups + [(path.resolve().name, check_folder(path, "folder of images")) for path in also]
-
-
-def _link(link: Path, target: Path) -> None:
-    try:
-        link.symlink_to(target, target_is_directory=True)
-    except FileExistsError:  # made by another process of the same run, meanwhile
-        return
-    except (OSError, NotImplementedError) as error:
-        raise RetinaError(
-            f"cannot link {link} to {target} ({error}). Choose an output folder on a file system with symbolic links "
-            "(on Windows they need the developer mode), or give one folder of images as SOURCE"
-        ) from error

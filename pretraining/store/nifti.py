@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 
 import numpy as np
 
 from nnunetv2_retina.images.picture import Array, ImageError, TooLargeError
-from nnunetv2_retina.images.whole import check_volume
+from nnunetv2_retina.images.whole import check_volume, nifti_version
 
 _GZIP = b"\x1f\x8b"
-_HEADERS = {348: (344, (b"n+1\0",)), 540: (4, (b"n+2\0",))}
-"""Size of the header, in its first four bytes -> place and text of its mark, for a file that holds its image."""
+_MARKS = {1: (344, b"n+1\0"), 2: (4, b"n+2\0")}
+"""Version -> place and text of the mark of a file that holds its image."""
 _LONGEST_HEADER = 540
 
 
@@ -25,13 +24,11 @@ def is_nifti(data: bytes) -> bool:
             head = zlib.decompressobj(31).decompress(data[: 1 << 16], _LONGEST_HEADER)
         except zlib.error:
             return False
-    if len(head) < _LONGEST_HEADER:
+    version = nifti_version(head)
+    if version is None or len(head) < _LONGEST_HEADER:
         return False
-    for order in "<>":
-        place, marks = _HEADERS.get(struct.unpack(f"{order}i", head[:4])[0], (0, ()))
-        if head[place : place + 4] in marks:
-            return True
-    return False
+    place, mark = _MARKS[version]
+    return head[place : place + 4] == mark
 
 
 def read_pages(data: bytes, most: int) -> list[Array]:
@@ -50,10 +47,10 @@ def read_pages(data: bytes, most: int) -> list[Array]:
 
     content = _inflated(data, most) if data[:2] == _GZIP else data
     check_volume(content[:1024], len(content))
-    second = content[:4] in (struct.pack("<i", _LONGEST_HEADER), struct.pack(">i", _LONGEST_HEADER))
     logger.disabled = True  # it repairs headers aloud
     try:
-        image = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(io.BytesIO(content))
+        kind = nibabel.Nifti2Image if nifti_version(content) == 2 else nibabel.Nifti1Image
+        image = kind.from_stream(io.BytesIO(content))
         shape, itemsize = image.shape, image.get_data_dtype().itemsize
         if image.get_data_dtype().fields or image.get_data_dtype().kind not in "uif":
             raise ImageError(f"NIfTI of values {image.get_data_dtype()}; expected one number a voxel")

@@ -18,13 +18,7 @@ CPU = torch.device("cpu")
 TIF = {"ending": ".tif", "reader": "Tiff3DIO"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks are faster without threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def nnunet(folder, folds=(0,), mirroring=True) -> nnUNetPredictor:

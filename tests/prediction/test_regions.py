@@ -20,12 +20,7 @@ SHAPES = [(9, 20, 24), (7, 33, 10), (24, 5, 9)]
 BLOCKS = [(8, 16, 16), (64, 8, 16), (3, 64, 64), (16, 16, 8), (5, 11, 13), (64, 64, 64)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def blocks(shape, block):
