@@ -7,8 +7,9 @@ from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import add_settings, read_settings, say
-from nnunetv2_retina.files import check_folder
+from nnunetv2_retina.files import check_file, check_folder
 from nnunetv2_retina.quickstart.settings import DEFAULT_OUTPUT, QuickstartSettings
+from nnunetv2_retina.weights import shipped
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         RetinaError: for a wrong option or folder, or a step that failed.
     """
     settings = read_settings(QuickstartSettings, arguments)
+    check_file(Path(shipped.resolve(settings.weights)), "checkpoint")
     if arguments.data is not None:
         check_folder(arguments.data, "folder of images and masks")
 

@@ -187,6 +187,13 @@ def test_errors_have_no_traceback(tmp_path: Path, capsys) -> None:
     assert err.startswith("error: ") and "Traceback" not in out + err
 
 
+def test_weights_are_looked_for_before_anything_is_written(tmp_path: Path, capsys) -> None:
+    missing = str(tmp_path / "nowhere.pth")
+    assert command.main(["-o", str(tmp_path / "out"), "--weights", missing, "--device", "cpu"]) == 2
+    assert "no checkpoint at" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_interrupted() -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
