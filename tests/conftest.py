@@ -29,12 +29,16 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    """No variable of the user's reaches a test."""
+    """No variable of the user's reaches a test, and none inherits the threads that another's command took."""
     from nnunetv2_retina.registration import external_folder
 
+    threads = torch.get_num_threads()
     for name in (*FOLDERS, "RETINA_WEIGHTS", "RETINA_SEED", "RETINA_REGISTER", "nnUNet_compile"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("nnUNet_extTrainer", external_folder())
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
