@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H, W pixels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -112,7 +113,9 @@ class UNetResNet50(nn.Module):
 
 def _library() -> Any:
     try:
-        import segmentation_models_pytorch
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # timm uses what torch is about to drop
+            import segmentation_models_pytorch
     except ImportError as error:
         raise RetinaError(
             "the UNet-ResNet50 needs segmentation-models-pytorch, which cannot be imported here "
