@@ -4,6 +4,7 @@
     python benchmarks/inference.py agreement -m MODEL_FOLDER -i IMAGES [--cases 1] [-device cpu] [--disable_tta]
     python benchmarks/inference.py memory [--classes 2 50] [--size 64 512 512] [--orthoplane]
     python benchmarks/inference.py batches -m MODEL_FOLDER [-device cpu]
+    python benchmarks/inference.py network -m MODEL_FOLDER [-device cpu]
 
 ``speed`` runs the two commands in turn, because a machine's speed drifts, and prints the median ratio of the pairs.
 ``agreement`` compares logits and labels in one process. ``memory`` predicts a random volume with a model of one layer,
@@ -50,18 +51,8 @@ def speed(options: argparse.Namespace) -> None:
             times = {}
             for command in COMMANDS:
                 out = Path(folder) / f"{command}_{number}"
-                arguments = [
-                    "-i",
-                    str(images),
-                    "-o",
-                    str(out),
-                    "-m",
-                    str(options.m),
-                    "-f",
-                    options.f,
-                    "-device",
-                    options.device,
-                ]
+                paths = ["-i", str(images), "-o", str(out), "-m", str(options.m)]
+                arguments = [*paths, "-f", options.f, "-device", options.device]
                 times[command] = seconds(command, arguments + ["--disable_tta"] * options.disable_tta)
                 print(f"{command:18}{times[command]:8.1f} s", flush=True)
             pairs.append(times["nnUNetv2_predict"] / times["retina_predict"])
@@ -131,6 +122,43 @@ def batches(options: argparse.Namespace) -> None:
             best[size] = min(best[size], (time.perf_counter() - start) / size)
     for size, least in best.items():
         print(f"{size:3} tiles at once: {1e3 * least:8.2f} ms a tile, {best[1] / least:.2f} times as fast as one")
+
+
+@torch.inference_mode()
+def network(options: argparse.Namespace) -> None:
+    """Print the time of a tile as trained, optimised, and in bf16, how far the logits are apart, and labels differ."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    from nnunetv2_retina.prediction.optimised import optimised
+
+    device = torch.device(options.device)
+    nnunet = nnUNetPredictor(device=device, allow_tqdm=False)
+    nnunet.initialize_from_trained_model_folder(str(options.m), (int(options.f),))
+    trained = nnunet.network.to(device).eval()
+    faster = optimised(trained, device)
+
+    def bf16(tiles: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return faster(tiles)
+
+    variants = {"as trained": trained, "optimised": faster, "optimised, bf16": bf16}
+    patch = nnunet.configuration_manager.patch_size
+    for size in (1, 4):
+        tiles = torch.randn(size, len(nnunet.dataset_json["channel_names"]), *patch, device=device)
+        logits = {name: variant(tiles) for name, variant in variants.items()}
+        best = dict.fromkeys(variants, float("inf"))
+        for _ in range(8):
+            for name, variant in variants.items():
+                start = time.perf_counter()
+                variant(tiles).sum().item()
+                best[name] = min(best[name], (time.perf_counter() - start) / size)
+        for name, least in best.items():
+            apart = (logits[name] - logits["as trained"]).abs().max() / logits["as trained"].std()
+            differ = (logits[name].argmax(1) != logits["as trained"].argmax(1)).double().mean()
+            print(
+                f"{size} at once, {name:16}{1e3 * least:8.1f} ms a tile, x {best['as trained'] / least:.2f}; "
+                f"logits apart {apart:.1e} of their deviation, labels in {differ:.1e}"
+            )
 
 
 class Pointwise(nn.Module):
@@ -236,7 +264,7 @@ def main() -> None:
     """Run one measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(required=True)
-    for action in (speed, agreement, batches, memory):
+    for action in (speed, agreement, batches, network, memory):
         options = actions.add_parser(action.__name__, help=action.__doc__)
         options.set_defaults(action=action)
         if action is memory:
@@ -247,7 +275,7 @@ def main() -> None:
         options.add_argument("-m", type=Path, required=True)
         options.add_argument("-device", default="cpu")
         options.add_argument("-f", default="0", help="fold")
-        if action is not batches:
+        if action in (speed, agreement):
             options.add_argument("-i", type=Path, required=True)
             options.add_argument("--cases", type=int, default=1)
             options.add_argument("--pairs", type=int, default=1)

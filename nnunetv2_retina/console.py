@@ -11,6 +11,7 @@ import re
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
@@ -90,10 +91,19 @@ def command(
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
+        if argv is None and not sys.warnoptions:  # started by a user who asked for no warnings
+            _hide_what_developers_are_told()
         arguments = parser().parse_args(argv)
         return run(lambda: action(arguments))
 
     return main
+
+
+def _hide_what_developers_are_told() -> None:
+    """Keep the deprecations of libraries under this one from the user, here and in the processes that it starts."""
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category)
+    os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"
 
 
 def say(line: str, stream: TextIO | None = None) -> None:

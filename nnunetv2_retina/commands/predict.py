@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add_settings(nnunet, PredictionSettings, ("step_size", "mirroring"))
     add_settings(nnunet, RunSettings)
     own = parser.add_argument_group("of RETINA")
-    add_settings(own, PredictionSettings, ("batch_size", "force"))
+    add_settings(own, PredictionSettings, ("batch_size", "precision", "force"))
     mode = own.add_mutually_exclusive_group()
     for name, text in (
         ("stack", "slice by slice (default, unless dataset.json says otherwise)"),

@@ -58,7 +58,7 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
     nnunet.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: cuda where there is one")
     add_settings(nnunet, PredictionSettings, ("step_size", "mirroring"))
     own = parser.add_argument_group("of RETINA")
-    add_settings(own, PredictionSettings, ("batch_size", "force"))
+    add_settings(own, PredictionSettings, ("batch_size", "precision", "force"))
     mode = own.add_mutually_exclusive_group()
     for name, text in (("stack", "slice by slice"), ("orthoplane", "mean of the probabilities over xy, xz and yz")):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)

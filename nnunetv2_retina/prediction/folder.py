@@ -252,7 +252,7 @@ class FolderRun:
                 "mirroring": predictor.settings.mirroring,
                 "batch_size": predictor.window.batch_size,
                 "step_size": predictor.settings.step_size,
-                "folds": len(predictor.nnunet.list_of_parameters),
+                "folds": len(predictor.window.models),
             },
         }
 

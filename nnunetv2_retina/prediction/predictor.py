@@ -14,9 +14,8 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,16 +24,17 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network.resnet_v2 import StdConv2d
 from nnunetv2_retina.nnunet import models
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import Grid, classes, label_type, probabilities
+from nnunetv2_retina.prediction.optimised import optimised
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
 
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FAR = 1.5
 """Ratio of an image's spacing to the plan's from which on it is remarked on."""
 
@@ -57,15 +57,8 @@ class Predictor:
         self.settings = settings
         self.mode = settings.mode or Protocol.from_dataset_json(nnunet.dataset_json).inference
         self.channels = channel_count(nnunet.dataset_json)
-        self._loaded: int | None = None
-        if len(nnunet.list_of_parameters) > 1 and nnunet.device.type != "cpu":
-            nnunet.list_of_parameters = [
-                {name: value.to(nnunet.device) for name, value in weights.items()}
-                for weights in nnunet.list_of_parameters
-            ]
-        nnunet.network = nnunet.network.to(nnunet.device).eval()
         self.window = SlidingWindow(
-            [self._model(fold) for fold in range(len(nnunet.list_of_parameters))],
+            [self._model(network) for network in self._networks()],
             nnunet.label_manager.num_segmentation_heads,
             nnunet.configuration_manager.patch_size,
             settings.step_size,
@@ -276,22 +269,23 @@ class Predictor:
     def _probabilities(self, logits: Tensor) -> Tensor:
         return probabilities(self.nnunet.label_manager, logits)
 
-    def _model(self, fold: int) -> Callable[[Tensor], Tensor]:
-        """Return a function that predicts tiles with the weights of one fold, mirrored if asked for."""
-        nnunet = self.nnunet
+    def _networks(self) -> Iterator[nn.Module]:
+        """Yield the network of each fold, ready to predict; nnU-Net's copies of the weights go."""
+        network, compiled = self.nnunet.network, isinstance(self.nnunet.network, OptimizedModule)
+        network = network._orig_mod if compiled else network
+        while self.nnunet.list_of_parameters:
+            network.load_state_dict(self.nnunet.list_of_parameters.pop(0))
+            ready = optimised(network, self.nnunet.device)
+            yield cast(nn.Module, torch.compile(ready)) if compiled else ready
+
+    def _model(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return a function that predicts tiles, mirrored if asked for."""
+        nnunet, device = self.nnunet, self.nnunet.device.type
+        precision = self.settings.precision or ("fp16" if device == "cuda" else "fp32")
 
         def predict(tiles: Tensor) -> Tensor:
-            if self._loaded != fold:
-                weights = nnunet.list_of_parameters[fold]
-                if isinstance(nnunet.network, OptimizedModule):
-                    nnunet.network._orig_mod.load_state_dict(weights)
-                elif len(nnunet.list_of_parameters) > 1:
-                    nnunet.network.load_state_dict(weights, assign=True)  # nothing is copied
-                else:
-                    nnunet.network.load_state_dict(weights)
-                keep_kernels(nnunet.network)
-                self._loaded = fold
-            with torch.autocast("cuda", enabled=nnunet.device.type == "cuda"):
+            nnunet.network = network
+            with torch.autocast(device, _DTYPES.get(precision), enabled=precision in _DTYPES):
                 logits: Tensor = nnunet._internal_maybe_mirror_and_predict(tiles)
             return logits
 
@@ -311,11 +305,3 @@ def _finite(data: np.ndarray) -> Tensor:
             "numpy.nan_to_num(image, nan=image_minimum), or crop them off"
         )
     return values
-
-
-@torch.no_grad()
-def keep_kernels(network: nn.Module) -> None:
-    """Standardise the kernels of RETINA's CNN once instead of at every call: the weights no longer change."""
-    for module in network.modules():
-        if isinstance(module, StdConv2d):
-            vars(module)["forward"] = partial(module._conv_forward, weight=module.kernel(), bias=None)

@@ -12,6 +12,7 @@ from nnunetv2_retina.protocol import INFERENCE_MODES
 SLAB_BYTES = 2**27
 """Memory for one slab: its image, its logits and what turns those into labels."""
 UNITS = ("voxels", "physical")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +20,19 @@ class PredictionSettings:
     """How a model is applied.
 
     Raises:
-        RetinaError: for an unknown mode.
+        RetinaError: for an unknown mode or precision.
     """
 
     mode: str | None = None
     """``stack``: slice by slice; ``orthoplane``: the mean over xy, xz and yz; None: what dataset.json says."""
     mirroring: bool = setting(True, "no mirroring: faster, less accurate", flag="--disable_tta")
     """Average over the mirrored images that the trainer allows, as nnU-Net does by default."""
-    batch_size: int | None = setting(
-        None, "tiles in one forward pass (default: what suits the device; 1: exact ties fall as in nnU-Net)"
+    batch_size: int | None = setting(None, "tiles in one forward pass (default: what suits the device)")
+    precision: str | None = setting(
+        None,
+        "numbers that the network computes with: bf16 is faster on processors and GPUs that multiply it, and changes "
+        "a few labels (default: fp16 on a GPU, as nnU-Net, else fp32)",
+        choices=PRECISIONS,
     )
     step_size: float = setting(
         0.5, "distance of neighbouring tiles as a share of their size", flag="-step_size", metavar="SHARE"
@@ -39,6 +44,8 @@ class PredictionSettings:
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in INFERENCE_MODES:
             raise RetinaError(f"inference mode is {self.mode!r}; expected one of {', '.join(INFERENCE_MODES)}")
+        if self.precision not in (None, *PRECISIONS):
+            raise RetinaError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ class Model:
             "inference": predictor.mode,
             "mirroring": self.settings.mirroring,
             "-step_size": self.settings.step_size,
+            **({"--precision": self.settings.precision} if self.settings.precision else {}),
         }
 
 

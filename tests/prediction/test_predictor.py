@@ -10,7 +10,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
-from nnunetv2_retina.prediction.predictor import Predictor, keep_kernels
+from nnunetv2_retina.network.resnet_v2 import StdConv2d
+from nnunetv2_retina.prediction.optimised import optimised
+from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
 
@@ -96,13 +98,32 @@ def test_transunet(tmp_path):
     compare(folder, volume((1, 2, 70, 64)), (1, 1, 1), (0, 1), mirroring=False, batch_size=3)
 
 
-def test_kept_kernels_are_those_of_every_call():
-    network = TransUNet(1, 2, NetworkConfig.named("tiny")).eval()
-    tiles = torch.randn(2, 1, 64, 64)
+def test_an_optimised_network_computes_the_same():
+    network = TransUNet(1, 2, NetworkConfig.named("tiny"))
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.3, 3)
+        norm.weight.data.uniform_(-2, 2)
+    tiles = torch.randn(2, 1, 64, 80)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    ready = optimised(network, torch.device("cpu"))
     with torch.no_grad():
-        before = network(tiles)
-        keep_kernels(network)
-        assert torch.equal(network(tiles), before)
+        expected = network.eval()(tiles)
+        assert (ready(tiles) - expected).abs().max() < 1e-4 * expected.std()
+    assert norms and not any(isinstance(m, (torch.nn.BatchNorm2d, StdConv2d)) for m in ready.modules())
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_bf16_is_near_and_a_wrong_precision_is_refused(tmp_path):
+    folder = make_model(
+        tmp_path / "model", trainer="nnUNetTrainerRETINA_tiny", architecture=transunet(), patch=64, **TIF
+    )
+    data = torch.randn(1, 1, 64, 64)
+    exact, near = (ours(folder, mirroring=False, precision=p).predict_logits(data) for p in ("fp32", "bf16"))
+    assert 0 < (exact - near).float().std() < 0.05 * exact.float().std()
+    with pytest.raises(RetinaError, match="precision is 'int8'; expected one of fp32, bf16"):
+        PredictionSettings(precision="int8")
 
 
 @pytest.mark.parametrize("spacing", [(4, 1.3, 1.3), (1, 0.7, 1.2), (1.0, 1.0, 2.5)])
