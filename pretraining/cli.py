@@ -14,6 +14,7 @@ from typing import Any
 from nnunetv2_retina import console
 from nnunetv2_retina.errors import RetinaError
 from pretraining.recipe import RECIPES, Execution, Recipe, recipe_of
+from pretraining.store.drawing import Drawing
 
 STOPPED = 75
 """Exit status of a run that a signal stopped: a temporary failure, the same command continues."""
@@ -30,7 +31,7 @@ _EPILOG = """\
 In the output folder: checkpoint_final.pth (for nnUNetv2_train -pretrained_weights), checkpoint_latest.pth, log.jsonl,
 progress.png, reconstructions_*.png. Several machines: start it with torchrun on each.
 """
-_SOURCE = "folder tree, .zip or .tar of images (TIFF, PNG, JPEG, NIfTI)"
+_SOURCE = "folder tree, .zip or .tar of images (TIFF, PNG, JPEG, NIfTI), or an OME-Zarr volume"
 
 
 IMAGES = "images"
@@ -73,7 +74,7 @@ def _source(args: argparse.Namespace, folder: Path) -> Path:
 
 
 def _run_on(args: argparse.Namespace, arguments: Sequence[str]) -> int:
-    _check_source(args.source)
+    _check_source(args.source, console.read_settings(Drawing, args))
     recipe, execution = _recipe(args), console.read_settings(Execution, args)
 
     import torch
@@ -99,18 +100,24 @@ def _run_on(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     return STOPPED if outcome.stopped else 0
 
 
-def _check_source(source: Path) -> None:
+def _check_source(source: Path, drawing: Drawing) -> None:
     """Refuse a source without images before torch is imported and a network built.
 
     Raises:
-        RetinaError: if the source is missing or has no file with an image's ending.
+        RetinaError: if the source is missing, has no file with an image's ending, or nothing can be drawn from it.
     """
     from pretraining.store.archives import open_source
     from pretraining.store.cache import is_store
     from pretraining.store.packing_errors import no_images
     from pretraining.store.sources import IMAGE_ENDINGS
 
-    if not is_store(source) and not any(file.ending in IMAGE_ENDINGS for file in open_source(source)):
+    if is_store(source):
+        if drawing != Drawing():
+            raise RetinaError(
+                f"{source} is a store: its crops are drawn. Leave out --crops, --level, --box, --crop-seed"
+            )
+        return
+    if not any(file.ending in IMAGE_ENDINGS for file in open_source(source, drawing)):
         raise RetinaError(no_images(open_source(source)))
 
 
@@ -135,7 +142,12 @@ def _patterns(path: Path) -> tuple[str, ...]:
 
 
 def _packing(args: argparse.Namespace) -> dict[str, Any]:
-    return {"deduplicate": args.deduplicate, "max_rejected": args.max_rejected / 100, "progress": show_packing}
+    return {
+        "deduplicate": args.deduplicate,
+        "max_rejected": args.max_rejected / 100,
+        "progress": show_packing,
+        "drawing": console.read_settings(Drawing, args),
+    }
 
 
 def _say(text: str) -> None:
@@ -195,26 +207,27 @@ def _parser() -> argparse.ArgumentParser:
     images.add_argument("--with-test", action="store_true", help="with --dataset: its test images, too")
     images.add_argument("--exclude", type=Path, metavar="FILE", help="patterns of image names to leave out, one a line")
     images.add_argument("--store", type=Path, metavar="FOLDER", help="where packed images go (default: beside SOURCE)")
-    _add_packing(images)
+    _add_packing(parser, images)
     return parser
 
 
-def _add_packing(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
+def _add_packing(parser: argparse.ArgumentParser, images: argparse._ActionsContainer) -> None:
+    images.add_argument(
         "--deduplicate", type=int, nargs="?", const=12, metavar="BITS",
         help="drop images within so many of 64 bits (default 12) of an earlier one of the same source",
     )  # fmt: skip
-    parser.add_argument(
+    images.add_argument(
         "--max-rejected", type=float, default=5, metavar="PERCENT",
         help="stop if more files than this cannot be used (default 5)",
     )  # fmt: skip
+    console.add_settings(parser.add_argument_group("crops drawn from an OME-Zarr volume"), Drawing)
 
 
 def _pack(arguments: Sequence[str]) -> int:
     parser = console.parser("retina_pretrain pack", "Pack images for fast random access.")
     parser.add_argument("source", type=Path, metavar="SOURCE", help=_SOURCE)
     parser.add_argument("store", type=Path, metavar="STORE", help="folder to write; an unfinished one is continued")
-    _add_packing(parser)
+    _add_packing(parser, parser)
     args = parser.parse_args(arguments)
 
     def run() -> None:

@@ -111,7 +111,7 @@ def dry_run(job: Job, say: Callable[[str], None]) -> None:
     Raises:
         RetinaError: for anything a user can put right.
     """
-    count, what = count_images(job.source, job.store)
+    count, what = count_images(job.source, job.store, job.packing.get("drawing"))
     say(f"{count:,} {what}")
     processes = join(job.execution.device)
     initial = read_weights(Path(shipped.resolve(job.init))) if job.init else None

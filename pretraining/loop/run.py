@@ -245,6 +245,7 @@ class Run:
                 "sources": list(self.store.groups),
                 "mean": self.store.mean,
                 "std": self.store.std,
+                "drawn": self.store.manifest["source"].get("drawn"),
             },
             "execution": asdict(self.execution) | training_state.software(self.engine),
             "last_epoch": self.progress.history[-1] if self.progress.history else None,

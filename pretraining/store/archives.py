@@ -18,8 +18,11 @@ from pathlib import Path, PurePosixPath
 
 from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.files import check_zip_members
+from nnunetv2_retina.images.ome_zarr import is_zarr
 from nnunetv2_retina.wording import format_bytes
+from pretraining.store.crops import CropSource
 from pretraining.store.decoding import TOO_LARGE, UNREADABLE, RejectionError, most_bytes
+from pretraining.store.drawing import Drawing
 from pretraining.store.sources import Census, Source, SourceFile, is_passed_over, printable
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -134,13 +137,23 @@ def _damaged(path: Path, error: Exception) -> RetinaError:
     )
 
 
-def open_source(path: str | Path) -> Source:
-    """Open a folder tree or an archive.
+def open_source(path: str | Path, drawing: Drawing | None = None) -> Source:
+    """Open a folder tree, an archive, or a Zarr volume.
+
+    Args:
+        path: of it.
+        drawing: what is drawn from a volume; None: what ``Drawing`` says.
 
     Raises:
-        RetinaError: if there is nothing at ``path``, or it is a file of another kind.
+        RetinaError: if there is nothing at ``path``, it is a file of another kind, or ``drawing`` is for no volume.
     """
     path = Path(path).expanduser().resolve()
+    if path.is_dir() and is_zarr(path):
+        return CropSource(path, drawing or Drawing())
+    if drawing not in (None, Drawing()):
+        raise RetinaError(
+            f"--crops, --level, --box and --crop-seed are for Zarr volumes, and {path} is none. Leave them out"
+        )
     if path.is_dir():
         return Source(path)
     if not path.exists():

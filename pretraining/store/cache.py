@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from pretraining.store.archives import open_source
+from pretraining.store.drawing import Drawing
 from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
 from pretraining.store.packing import pack
 from pretraining.store.packing_errors import no_images
@@ -32,7 +33,7 @@ def open_or_pack(source: Path, store: Path | None, fallback: Path, **options: An
     return pack(source, store or cache_folder(source, fallback), **options)
 
 
-def count_images(source: Path, store: Path | None) -> tuple[int, str]:
+def count_images(source: Path, store: Path | None, drawing: Drawing | None = None) -> tuple[int, str]:
     """Return how many images a run would have, as far as is known without writing anything, and what was counted.
 
     Raises:
@@ -41,7 +42,7 @@ def count_images(source: Path, store: Path | None) -> tuple[int, str]:
     cache = store or _beside(open_source(source).path) if not is_store(source) else source
     if (Path(cache) / MANIFEST_FILE).is_file() or is_store(source):
         return len(ImageStore(cache)), f"images in the store {cache}"
-    count = sum(1 for file in open_source(source) if file.ending in IMAGE_ENDINGS)
+    count = sum(1 for file in open_source(source, drawing) if file.ending in IMAGE_ENDINGS)
     if not count:
         raise RetinaError(no_images(open_source(source)))
     return count, f"image files in {source}, not packed yet"

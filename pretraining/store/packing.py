@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import LOCK, is_leftover, locked, make_folder
 from pretraining.store.archives import Archive, open_source
+from pretraining.store.crops import CropSource
 from pretraining.store.decode_workers import Work, decode_all, default_workers
 from pretraining.store.decoding import RejectionError
+from pretraining.store.drawing import Drawing
 from pretraining.store.journal import Journal, start_again
 from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
 from pretraining.store.packing_errors import (
@@ -57,17 +59,19 @@ def pack(
     max_rejected: float = MAX_REJECTED,
     workers: int | None = None,
     progress: Progress | None = None,
+    drawing: Drawing | None = None,
 ) -> ImageStore:
     """Pack a source, continue packing it, or open the finished store if the source is still the same.
 
     Args:
-        source: folder tree of images, or a zip or tar of one.
+        source: folder tree of images, or a zip or tar of one, or a Zarr volume.
         store: the folder to write.
         deduplicate: leave out an image whose 64-bit difference hash is within this Hamming distance of an earlier one's
             of the same group; None keeps all. The CEM projects use 12.
         max_rejected: the largest share of the files that may give no image, 0 to 1.
         workers: decoding processes; None: one a core, up to 8. The result does not depend on it.
         progress: called after each file with the number of files done and of all (None: not known).
+        drawing: what is drawn from a Zarr volume.
 
     Raises:
         RetinaError: if the source is missing or holds no images; the store cannot be written, is full, or holds
@@ -75,7 +79,7 @@ def pack(
             options differ from those the store was begun with.
     """
     _check_options(deduplicate, max_rejected, workers)
-    opened, path = open_source(source), Path(store).expanduser().absolute()
+    opened, path = open_source(source, drawing), Path(store).expanduser().absolute()
     if (path / MANIFEST_FILE).is_file():
         return _reuse(opened, path, deduplicate)
     if path.resolve() == opened.path or opened.path in path.resolve().parents:
@@ -154,7 +158,7 @@ def _write(source: Source, writer: StoreWriter, workers: int, progress: Progress
 
     def work(remaining: Iterator[SourceFile]) -> Iterator[Work]:
         for file in remaining:
-            files.append(SourceFile(file.name, file.group, file.size, file.modified))
+            files.append(replace(file, path=None, read=None))
             yield Work(file.name, _content(file), file.size)
 
     remaining = iter(source)
@@ -162,7 +166,8 @@ def _write(source: Source, writer: StoreWriter, workers: int, progress: Progress
     hashes = writer.journal.deduplicate is not None
     for tiles in decode_all(work(remaining), hashes, workers):
         file = files.popleft()
-        writer.add(file, tiles, file.ending not in COMPANIONS)
+        expected = not file.optional or bool(tiles.places)
+        writer.add(file, tiles, expected and file.ending not in COMPANIONS)
         if progress is not None:
             progress(writer.journal.census.files, total)
 
@@ -194,4 +199,5 @@ def _skip(remaining: Iterator[SourceFile], source: Source, writer: StoreWriter) 
 
 def _remember(source: Source, journal: Journal) -> dict[str, Any]:
     census = source.census() if isinstance(source, Archive) else journal.census
-    return {"path": str(source.path), "census": asdict(census)}
+    drawn = {"drawn": source.about()} if isinstance(source, CropSource) else {}
+    return {"path": str(source.path), "census": asdict(census), **drawn}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
 from pretraining.store.archives import ARCHIVE_ENDINGS, Archive
+from pretraining.store.crops import CropSource
 from pretraining.store.journal import Journal
 from pretraining.store.layout import IMAGE_BYTES, INDEX, JOURNAL_FILE, REJECTED_FILE
 from pretraining.store.sources import IMAGE_ENDINGS, Source
@@ -56,6 +57,11 @@ def _next_percent(share: float) -> int:
 
 
 def no_images(source: Source) -> str:
+    if isinstance(source, CropSource):
+        return (
+            f"all {source.count():,} crops of {source.path} are empty (padding or bare resin). Draw more with --crops, "
+            "or from another part with --box"
+        )
     advice = "Check the path"
     if not isinstance(source, Archive) and any(file.name.lower().endswith(ARCHIVE_ENDINGS) for file in source):
         advice = "Give the archive in it as the source, or unpack it"

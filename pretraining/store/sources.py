@@ -43,7 +43,9 @@ class SourceFile:
     path: str | None = None
     """Where it lies, unless it is in an archive."""
     read: Callable[[], bytes] | None = None
-    """Its content, if it is in an archive. To be called, if at all, before the next file is asked for."""
+    """Its content, if it is no file of its own. To be called, if at all, before the next file is asked for."""
+    optional: bool = False
+    """Whether it may well give no image: it does not count as rejected then."""
 
     @property
     def ending(self) -> str:

@@ -150,11 +150,19 @@ def to_uint8(pages: list[Array]) -> list[NDArray[np.uint8]]:
         RejectionError: for values that are not finite, or a file with one value throughout.
     """
     wide = [page.ravel() for page in pages if page.dtype.itemsize > 1]
-    low, high = _limits(wide) if wide else (0.0, 0.0)
-    return [_page_to_uint8(page, low, high) for page in pages]
+    low, high = limits(wide) if wide else (0.0, 0.0)
+    return [page_to_uint8(page, low, high) for page in pages]
 
 
-def _limits(pages: list[Array]) -> tuple[float, float]:
+def limits(pages: list[Array]) -> tuple[float, float]:
+    """Return the grey values that become 0 and 255.
+
+    Args:
+        pages: flat arrays of one type.
+
+    Raises:
+        RejectionError: for values that are not finite, or one value throughout.
+    """
     values = np.concatenate(pages)
     if values.dtype.kind not in "uif":
         raise RejectionError(f"{UNREADABLE}: values of type {values.dtype}")
@@ -170,7 +178,8 @@ def _limits(pages: list[Array]) -> tuple[float, float]:
     return low, high
 
 
-def _page_to_uint8(page: Array, low: float, high: float) -> NDArray[np.uint8]:
+def page_to_uint8(page: Array, low: float, high: float) -> NDArray[np.uint8]:
+    """Map a page of any type to 0-255; ``low`` and ``high``, for types wider than 8 bits, are those of ``limits``."""
     if page.dtype == np.int8:
         return page.view(np.uint8) ^ np.uint8(128)
     if page.dtype == np.uint8:
