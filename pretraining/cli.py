@@ -13,6 +13,7 @@ from typing import Any
 
 from nnunetv2_retina import console
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.nnunet.datasets import RAW, find_dataset
 from pretraining.recipe import RECIPES, Execution, Recipe, recipe_of
 from pretraining.store.drawing import Drawing
 
@@ -76,6 +77,8 @@ def _source(args: argparse.Namespace, folder: Path) -> Path:
 def _run_on(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     _check_source(args.source, console.read_settings(Drawing, args))
     recipe, execution = _recipe(args), console.read_settings(Execution, args)
+    if execution.probe:
+        find_dataset(execution.probe, RAW)
 
     import torch
 

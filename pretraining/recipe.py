@@ -279,6 +279,13 @@ class Execution:
         1,
         "epochs between measurements of the held-out images, each with pictures and a checkpoint; more for few",
     )
+    probe: str | None = setting(
+        None,
+        "at each measurement also say what the features know of a label: AUC of a ridge regression on one labelled "
+        "section of this data set in $nnUNet_raw",
+        metavar="DATASET",
+    )
+    probe_label: int = setting(1, "the class", metavar="N")
     tensorboard: bool = setting(False, 'also log for TensorBoard (pip install "nnunetv2-retina[tensorboard]")')
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from pretraining.loop.processes import StopSignals
 from pretraining.loop.progress import ProgressLine, TensorBoard, plot, write_log, write_pictures
 from pretraining.loop.state import FINAL, LATEST, Progress
 from pretraining.loop.stream import Indices, Stream
+from pretraining.probe import DatasetProbe
 from pretraining.recipe import Execution
 from pretraining.store.reader import ImageStore
 
@@ -80,6 +81,7 @@ class Run:
         self.total = self.recipe.total_iterations(len(stream))
         self.progress = Progress()
         first = self.processes.is_first
+        self.probe = DatasetProbe(execution.probe, execution.probe_label) if first and execution.probe else None
         self.line = ProgressLine(self.total, self.recipe.batch_size) if first else None
         self.board = TensorBoard(output) if first and execution.tensorboard else None
         self.say = self.line.message if self.line else say
@@ -177,6 +179,7 @@ class Run:
             "iteration": state.iteration,
             "train_loss": state.loss_sum / max(state.loss_count, 1),
             **self._measure(),
+            **(self.probe.measure(self.engine.objective.network, self.engine.device) if self.probe else {}),
             "learning_rate": self.recipe.learning_rate_at(state.iteration - 1, self.total),
             "images_per_second": round(clock.steps * self.recipe.batch_size / seconds, 2),
             "seconds": round(seconds, 2),
@@ -224,9 +227,12 @@ class Run:
                 write_pictures(self.output, pictures, names, f"epoch_{self._epochs():04d}")
         if self.board:
             self.board.add(record)
+        probed = (
+            f", probe {record['probe_tokens_in']:.3f} in, {record['probe_tokens_out']:.3f} out" if self.probe else ""
+        )
         self.say(
             f"epoch {record['epoch']:g}: loss {record['train_loss']:.4f}, held out {record['held_out_loss']:.4f}, "
-            f"{record['images_per_second']:,} images/s"
+            f"{record['images_per_second']:,} images/s{probed}"
         )
 
     def _save(self, name: str, to_continue: bool = False) -> None:
