@@ -26,7 +26,13 @@ SCHEDULES = ("poly", "onecycle")
 NNUNET_CLIP = 12.0
 """Norm at which nnU-Net shortens gradients."""
 
-FEW_LABELS: Mapping[str, Any] = {"optimiser": "adamw", "learning_rate": 0.001, "warmup": 0.1, "transferred_rate": 0.3}
+FEW_LABELS: Mapping[str, Any] = {
+    "weights": "open",
+    "optimiser": "adamw",
+    "learning_rate": 0.001,
+    "warmup": 0.1,
+    "transferred_rate": 0.3,
+}
 """Settings that suit few labelled images and weights from distillation: docs/study.md, "Few labels"."""
 
 
@@ -50,6 +56,9 @@ class Protocol:
     checkpoints: tuple[int, ...] | None = None
     """Optimiser steps after which a checkpoint of its own is kept (``iteration_checkpoint``), to predict with
     ``-chk``: strictly increasing, from 1 to ``iterations``. None: no others than nnU-Net's."""
+    weights: str | None = None
+    """Pre-trained weights that trainings start from where neither ``-pretrained_weights`` nor ``$RETINA_WEIGHTS`` says:
+    a file, or ``open``, those in the package."""
     learning_rate: float = 0.003
     """At the first step, or the highest of ``onecycle``. RETINA's 0.003 suits pre-trained weights; a short training
     from random initialisation gets further with 0.03."""
@@ -228,13 +237,14 @@ class Protocol:
         problems = []
         groups: object = self.groups
         folds: object = self.folds
-        source: object = self.source
         if groups is not None and not _is_text_table(groups):
             problems.append(f"groups is {groups!r}; expected an object of case name -> volume name")
         if folds is not None and not (isinstance(folds, tuple) and folds and all(map(_is_fold, folds))):
             problems.append(f'folds is {folds!r}; expected a list of {{"train": [cases], "val": [cases]}}')
-        if source is not None and not isinstance(source, str):
-            problems.append(f"source is {source!r}; expected a text")
+        for name in ("source", "weights"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                problems.append(f"{name} is {value!r}; expected a text")
         return problems
 
     @classmethod

@@ -28,7 +28,7 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
+def clean_environment(monkeypatch, tmp_path):
     """No variable of the user's reaches a test, and none inherits the threads that another's command took."""
     from nnunetv2_retina.registration import external_folder
 
@@ -36,6 +36,7 @@ def clean_environment(monkeypatch):
     for name in (*FOLDERS, "RETINA_WEIGHTS", "RETINA_SEED", "RETINA_REGISTER", "nnUNet_compile"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("nnUNet_extTrainer", external_folder())
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of_the_user"))
     yield
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

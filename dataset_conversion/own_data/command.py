@@ -56,8 +56,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Protocol()
     parser.add_argument(
         "--few-labels", action="store_true",
-        help="training settings for few labelled images and distilled weights, such as those of the package "
-        f"(RETINA_WEIGHTS=open): {', '.join(f'{key} {value}' for key, value in FEW_LABELS.items())}",
+        help="training settings for few labelled images, from the weights that come with the package: "
+        f"{', '.join(f'{key} {value}' for key, value in FEW_LABELS.items())}",
     )  # fmt: skip
     parser.add_argument("--iterations", type=int, help=f"training steps (default {default.iterations})")
     parser.add_argument(

@@ -36,8 +36,8 @@ def _raw_root(root: str | Path | None) -> Path:
     label = f"${RAW}" if root is None else "the target folder"
     if not given:
         raise RetinaError(
-            f"${RAW} is not set; expected the folder of nnU-Net's raw data sets. "
-            f"Set it, for example: mkdir -p ~/{RAW} && export {RAW}=~/{RAW}"
+            f"${RAW} is not set; expected the folder of nnU-Net's raw data sets. Run: retina_doctor --init, which "
+            "makes nnU-Net's three folders, or set the variable to yours"
         )
     path = Path(given).expanduser()
     if not path.exists():

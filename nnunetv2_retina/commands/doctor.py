@@ -19,9 +19,16 @@ from pathlib import Path
 from nnunetv2_retina import console, registration
 from nnunetv2_retina.console import say
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import make_folder, write_text
 
-NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 NEEDED_NNUNET = (2, 8, 1)
+DEFAULT_HOME = Path("~/nnunet")
+_BY_HAND = "Set the variables by hand instead: nnUNet_raw={0}/raw, and so on"
+_CONTENTS = {
+    "nnUNet_raw": "images and labels: retina_convert writes here; nothing to put here by hand",
+    "nnUNet_preprocessed": "what nnUNetv2_plan_and_preprocess makes of them: on the fastest disk",
+    "nnUNet_results": "trained models",
+}
 LITTLE_SPACE = 5 * 2**30
 """Free bytes below which a folder is reported as nearly full."""
 
@@ -40,17 +47,52 @@ class Finding:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 1 if something is wrong."""
-    parser().parse_args(argv)
-    return console.run(run)
+    arguments = parser().parse_args(argv)
+    return console.run(run if arguments.init is None else lambda: initialise(arguments.init))
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    return console.parser(
+    parser = console.parser(
         "retina_doctor",
         "Check the installation: versions, devices, nnU-Net's three folders, registration, weights. Says what is "
         "right, what is wrong and what to type. Exit status 1 if something is wrong.",
     )
+    parser.add_argument(
+        "--init", type=Path, nargs="?", const=DEFAULT_HOME, metavar="FOLDER",
+        help="make nnU-Net's three folders in FOLDER (default: ~/nnunet) and note them, so that no variable needs to "
+        "be set; variables that are set come first",
+    )  # fmt: skip
+    return parser
+
+
+def initialise(home: Path) -> None:
+    """Make nnU-Net's three folders and note where they are.
+
+    Raises:
+        RetinaError: if the user's environment says where they are already.
+        OSError: if a folder cannot be made.
+    """
+    noted = registration.noted_folders()
+    given = {name: value for name in registration.FOLDERS if (value := os.environ.get(name)) != noted.get(name)}
+    if any(given.values()):
+        raise RetinaError(
+            f"{', '.join(f'{name}={value}' for name, value in given.items() if value)} is set in your environment and "
+            "comes first. Unset it to use folders of retina_doctor --init, or keep it; nothing was changed"
+        )
+    home = home.expanduser().absolute()
+    folders = {name: home / name.removeprefix("nnUNet_") for name in registration.FOLDERS}
+    for folder in folders.values():
+        make_folder(folder, "Choose another place: retina_doctor --init FOLDER")
+    file = Path(registration.folders_file())
+    make_folder(file.parent, _BY_HAND.format(home))
+    write_text(file, "".join(f"{name}={folder}\n" for name, folder in folders.items()), _BY_HAND.format(home))
+    for name, text in _CONTENTS.items():
+        say(f"{folders[name]}   {text}")
+    if noted and Path(noted[registration.FOLDERS[0]]).parent != home:
+        say(f"\nThey take the place of those in {Path(noted[registration.FOLDERS[0]]).parent}, which stay as they are.")
+    say(f"\nNoted in {file}: every nnUNetv2_ and retina_ command of this user finds them, unless variables are set.")
+    say("Next: retina_convert folder MY_DATA -d 700 --name MINE, or retina_quickstart")
 
 
 def run() -> int:
@@ -115,10 +157,15 @@ def _devices() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    for name in NNUNET_FOLDERS:
+    noted = registration.noted_folders()
+    for name in registration.FOLDERS:
         value = os.environ.get(name)
         if not value:
-            yield Finding("wrong", name, "not set", f"export {name}=/a/folder/with/space (in ~/.bashrc to keep it)")
+            yield Finding(
+                "wrong", name, "not set",
+                "retina_doctor --init makes all three folders, and no variable is needed; or set "
+                f"{name}=/a/folder/with/space",
+            )  # fmt: skip
             continue
         folder = Path(value)
         if not folder.is_dir():
@@ -126,7 +173,7 @@ def _folders() -> Iterator[Finding]:
         elif not _writable(folder):
             yield Finding("wrong", name, f"{value} is not writable", "choose another folder, or ask its owner")
         else:
-            yield _space(name, folder)
+            yield _space(name, folder, noted.get(name) == value)
 
 
 def _writable(folder: Path) -> bool:
@@ -137,10 +184,11 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _space(name: str, folder: Path) -> Finding:
+def _space(name: str, folder: Path, noted: bool) -> Finding:
     free = shutil.disk_usage(folder).free
     datasets = sorted(path.name for path in folder.glob("Dataset*") if path.is_dir())
-    text = f"{folder} ({free / 2**30:.0f} GiB free; {len(datasets)} data sets)"
+    origin = "; noted by retina_doctor --init" if noted else ""
+    text = f"{folder} ({free / 2**30:.0f} GiB free; {len(datasets)} data sets{origin})"
     if free < LITTLE_SPACE:
         return Finding("note", name, text, "little space is left: preprocessed data and checkpoints need more")
     return Finding("ok", name, text)

@@ -33,7 +33,10 @@ def find(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
     """
     results = nnunet_folder(RESULTS)
     if results is None:
-        raise RetinaError("$nnUNet_results is not set. Set it to nnU-Net's results folder, or give the model with -m")
+        raise RetinaError(
+            "$nnUNet_results is not set. Run: retina_doctor --init, set it to nnU-Net's results folder, or give the "
+            "model with -m"
+        )
     try:
         name = find_dataset(dataset, RESULTS, PREPROCESSED, RAW).name
     except RetinaError as error:

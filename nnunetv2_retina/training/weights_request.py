@@ -15,6 +15,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.weights import shipped
 
 VARIABLE = "RETINA_WEIGHTS"
+_DATA_SET = '"weights" in dataset.json; other ones: -pretrained_weights FILE; none: RETINA_WEIGHTS= before the command'
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,13 @@ def weights_path(text: str) -> str:
     return shipped.resolve(text)
 
 
-def requested_weights() -> WeightsRequest | None:
-    """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else None.
+def requested_weights(of_data_set: str | None = None) -> WeightsRequest | None:
+    """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else the data set's.
 
-    The variable may hold a name of ``shipped``.
+    The last two may be names of ``shipped``. A variable that is set and empty means none.
+
+    Args:
+        of_data_set: ``weights`` in the block of dataset.json.
 
     Raises:
         RetinaError: for such a name as the option, which nnU-Net itself opens as a file.
@@ -61,8 +65,9 @@ def requested_weights() -> WeightsRequest | None:
         )
     if option:
         return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")
-    variable = os.environ.get(VARIABLE, "").strip()
-    return WeightsRequest(weights_path(variable), f"${VARIABLE}") if variable else None
+    variable = os.environ.get(VARIABLE)
+    named, origin = (of_data_set, _DATA_SET) if variable is None else (variable.strip(), f"${VARIABLE}")
+    return WeightsRequest(weights_path(named), origin) if named else None
 
 
 def is_validation_only() -> bool:

@@ -177,6 +177,8 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
                 f"{source} holds {theirs.name}, but this trainer's network is {mine.name}. Use a trainer of that "
                 f"network, for example {theirs.trainer(got)}, or give weights of this one"
             )
+        if theirs is mine and mine.sizes(got) and mine.describe(got) != mine.describe(expected):
+            raise RetinaError(f"{source} {_other_size(got, expected, mine)}")
         raise RetinaError(
             f"{source} does not hold {mine.name}: {len(missing)} of {len(expected)} tensors are missing, "
             f"the first is {missing[0]}. {advice(got)}"
@@ -201,8 +203,12 @@ def _difference(got: Shapes, expected: Shapes, wrong: list[str], network: Networ
             "images, as retina_import_weights writes them"
         )
     key = wrong[0]
+    first = f" ({len(wrong)} tensors differ; the first, {key}, is {got[key]} there and {expected[key]} here)"
+    return _other_size(got, expected, network, first)
+
+
+def _other_size(got: Shapes, expected: Shapes, network: Network, first: str = "") -> str:
     return (
-        f"is of another size: {network.describe(got)}, but this trainer's network is {network.describe(expected)} "
-        f"({len(wrong)} tensors differ; the first, {key}, is {got[key]} there and {expected[key]} here). Use the "
-        f"trainer of that size, for example {network.trainer(got)}."
+        f"is of another size: {network.describe(got)}, but this trainer's network is {network.describe(expected)}"
+        f"{first}. Use the trainer of that size, for example {network.trainer(got)}."
     )

@@ -1,5 +1,8 @@
 """retina_doctor: what it finds, and that it says what to type."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from helpers.environment import FOLDERS
@@ -34,7 +37,7 @@ def test_a_good_installation_has_nothing_wrong(tmp_path, monkeypatch):
 def test_folders_that_are_wrong(name, tmp_path, monkeypatch):
     (found,) = findings(name)
     assert (found.level, found.text) == ("wrong", "not set")
-    assert f"export {name}=" in found.advice
+    assert "retina_doctor --init" in found.advice and f"{name}=" in found.advice
     monkeypatch.setenv(name, str(tmp_path / "none"))
     (found,) = findings(name)
     assert "does not exist" in found.text
@@ -102,7 +105,7 @@ def test_command(capsys):
     assert doctor.main([]) == 1  # the folders are not set here
     shown = capsys.readouterr().out
     assert "nnUNet_raw" in shown
-    assert "export nnUNet_raw=" in shown
+    assert "retina_doctor --init" in shown
 
 
 @pytest.mark.parametrize(
@@ -118,3 +121,37 @@ def test_numbers_of_processes(monkeypatch, name, value, level, words):
     monkeypatch.setenv(name, value)
     (found,) = [finding for finding in doctor._processes() if finding.topic == name]
     assert found.level == level and words in found.text and name in found.advice
+
+
+def test_init_makes_the_folders_and_notes_them_for_every_later_start(tmp_path, monkeypatch, capsys):
+    assert doctor.main(["--init", str(tmp_path / "home")]) == 0
+    out = capsys.readouterr().out
+    folders = {name: str(tmp_path / "home" / name.removeprefix("nnUNet_")) for name in FOLDERS}
+    assert registration.noted_folders() == folders and all(path in out for path in folders.values())
+    registration.register()
+    assert {name: os.environ[name] for name in FOLDERS} == folders
+    assert all("noted by retina_doctor --init" in findings(name)[0].text for name in FOLDERS)
+    assert doctor.main(["--init", str(tmp_path / "other")]) == 0  # what is set is what was noted
+    assert f"take the place of those in {tmp_path / 'home'}" in capsys.readouterr().out
+    assert registration.noted_folders()["nnUNet_raw"] == str(tmp_path / "other" / "raw")
+
+
+def test_a_variable_of_the_user_comes_before_what_is_noted(tmp_path, monkeypatch, capsys):
+    assert doctor.main(["--init", str(tmp_path / "home")]) == 0
+    monkeypatch.setenv("nnUNet_raw", "/mine")
+    registration.register()
+    assert os.environ["nnUNet_raw"] == "/mine" and "nnUNet_results" not in os.environ
+    assert doctor.main(["--init", str(tmp_path / "other")]) == 2
+    assert "nnUNet_raw=/mine is set in your environment and comes first" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("content", ["nnUNet_raw=/a\n", "", "\x00\xff", None])
+def test_a_damaged_note_counts_as_none(content, monkeypatch):
+    if content is not None:
+        file = Path(registration.folders_file())
+        file.parent.mkdir(parents=True)
+        file.write_text(content, encoding="latin-1")
+    assert registration.noted_folders() == {}
+    registration.register()
+    assert not any(name in os.environ for name in FOLDERS)

@@ -495,3 +495,18 @@ def test_every_variant_has_its_size_and_scope():
         expected = None if "TransUNet" in name else taken
         assert trainer.transfer_scope == expected
         assert trainer.__name__ == name
+
+
+def test_a_data_set_names_its_weights_and_the_variable_comes_before_it(workspace, monkeypatch, seen):
+    set_protocol(workspace, weights="open", transferred_rate=0.3)
+    train("nnUNetTrainerRETINA_full_tiny")
+    path = fold_folder(workspace, "nnUNetTrainerRETINA_full_tiny") / "transfer_report.json"
+    assert json.loads(path.read_text())["named_by"].startswith('"weights" in dataset.json')
+    with pytest.raises(
+        RetinaError,
+        match=r'"weights" in dataset.json; .* is of another size: tiny .*, for example nnUNetTrainerRETINA_tiny',
+    ):
+        train("nnUNetTrainerRETINA")
+    monkeypatch.setenv("RETINA_WEIGHTS", "")
+    train("nnUNetTrainerRETINA_full_tiny")
+    assert json.loads(path.read_text())["source"] is None

@@ -335,7 +335,7 @@ def test_id_of_another_data_set(tmp_path, monkeypatch):
 
 def test_raw_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("nnUNet_raw", raising=False)
-    with pytest.raises(RetinaError, match=r"\$nnUNet_raw is not set; .*export nnUNet_raw="):
+    with pytest.raises(RetinaError, match=r"\$nnUNet_raw is not set; .*Run: retina_doctor --init"):
         write_raw_dataset(spec(), [case()])
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "missing"))
     with pytest.raises(RetinaError, match=r"\$nnUNet_raw is .*missing, which does not exist\. Create it: mkdir -p"):
