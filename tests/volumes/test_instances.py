@@ -1,6 +1,5 @@
 """``retina_volume instances``: the ids of the volume in memory, across blocks."""
 
-import csv
 import json
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import ndimage
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.instances import find_instances
+from nnunetv2_retina.prediction.objects import table
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import blocks, components, store
@@ -62,21 +62,10 @@ def test_ids_are_those_of_the_volume_in_memory(tmp_path, chosen):
     count = InstanceRun(predicted(tmp_path / "out.zarr", volume), chosen, print).run(Serial())
     assert count == len(instances)
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr", "labels/instances/0"), ids)
-    with (tmp_path / "out.zarr/objects.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for row, item in zip(rows, instances, strict=True):
-        assert (int(row["id"]), int(row["label"]), int(row["voxels"])) == (item.id, item.label, item.voxels)
-        assert [float(row[axis]) for axis in "zyx"] == pytest.approx(item.position, abs=0.051)
-        mask = np.pad(ids == item.id, 1)
-        faces = [np.abs(np.diff(mask.astype(int), axis=axis)).sum() for axis in range(3)]
-        assert float(row["surface"]) == pytest.approx(faces[0] + 2 * (faces[1] + faces[2]), rel=1e-5)
-        assert float(row["volume"]) == 2 * item.voxels
-        (box,) = ndimage.find_objects((ids == item.id).astype(int))
-        assert [int(row[f"{axis}{end}"]) for axis in "zyx" for end in (0, 1)] == [
-            e for p in box for e in (p.start, p.stop)
-        ]
-        touches = any(part.start == 0 or part.stop == n for part, n in zip(box, ids.shape, strict=True))
-        assert row["touches_border"] == str(int(touches))
+    frame = table.Frame.of(volume.shape, Spacing.of(STEPS, "nm"))
+    expected = table.describe(ids, [item.label for item in instances], {1: "one"}, frame)
+    table.write(tmp_path / "expected.csv", expected)
+    assert (tmp_path / "out.zarr/objects.csv").read_text() == (tmp_path / "expected.csv").read_text()
 
 
 def test_again_and_with_other_settings(tmp_path):
