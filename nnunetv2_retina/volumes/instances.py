@@ -43,6 +43,8 @@ from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.pyramid import Shrinking
 from nnunetv2_retina.volumes.tasks import PREDICT
 
+TABLE = "objects.csv"
+
 
 @dataclass
 class InstanceRun:
@@ -133,6 +135,6 @@ class InstanceRun:
         names = {int(value): name for value, name in self.plan["names"].items()}
         spacing = self.work.spacing
         frame = table.Frame(self.work.shape, spacing, spacing.unit or UNKNOWN, self._origin())
-        table.write(self.output / "objects.csv", table.rows(total(measures, most), found, ids.label, names, frame))
+        table.write(self.output / TABLE, table.rows(total(measures, most), found, ids.label, names, frame))
         table.write_dictionary(self.output)
         return most

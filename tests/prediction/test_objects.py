@@ -48,7 +48,7 @@ def test_a_ball_in_anisotropic_voxels():
     assert row["diameter"] == pytest.approx(2 * radius, rel=0.004)
     assert 2 * radius - 5 < row["length"] < 2 * radius + math.hypot(*STEPS)
     assert row["sphericity"] == pytest.approx(1, abs=0.015)
-    assert row["elongation"] == pytest.approx(1, abs=0.01)
+    assert row["elongation"] == pytest.approx(1, abs=0.03)
     assert [row[f"centre_{axis}"] for axis in "zyx"] == pytest.approx(centre, abs=0.5)
     assert [row[axis] for axis in "zyx"] == pytest.approx([c / s for c, s in zip(centre, STEPS, strict=True)], abs=0.1)
     assert (row["touches_border"], row["neighbour"], row["neighbour_distance"]) == (0, None, None)
@@ -118,7 +118,7 @@ def test_images_have_areas_and_perimeters(leading):
     assert row["sphericity"] == pytest.approx(4 * math.pi * row["area"] / row["perimeter"] ** 2)
     (theirs,) = regionprops(mask, spacing=(2.0, 2.0))
     assert row["diameter"] == pytest.approx(theirs.equivalent_diameter_area)
-    assert row["voxels"] == mask.sum() and row["elongation"] == pytest.approx(1, abs=0.01)
+    assert row["voxels"] == mask.sum() and row["elongation"] == pytest.approx(1, abs=0.03)
 
 
 def test_an_ellipse_in_anisotropic_pixels():
@@ -177,7 +177,9 @@ def test_surface_from_crossings_and_random_directions():
     nearest_one = np.abs(drawn @ (vectors / lengths[:, None]).T).argmax(1)
     weights = np.bincount(nearest_one, minlength=13) / len(drawn)
     crossings = [np.count_nonzero(mask != np.roll(mask, step, (0, 1, 2))) for step in steps]
-    expected = 2 * math.prod(STEPS) * sum(w * n / length for w, n, length in zip(weights, crossings, lengths, strict=True))
+    expected = (
+        2 * math.prod(STEPS) * sum(w * n / length for w, n, length in zip(weights, crossings, lengths, strict=True))
+    )
     (row,) = rows(mask[1:-1, 1:-1, 1:-1].astype(np.uint8))
     assert row["surface"] == pytest.approx(expected, rel=0.01)
 
@@ -214,13 +216,13 @@ def test_files(tmp_path):
         header, line = csv.reader(file)
     assert tuple(header) == columns.NAMES
     assert line[:7] == ["1", "1", "one", "6", "nm", "180", f"{rows(ids)[0]['surface']:.6g}"]
-    assert [row["volume"] for row in table.read(tmp_path / "objects.csv")] == ["180"]
+    assert table.read(tmp_path / "objects.csv", ["volume", "class"]) == {"volume": ["180"], "class": ["one"]}
     table.write_dictionary(tmp_path)
     about = json.loads((tmp_path / table.DICTIONARY).read_text())
     assert tuple(about["columns"]) == columns.NAMES
     table.write(tmp_path / "none.csv", rows(np.zeros((4, 9, 9), np.uint8)))
     assert (tmp_path / "none.csv").read_text().splitlines() == [",".join(columns.NAMES)]
-    assert table.read(tmp_path / "none.csv") == []
+    assert table.read(tmp_path / "none.csv", ["id"]) == {"id": []}
     (tmp_path / "old.csv").write_text("id,label,class,voxels,z,y,x\n")
     with pytest.raises(RetinaError, match=r"old\.csv has not the columns of a table of objects"):
         table.read(tmp_path / "old.csv")

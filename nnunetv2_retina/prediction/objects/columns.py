@@ -30,13 +30,13 @@ COLUMNS = (
     Column("voxels", "voxels", None, "number of its voxels (2D: pixels)"),
     Column(
         "unit", "", None,
-        "unit of the lengths in this row: nm; unknown: that of the image's spacing, which names none; voxels: the image "
-        "has no spacing",
+        "unit of the lengths in this row: nm; unknown: that of the image's spacing, which names none; voxels: the "
+        "image has no spacing",
     ),
     Column("volume", "unit^3", -1, "voxels times the size of one; empty in 2D"),
     Column(
         "surface", "unit^2", -1,
-        "area of the surface by Crofton's formula: crossings of the border along the 13 directions between neighbouring "
+        "area of the surface by Crofton's formula: crossings of the border along the 13 directions between adjoining "
         "voxels, weighted by the solid angle that each stands for; empty in 2D",
     ),
     Column("area", "unit^2", -1, "pixels times the size of one; empty in 3D"),
@@ -67,7 +67,7 @@ COLUMNS = (
     Column("neighbour", "", None, "id of the nearest other object, of any class; the lowest of equally near ones"),
     Column(
         "neighbour_distance", "unit", -1,
-        "from surface to surface of the voxels of the two; 0 if they touch, corners included; empty for a single object",
+        "from surface to surface of the voxels of the two; 0 if they touch, corners included; empty for a lone object",
     ),
     Column(
         "touches_border", "", None,

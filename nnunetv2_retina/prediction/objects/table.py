@@ -177,22 +177,24 @@ def _text(value: str | float | None, decimals: int | None) -> str:
     return f"{value:.6g}" if decimals < 0 else f"{value:.{decimals}f}"
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table that ``write`` wrote.
+def read(path: Path, wanted: Sequence[str] = NAMES) -> dict[str, list[str]]:
+    """Return columns of a table that ``write`` wrote, as they are spelled there.
 
     Raises:
         RetinaError: if it cannot be read or has other columns.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            found = list(reader)
-            columns = tuple(reader.fieldnames or ())
-    except (OSError, ValueError, csv.Error) as error:
+            reader = csv.reader(file)
+            header = tuple(next(reader, ()))
+            if header == NAMES:
+                places = [NAMES.index(name) for name in wanted]
+                kept = [[row[place] for place in places] for row in reader]
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RetinaError(f"{path} cannot be read ({error}). Write it anew with --instances") from error
-    if columns != NAMES:
+    if header != NAMES:
         raise RetinaError(
             f"{path} has not the columns of a table of objects (docs/objects.md); an earlier version has fewer. Write "
             "it anew with --instances"
         )
-    return found
+    return {name: [row[number] for row in kept] for number, name in enumerate(wanted)}
