@@ -1,4 +1,4 @@
-"""``retina_evaluate`` of Zarr volumes: the scores of the arrays in memory, whatever the blocks, and few voxels at once."""
+"""``retina_evaluate`` of Zarr volumes: the scores of the arrays in memory, whatever the blocks, few voxels at once."""
 
 import dataclasses
 import json
@@ -78,7 +78,7 @@ def same(found, expected, path="") -> None:
         assert found == expected, path
 
 
-@pytest.mark.parametrize("side", [None, (12, 30, 44), (4, 8, 8), (5, 7, 9), (1, 30, 1)])
+@pytest.mark.parametrize("side", [None, (12, 16, 16), (5, 15, 23)])
 @pytest.mark.parametrize(
     "block",
     [
@@ -112,8 +112,8 @@ def test_empty_and_ignored_volumes(tmp_path):
 
 def test_few_voxels_are_read_at_once(tmp_path, monkeypatch):
     """A near miss of every object: with a first margin that holds it, no more than a block and that margin is read."""
-    truth = np.zeros((8, 64, 320), np.uint8)
-    truth[2:5, 10:50:8, 4:316:8] = 1
+    truth = np.zeros((8, 48, 160), np.uint8)
+    truth[2:5, 6:42:12, 4:156:12] = 1
     prediction = np.roll(truth, 2, axis=1)
     stores = [write(tmp_path / f"{name}.zarr", array, chunks=(8, 16, 16))
               for name, array in (("p", prediction), ("t", truth))]  # fmt: skip
@@ -127,13 +127,13 @@ def test_few_voxels_are_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(StoredPair, "read", counting)
     monkeypatch.setattr(in_blocks, "_MARGIN", 4)
     found = score_stored(open_pair(*stores), rule(distance_tolerance=1), (8, 16, 16))
-    assert max(sizes) <= 8 * 24 * 24 < truth.size / 30
+    assert max(sizes) <= 8 * 24 * 24 < truth.size / 13
     same(
         plain(found), plain(score_case("t", prediction, truth, rule(distance_tolerance=1), Spacing.of((1, 1, 1), "nm")))
     )
     sizes.clear()
     score_stored(open_pair(*stores), rule(score_unit="slice"), (1, 1, 1))
-    assert max(sizes) == 64 * 320
+    assert max(sizes) == 48 * 160
 
 
 def test_blocks_are_whole_chunks(stores, monkeypatch):
