@@ -134,7 +134,7 @@ def _distribution_blocks(groups: Sequence[_Group], scratch: Path) -> list[str]:
             factor, unit = _shown_in(group, name)
             label = {"sphericity": "circularity" if group.flat else "sphericity", _NUMBERS[-1]: "to the nearest"}
             text = f"{label.get(name, name)}, {unit}" if unit else label.get(name, name)
-            panels.append(Histogram(text, whole / factor, cut / factor, logarithmic))
+            panels.append(Histogram(text, (whole / factor).tolist(), (cut / factor).tolist(), logarithmic))
         lines[_title(group, groups)] = panels
     plot = scratch / "histograms.png"
     histograms(plot, lines, _KEPT)

@@ -178,7 +178,8 @@ def extremes(points: NDArray[Any]) -> Integers:
     if len(points) <= _FEW or wide.sum() < 2:
         return points
     try:
-        return points[np.sort(ConvexHull(points[:, wide]).vertices)]
+        corners: Integers = np.sort(ConvexHull(points[:, wide]).vertices)
+        return points[corners]
     except QhullError:  # all in an oblique plane
         return points
 

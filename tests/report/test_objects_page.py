@@ -67,7 +67,7 @@ def test_images_and_volumes_of_one_class_are_apart(tmp_path, lines):
     assert list(lines) == ["mitochondrion (2D, unknown)", "mitochondrion (3D, nm)"]
     assert lines["mitochondrion (2D, unknown)"][2].label == "circularity"
     assert "size of a voxel in nm is not known" in shown
-    assert lines["mitochondrion (3D, nm)"][3].whole.tolist() == [], "a lone object has no neighbour"
+    assert lines["mitochondrion (3D, nm)"][3].whole == [], "a lone object has no neighbour"
 
 
 def test_without_objects(tmp_path):
