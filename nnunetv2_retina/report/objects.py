@@ -119,8 +119,10 @@ def _class_blocks(groups: Sequence[_Group]) -> list[str]:
     for group in groups:
         size, length, apart = (_quartiles(group, name) for name in (_size(group), "length", "neighbour_distance"))
         border = _share(sum(group.border), len(group.border))
-        rows.append([_title(group, groups), f"{len(group.border):,}", border, size, length, apart])
-    header = ["class", "objects", "at the border", "size", "length", "distance to the nearest"]
+        distances = np.concatenate(group.column("neighbour_distance"))
+        touching = _share(int(np.count_nonzero(distances == 0)), len(group.border))
+        rows.append([_title(group, groups), f"{len(group.border):,}", border, touching, size, length, apart])
+    header = ["class", "objects", "at the border", "touching another", "size", "length", "distance to the nearest"]
     text = "Sizes, lengths and distances: median and quartiles of the objects that do not touch the border."
     return [table(header, rows), paragraph(text)]
 

@@ -78,7 +78,7 @@ def same(found, expected, path="") -> None:
         assert found == expected, path
 
 
-@pytest.mark.parametrize("side", [None, (12, 16, 16), (5, 15, 23)])
+@pytest.mark.parametrize("side", [None, (12, 16, 16), (7, 30, 23)])
 @pytest.mark.parametrize(
     "block",
     [

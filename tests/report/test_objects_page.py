@@ -43,8 +43,8 @@ def test_numbers_of_a_folder(tmp_path, lines):
     (tmp_path / "c_instances.csv").write_text("id,label\n")
     shown = text(write_objects_page(folder_tables(tmp_path), tmp_path / PAGE))
     assert "3 objects in 2 images; 33 % touch the border." in shown
-    assert re.search(r"mitochondrion\s+1\s+0 %\s+0\.0096 µm³ \(0\.0096 to 0\.0096\)\s+2 µm", shown)
-    assert re.search(r"vesicle\s+2\s+50 %\s+9\.6e\+05 nm³", shown)
+    assert re.search(r"mitochondrion\s+1\s+0 %\s+0 %\s+0\.0096 µm³ \(0\.0096 to 0\.0096\)\s+2 µm", shown)
+    assert re.search(r"vesicle\s+2\s+50 %\s+0 %\s+9\.6e\+05 nm³", shown)
     assert re.search(r"a\s+3\s+33 %", shown) and re.search(r"b\s+0\s+-", shown)
     assert "c_instances.csv has not the columns of a table of objects" in shown
     assert "size of a voxel in nm is not known" not in shown and "maximum Feret diameter" in shown

@@ -19,7 +19,7 @@ class Column:
     unit: str
     """``unit`` stands for the content of the column of that name; empty: a number or name without a unit."""
     decimals: int | None
-    """Digits after the point; None: whole numbers and names as they are, -1: six significant digits."""
+    """Digits after the point; below 0: so many significant digits; None: whole numbers and names as they are."""
     meaning: str
 
 
@@ -33,16 +33,16 @@ COLUMNS = (
         "unit of the lengths in this row: nm; unknown: that of the image's spacing, which names none; voxels: the "
         "image has no spacing",
     ),
-    Column("volume", "unit^3", -1, "voxels times the size of one; empty in 2D"),
+    Column("volume", "unit^3", -6, "voxels times the size of one; empty in 2D"),
     Column(
-        "surface", "unit^2", -1,
+        "surface", "unit^2", -6,
         "area of the surface by Crofton's formula: crossings of the border along the 13 directions between adjoining "
         "voxels, weighted by the solid angle that each stands for; empty in 2D",
     ),
-    Column("area", "unit^2", -1, "pixels times the size of one; empty in 3D"),
-    Column("perimeter", "unit", -1, "length of the border by Crofton's formula, along 4 directions; empty in 3D"),
-    Column("diameter", "unit", -1, "of the ball (2D: disc) of the same volume: (6 V / pi)^(1/3), 2 (A / pi)^(1/2)"),
-    Column("length", "unit", -1, "largest distance between two corners of its voxels (maximum Feret diameter)"),
+    Column("area", "unit^2", -6, "pixels times the size of one; empty in 3D"),
+    Column("perimeter", "unit", -6, "length of the border by Crofton's formula, along 4 directions; empty in 3D"),
+    Column("diameter", "unit", -6, "of the ball (2D: disc) of the same volume: (6 V / pi)^(1/3), 2 (A / pi)^(1/2)"),
+    Column("length", "unit", -6, "largest distance between two corners of its voxels (maximum Feret diameter)"),
     Column(
         "sphericity", "", 3,
         "surface of the ball of the same volume over the surface: pi^(1/3) (6 V)^(2/3) / S; in 2D circularity, "
@@ -55,9 +55,9 @@ COLUMNS = (
     Column("z", "voxels", 1, "centre: mean of its voxels, the first slice being 0"),
     Column("y", "voxels", 1, "the same along rows"),
     Column("x", "voxels", 1, "the same along columns"),
-    Column("centre_z", "unit", -1, "centre, from the middle of the image's first voxel; empty in 2D"),
-    Column("centre_y", "unit", -1, "the same along rows"),
-    Column("centre_x", "unit", -1, "the same along columns"),
+    Column("centre_z", "unit", -9, "centre, from the middle of the image's first voxel; empty in 2D"),
+    Column("centre_y", "unit", -9, "the same along rows"),
+    Column("centre_x", "unit", -9, "the same along columns"),
     Column("z0", "voxels", None, "bounding box: first slice"),
     Column("z1", "voxels", None, "one past its last slice"),
     Column("y0", "voxels", None, "first row"),
@@ -66,7 +66,7 @@ COLUMNS = (
     Column("x1", "voxels", None, "one past its last column"),
     Column("neighbour", "", None, "id of the nearest other object, of any class; the lowest of equally near ones"),
     Column(
-        "neighbour_distance", "unit", -1,
+        "neighbour_distance", "unit", -6,
         "from surface to surface of the voxels of the two; 0 if they touch, corners included; empty for a lone object",
     ),
     Column(

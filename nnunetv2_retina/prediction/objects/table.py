@@ -174,7 +174,7 @@ def _text(value: str | float | None, decimals: int | None) -> str:
         return ""
     if decimals is None:
         return str(value)
-    return f"{value:.6g}" if decimals < 0 else f"{value:.{decimals}f}"
+    return f"{value:.{-decimals}g}" if decimals < 0 else f"{value:.{decimals}f}"
 
 
 def read(path: Path, wanted: Sequence[str] = NAMES) -> dict[str, list[str]]:
