@@ -184,6 +184,26 @@ def test_surface_from_crossings_and_random_directions():
     assert row["surface"] == pytest.approx(expected, rel=0.01)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 8)] * 3), st.integers(0, 99), st.sampled_from([(1, 1, 1), (0.1, 0.2, 0.2), (30, 4.6, 5)])
+)
+def test_neighbours_of_every_pair(shape, seed, steps):
+    """Distance and id, the lowest of equals, against all pairs of voxels; many objects touch."""
+    random = np.random.default_rng(seed)
+    ids, most = ndimage.label(random.random(shape) < random.uniform(0.1, 0.5))
+    ids = np.append(0, random.permutation(most) + 1)[ids]
+    voxels = {number: np.argwhere(ids == number) for number in range(1, most + 1)}
+    for row in rows(ids, steps):
+        expected = (None, None)
+        for other in voxels.keys() - {row["id"]}:
+            apart = np.abs(voxels[row["id"]][:, None] - voxels[other][None]) - 1
+            distance = np.linalg.norm(np.maximum(apart, 0) * np.array(steps), axis=-1).min()
+            found = (float(f"{distance:.9g}"), other)
+            expected = found if expected[1] is None else min(expected, found)
+        assert (row["neighbour_distance"], row["neighbour"]) == expected
+
+
 @settings(max_examples=12, deadline=None)
 @given(st.tuples(*[st.integers(1, 9)] * 3), st.integers(0, 50), st.tuples(*[st.integers(1, 9)] * 3))
 def test_blocks_change_nothing(shape, seed, block):
