@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, TypeGuard
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES
+from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
@@ -303,3 +303,15 @@ def _is_fold(fold: object) -> bool:
 
 def _is_case_list(part: object) -> bool:
     return isinstance(part, list) and bool(part) and all(isinstance(case, str) for case in part)
+
+
+def with_unit(spacing: Spacing, dataset_json: Mapping[str, Any]) -> Spacing:
+    """Return a spacing that was read from a file of a data set, with the unit that its ``dataset.json`` says.
+
+    Earlier versions of ``retina_convert`` wrote no unit: their spacing is in nm, unless pixels are of size 1 x 1, which
+    stands for unknown there and in nnU-Net.
+    """
+    unit = Protocol.from_dataset_json(dataset_json).spacing_unit
+    if unit is None and "converted_by" in dataset_json and (spacing.y, spacing.x) != (1, 1):
+        unit = NANOMETRES
+    return replace(spacing, unit=unit)

@@ -22,7 +22,7 @@ ALLOWED = {
     "prediction": {"nnunet", "network", "protocol"},
     "volumes": {"prediction", "nnunet", "protocol"},
     "evaluation": {"nnunet", "protocol"},
-    "report": {"evaluation", "nnunet", "display", "weights", "protocol"},
+    "report": {"evaluation", "prediction.objects", "nnunet", "display", "weights", "protocol"},
     "study": {"training", "prediction", "evaluation", "report", "nnunet", "display", "protocol"},
     "quickstart": {"nnunet", "display", "report", "evaluation", "protocol"},
     "trainers": {"training"},

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.protocol import Protocol, iteration_checkpoint
+from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_unit
+from nnunetv2_retina.spacing import Spacing
 
 FULL = Protocol(
     iterations=1000,
@@ -85,3 +86,17 @@ def test_complete_block_states_defaults_too():
 def test_refuses(block, message):
     with pytest.raises(RetinaError, match=message):
         Protocol.from_dataset_json({"retina": block})
+
+
+@pytest.mark.parametrize(
+    ("dataset_json", "spacing", "unit"),
+    [
+        ({"retina": {"spacing_unit": "nm"}}, (40, 4, 4), "nm"),
+        ({"retina": {"spacing_unit": "nm"}}, (1, 1, 1), "nm"),
+        ({"converted_by": "retina_convert 0.1.0"}, (40, 4, 4), "nm"),
+        ({"converted_by": "retina_convert 0.1.0"}, (999, 1, 1), None),
+        ({}, (40, 4, 4), None),
+    ],
+)
+def test_unit_of_the_spacing(dataset_json, spacing, unit) -> None:
+    assert with_unit(Spacing.of(spacing), dataset_json) == Spacing.of(spacing, unit)

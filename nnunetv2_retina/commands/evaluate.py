@@ -15,11 +15,18 @@ def parser() -> argparse.ArgumentParser:
         "retina_evaluate",
         "Score predicted label files against ground truths as the papers do. The rule (classes, masks, whole volumes "
         'or images) comes from the block "retina" of dataset.json; a data set without one gets plain scores over '
-        "volumes. Voxels with the ignore label count nowhere; undefined scores are left out and listed.",
+        "volumes. Voxels with the ignore label count nowhere; undefined scores are left out and listed. Two Zarr "
+        "volumes of labels are read block by block, in bounded memory, with the same scores.",
     )
     add = parser.add_argument
-    add("-p", type=Path, required=True, metavar="FOLDER", help="predictions, one file a case")
-    add("-g", type=Path, required=True, metavar="FOLDER", help="ground truths, such as labelsTs")
+    add(
+        "-p",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="predictions: a folder, one file a case; or a Zarr volume (OUT.zarr, another level: OUT.zarr::1)",
+    )
+    add("-g", type=Path, required=True, metavar="PATH", help="ground truths, such as labelsTs; or a Zarr volume")
     add("-d", required=True, metavar="DATASET", help="ID, name (in nnUNet_raw or nnUNet_preprocessed), or dataset.json")
     add("-o", type=Path, required=True, metavar="FOLDER", help="where to write scores.json and scores.csv")
     add(

@@ -40,7 +40,11 @@ def parser() -> argparse.ArgumentParser:
         ("orthoplane", "mean of the probabilities over xy, xz and yz"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
-    own.add_argument("--instances", action="store_true", help="also CASE_instances and a table of their classes")
+    own.add_argument(
+        "--instances",
+        action="store_true",
+        help="also CASE_instances, a table of their sizes, shapes and distances (CASE_instances.csv), and objects.html",
+    )
     add_settings(own, InstanceSettings)
     parser.set_defaults(**{
         # a text: converted and checked like an option
@@ -117,6 +121,10 @@ def _predict(
     say(f"{folder}: {folds} {'fold' if folds == 1 else 'folds'}, {predictor.mode}, on {predictor.window.device}")
     done = FolderRun(predictor, images, arguments.o, plan, say).run()
     say(f"{len(done)} predicted, in {arguments.o}")
+    if plan.instances is not None:
+        from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_page
+
+        say(f"histograms of the objects: {write_objects_page(folder_tables(arguments.o), arguments.o / PAGE)}")
 
 
 main = console.command(parser, run)

@@ -70,7 +70,7 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_instances(parser: argparse.ArgumentParser) -> None:
-    _output(parser, "a finished prediction; labels/instances and objects.csv are written into it")
+    _output(parser, "a finished prediction; labels/instances, objects.csv and objects.html are written into it")
     add_settings(parser, InstanceSettings)
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
 
@@ -78,12 +78,16 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
 def _instances(arguments: argparse.Namespace) -> None:
     settings, workers = read_settings(InstanceSettings, arguments), VolumeSettings(workers=arguments.workers).workers
     from nnunetv2_retina.volumes import engines
-    from nnunetv2_retina.volumes.instances import InstanceRun
+    from nnunetv2_retina.volumes.instances import TABLE, InstanceRun
 
     task = InstanceRun(arguments.output, settings, say)
     with nullcontext(engines.Serial()) if workers == 1 else engines.local(workers, say) as engine:
         count = task.run(engine)
     say(f"{count} instances are in {arguments.output}/labels/instances, and in objects.csv")
+    from nnunetv2_retina.report.objects import PAGE, write_objects_page
+
+    tables = {arguments.output.resolve().name: arguments.output / TABLE}
+    say(f"histograms of the objects: {write_objects_page(tables, arguments.output / PAGE)}")
 
 
 def _add_rescale(parser: argparse.ArgumentParser) -> None:

@@ -99,24 +99,23 @@ def directed(source: Mask, target: Mask, spacing: Spacing, tolerance: float = 0.
     return Directed(voxels, total, maximum, beyond)
 
 
-def false_distance(predicted: Mask, actual: Mask) -> FalseDistance:
-    """Compute the Mean False Distance of two bool masks of one shape, with unit spacing."""
-    spacing = Spacing.of((1.0,) * actual.ndim)
-    to_truth, to_prediction = directed(predicted, actual, spacing), directed(actual, predicted, spacing)
+def both_ways(predicted: Mask, actual: Mask, spacing: Spacing, tolerance: float = 0.0) -> tuple[Directed, Directed]:
+    """Sum up the distances of the prediction to the ground truth, and back: see ``directed``."""
+    return directed(predicted, actual, spacing, tolerance), directed(actual, predicted, spacing, tolerance)
+
+
+def false_distance(to_truth: Directed, to_prediction: Directed) -> FalseDistance:
+    """Compute the Mean False Distance from both ways, with unit spacing."""
     return FalseDistance((to_truth.maximum + to_prediction.maximum) / 2, (to_truth.mean + to_prediction.mean) / 2)
 
 
-def cremi_scores(predicted: Mask, actual: Mask, spacing: Spacing, tolerance: float = 200.0) -> CremiScores:
-    """Compute CREMI's scores of two masks, without invalid voxels.
+def cremi_scores(to_truth: Directed, to_prediction: Directed) -> CremiScores:
+    """Compute CREMI's scores from both ways, without invalid voxels.
 
     Args:
-        predicted: bool, two or three axes.
-        actual: bool, the same shape.
-        spacing: in nm: the ground truth's, for both directions.
-        tolerance: nm; the challenge uses 200 and tests strictly (further than).
+        to_truth: distances of the prediction, in nm by the ground truth's spacing; the challenge's tolerance is 200 nm.
+        to_prediction: distances of the ground truth, by the same.
     """
-    to_truth = directed(predicted, actual, spacing, tolerance)
-    to_prediction = directed(actual, predicted, spacing, tolerance)
     f = float("nan")
     if to_truth.voxels and to_prediction.voxels:
         precision = 1 - to_truth.beyond / to_truth.voxels

@@ -20,20 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.counts import Mask, check_labels, count_masks, matched_objects
-from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
-from nnunetv2_retina.evaluation.metric import CREMI, IOU, SHARES
+from nnunetv2_retina.evaluation.cases import score_case
+from nnunetv2_retina.evaluation.in_blocks import score_stored
 from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
-from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
-from nnunetv2_retina.evaluation.scores import CaseScores, Scores, Unit, case_mean, class_scores, combine
+from nnunetv2_retina.evaluation.rule import Rule
+from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
+from nnunetv2_retina.evaluation.stored import is_stored, open_pair
 from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import check_dataset_json, find_dataset_json, read_dataset_json
 from nnunetv2_retina.nnunet.labels import choose_reader
-from nnunetv2_retina.spacing import Spacing
 
 
 def evaluate(
@@ -45,11 +41,12 @@ def evaluate(
     distances: bool = True,
     processes: int = 1,
 ) -> Scores:
-    """Score a folder of predictions against a folder of ground truths, by the data set's rule.
+    """Score a folder of predictions against a folder of ground truths, by the data set's rule; or two Zarr volumes.
 
     Args:
-        predictions: folder with a label file for each case; more are reported, not scored.
-        labels: folder with the ground truths: these are the cases.
+        predictions: folder with a label file for each case; more are reported, not scored. Or a Zarr store of labels,
+            or ``STORE::LEVEL``, which is read block by block: see ``in_blocks``.
+        labels: folder with the ground truths: these are the cases. Or a Zarr store, likewise.
         dataset: a loaded ``dataset.json``; or its path, its folder, or the data set's ID or name.
         tolerance: nm, instead of the data set's own; a data set without one then gets CREMI's scores, too.
         distances: False: without Mean False Distance and CREMI's scores, which take most of the time.
@@ -68,6 +65,9 @@ def evaluate(
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise RetinaError(f"tolerance is {tolerance}; expected a number of at least 0, in nm")
     rule = Rule.from_dataset_json(contents, tolerance, distances)
+    if is_stored(predictions) or is_stored(labels):
+        case = score_stored(open_pair(predictions, labels), rule)
+        return replace(combine([case], rule), dataset=name)
     pairs, extra = pair_files(Path(predictions), Path(labels), str(contents["file_ending"]))
     return replace(score_pairs(pairs, contents, rule, processes), dataset=name, extra_predictions=tuple(extra))
 
@@ -92,43 +92,6 @@ def score_pairs(pairs: Sequence[Pair], dataset_json: Mapping[str, Any], rule: Ru
 def default_processes() -> int:
     """Return the number of cores, at most 4: each process takes the memory of two volumes of labels and more."""
     return min(available_cores(), 4)
-
-
-def score_case(
-    name: str, prediction: NDArray[Any], truth: NDArray[Any], rule: Rule, spacing: Spacing | None = None
-) -> CaseScores:
-    """Score one prediction.
-
-    Args:
-        name: the case's name.
-        prediction: label values, whole numbers, (Z, Y, X) or (Y, X).
-        truth: label values of the same shape.
-        rule: what is counted.
-        spacing: of the ground truth, in nm, for CREMI's scores; None: 1 along each axis.
-
-    Raises:
-        RetinaError: if the shapes differ, or an array does not hold whole numbers.
-    """
-    prediction, truth, steps = _as_volumes(name, prediction, truth, spacing)
-    valid = np.ones(truth.shape, bool) if rule.ignore is None else truth != rule.ignore
-    units = _units(valid, rule)
-    classes = {}
-    for entry in rule.classes:
-        scores = []
-        for index, part in units:
-            masks = _masks(entry, prediction[part], truth[part], valid[part], rule)
-            scores.append(_score(index, masks, rule, steps))
-        classes[entry.name] = class_scores(scores, rule)
-    ignored = {*range(len(truth))} - {index for index, _ in units} if rule.score_unit == "slice" else set()
-    return CaseScores(
-        name=name,
-        classes=classes,
-        mean=case_mean(classes, rule),
-        shape=truth.shape,
-        spacing=steps,
-        ignored=int(valid.size - np.count_nonzero(valid)),
-        ignored_images=tuple(sorted(ignored)),
-    )
 
 
 def _dataset(dataset: str | int | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -178,62 +141,3 @@ def _score_files(job: _Job) -> CaseScores:
     pair, reader, rule = job
     prediction, truth = read_pair(pair, reader, rule)
     return score_case(pair.name, prediction.array, truth.array, rule, rule.spacing(truth, pair.truth))
-
-
-def _as_volumes(
-    name: str, prediction: NDArray[Any], truth: NDArray[Any], spacing: Spacing | None
-) -> tuple[NDArray[Any], NDArray[Any], Spacing]:
-    """Return both as (Z, Y, X), and the spacing along z, y, x."""
-    check_labels(prediction, truth)
-    if truth.ndim not in (2, 3) or (spacing is not None and len(spacing) != truth.ndim):
-        steps = "" if spacing is None else f" with spacing {tuple(spacing)}"
-        raise RetinaError(
-            f"case {name}: labels of shape {truth.shape}{steps}; expected (Z, Y, X) or (Y, X), and a number for each "
-            "axis"
-        )
-    spacing = spacing or Spacing.of((1.0,) * truth.ndim)
-    if truth.ndim == 2:
-        return prediction[None], truth[None], replace(spacing, z=1.0)
-    return prediction, truth, spacing
-
-
-def _units(valid: Mask, rule: Rule) -> list[tuple[int | None, slice]]:
-    """Return number and part along the first axis of what is scored: those with a voxel that is not ignored."""
-    if rule.score_unit == "volume":
-        return [(None, slice(None))] if valid.any() else []
-    return [(z, slice(z, z + 1)) for z in range(len(valid)) if valid[z].any()]
-
-
-def _masks(
-    entry: ScoredClass, prediction: NDArray[Any], truth: NDArray[Any], valid: Mask, rule: Rule
-) -> tuple[Mask, Mask]:
-    """Return prediction and ground truth of a class as the rule counts them."""
-    predicted, actual = _where(prediction, entry.values) & valid, _where(truth, entry.values) & valid
-    if rule.mask_rule == "foreground":
-        predicted &= truth != 0
-    elif rule.mask_rule == "instance_match":
-        predicted = matched_objects(predicted, actual)
-    return predicted, actual
-
-
-def _where(labels: NDArray[Any], values: Sequence[int]) -> Mask:
-    mask: Mask = labels == values[0]
-    for value in values[1:]:
-        mask |= labels == value
-    return mask
-
-
-def _score(index: int | None, masks: tuple[Mask, Mask], rule: Rule, spacing: Spacing) -> Unit:
-    """Compute every metric of one class on one unit."""
-    predicted, actual = masks
-    counts = count_masks(predicted, actual)
-    values: dict[str, float] = {metric.key: getattr(counts, metric.key) for metric in SHARES}
-    if index is not None:
-        values[IOU.key] = counts.smoothed_iou
-    if rule.distances:
-        distance = false_distance(predicted, actual)
-        values |= {"mfd_hausdorff": distance.hausdorff, "mfd_mean": distance.mean}
-    if rule.distances and rule.tolerance is not None:
-        cremi = cremi_scores(predicted, actual, spacing, rule.tolerance)
-        values |= {metric.key: getattr(cremi, metric.key.removeprefix("cremi_")) for metric in CREMI}
-    return Unit(index, counts, values)

@@ -78,28 +78,33 @@ def read_pair(pair: Pair, reader: type[Any], rule: Rule) -> tuple[Labels, Labels
         truth = replace(truth, spacing=prediction.spacing)
     for name, expected in truth.geometry.items() if prediction.geometry else ():
         got = prediction.geometry.get(name)
-        if got is None or not _close(name, got, expected, truth.spacing):
+        if got is None or not is_close(name, got, expected, truth.spacing):
             raise RetinaError(
-                f"case {pair.name}: the prediction has {name} {_shown(got)}, the ground truth {_shown(expected)}; "
+                f"case {pair.name}: the prediction has {name} {shown(got)}, the ground truth {shown(expected)}; "
                 f"expected the same. Are {pair.prediction} and {pair.truth} of one image? If only the file's header is "
                 "wrong, copy it from the image"
             )
-    allowed = rule.values | ({rule.ignore} if rule.ignore is not None else set())
-    for labels, path in ((truth, pair.truth), (prediction, pair.prediction)):
-        unknown = sorted(_values(labels.array) - allowed)
-        if unknown:
-            raise RetinaError(
-                f"{path} holds the values {shorten(unknown)}, which the data set lacks; its labels are "
-                f"{shorten(sorted(allowed), 20)}. Is it of this data set? Masks of 0 and 255 must be saved as 0 and 1"
-            )
+    check_values(truth.array, pair.truth, rule)
+    check_values(prediction.array, pair.prediction, rule)
     return prediction, truth
 
 
-def _values(array: NDArray[Any]) -> set[int]:
-    return {int(value) for plane in array for value in np.unique(plane)}
+def check_values(array: NDArray[Any], path: Path | str, rule: Rule) -> None:
+    """Check that an array (z, y, x) holds labels of the data set alone.
+
+    Raises:
+        RetinaError: naming ``path`` and the other values.
+    """
+    allowed = rule.values | ({rule.ignore} if rule.ignore is not None else set())
+    unknown = sorted({int(value) for plane in array for value in np.unique(plane)} - allowed)
+    if unknown:
+        raise RetinaError(
+            f"{path} holds the values {shorten(unknown)}, which the data set lacks; its labels are "
+            f"{shorten(sorted(allowed), 20)}. Is it of this data set? Masks of 0 and 255 must be saved as 0 and 1"
+        )
 
 
-def _close(name: str, got: Sequence[float], expected: Sequence[float], spacing: Spacing) -> bool:
+def is_close(name: str, got: Sequence[float], expected: Sequence[float], spacing: Spacing) -> bool:
     """Return whether two are equal but for rounding: a tenth of a voxel for a place, else a thousandth."""
     relative, absolute = (1e-6, 0.1 * min(spacing)) if name in ("origin", "affine") else (1e-3, 1e-3 * min(spacing))
     if name == "direction":
@@ -107,5 +112,5 @@ def _close(name: str, got: Sequence[float], expected: Sequence[float], spacing: 
     return len(got) == len(expected) and bool(np.allclose(got, expected, rtol=relative, atol=absolute))
 
 
-def _shown(numbers: Sequence[float] | None) -> str:
+def shown(numbers: Sequence[float] | None) -> str:
     return "none" if numbers is None else f"({', '.join(f'{number:g}' for number in numbers)})"

@@ -27,10 +27,12 @@ from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
 from nnunetv2_retina.nnunet.labels import INSTANCES, known_spacing
 from nnunetv2_retina.prediction import outputs
-from nnunetv2_retina.prediction.instances import class_names, find_instances, write_table
+from nnunetv2_retina.prediction.instances import class_names, find_instances
+from nnunetv2_retina.prediction.objects import table
+from nnunetv2_retina.prediction.objects.columns import VOXELS
 from nnunetv2_retina.prediction.predictor import Prediction, Predictor
 from nnunetv2_retina.prediction.settings import InstanceSettings, RunSettings
-from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.protocol import BLOCK, Protocol, with_unit
 from nnunetv2_retina.spacing import Spacing
 
 AHEAD_BYTES = 2**28
@@ -96,6 +98,8 @@ class FolderRun:
         outputs.write_records(
             self.target, self.dataset_json, self.predictor.nnunet.plans_manager.plans, self._arguments()
         )
+        if self.settings.instances is not None:
+            table.write_dictionary(self.target)
         todo = outputs.missing(cases, self.target, self._endings()) if self.settings.continued else cases
         if len(todo) < len(cases):
             self.say(f"{len(cases) - len(todo)} of {len(cases)} cases are finished already")
@@ -203,16 +207,18 @@ class FolderRun:
     def _write_instances(
         self, folder: Path, case: InputCase, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
     ) -> None:
-        ids, instances = find_instances(labels, self._spacing(labels, properties, settings), settings)
-        write_table(folder / f"{case.name}{INSTANCES}.csv", instances, class_names(self.dataset_json))
+        frame = self._frame(labels, properties, settings)
+        ids, instances = find_instances(labels, frame.spacing, settings)
+        found = table.describe(ids, [item.label for item in instances], class_names(self.dataset_json), frame)
+        table.write(folder / f"{case.name}{INSTANCES}.csv", found)
         path = folder / f"{case.name}{INSTANCES}{self.ending}"
         if ids.dtype.itemsize <= 2:
             self.writer.write_seg(ids, str(path), properties)
         else:
             write_wide(self.writer, path, ids, properties)
 
-    def _spacing(self, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings) -> Spacing:
-        """Return the image's spacing or, of formats that hold none, the data set's.
+    def _frame(self, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings) -> table.Frame:
+        """Return shape and spacing of an image: the file's or, of formats that hold none, the data set's.
 
         Raises:
             RetinaError: if neither is known and instances are measured in its unit.
@@ -225,7 +231,9 @@ class FolderRun:
                 f'model\'s dataset.json has no "pixel_size": [Y, X] (nm) in its block "{BLOCK}". Add it there, or '
                 "measure in voxels"
             )
-        return known or spacing
+        if known is None:
+            return table.Frame.of(labels.shape, spacing, VOXELS)
+        return table.Frame.of(labels.shape, known if known.unit else with_unit(known, self.dataset_json))
 
     def _endings(self) -> list[str]:
         """Return the endings of a finished case's files."""

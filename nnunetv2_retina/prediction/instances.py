@@ -7,10 +7,8 @@ because SciPy's takes 16-bit integers alone; nnU-Net needs scikit-image anyway.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,6 @@ from skimage.segmentation import watershed
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
-
-COLUMNS = ("id", "label", "class", "voxels", "z", "y", "x")
 
 
 @dataclass(frozen=True)
@@ -158,16 +154,6 @@ def _apart(points: np.ndarray, heights: np.ndarray, min_distance: float) -> np.n
             kept.append(index)
             free[tree.query_ball_point(points[index], np.nextafter(min_distance, 0))] = False
     return np.array(kept)
-
-
-def write_table(path: Path, instances: Sequence[Instance], names: Mapping[int, str]) -> None:
-    """Write the class of each id: a CSV with the columns ``COLUMNS``; z, y and x in voxels."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for item in instances:
-            position = (f"{value:.1f}" for value in item.position)
-            writer.writerow([item.id, item.label, names.get(item.label, ""), item.voxels, *position])
 
 
 def class_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.evaluation.evaluate import score_case
+from nnunetv2_retina.evaluation.cases import score_case
 from nnunetv2_retina.evaluation.metric import IOU
 from nnunetv2_retina.evaluation.output import JSON_FILE
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass

@@ -22,8 +22,7 @@ from nnunetv2_retina.evaluation.scores import CaseScores, Scores
 from nnunetv2_retina.nnunet.datasets import IMAGES_TR, PREPROCESSED, RAW, TRUTHS, nnunet_folder
 from nnunetv2_retina.nnunet.inputs import first_channel, read_channel
 from nnunetv2_retina.nnunet.labels import choose_reader, list_labels
-from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.protocol import with_unit
 
 VALIDATION = "validation"
 MOST_SHOWN = 3
@@ -128,18 +127,6 @@ def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most:
     name = f"{pair.name}, z = {z}" if len(image) > 1 else pair.name
     spacing = replace(with_unit(truth.spacing, dataset_json), z=None)
     return OverlayRow(name, image[z], truth.array[z], prediction.array[z], spacing)
-
-
-def with_unit(spacing: Spacing, dataset_json: Mapping[str, Any]) -> Spacing:
-    """Return a spacing that was read from a file of a data set, with the unit that its ``dataset.json`` says.
-
-    Earlier versions of ``retina_convert`` wrote no unit: their spacing is in nm, unless pixels are of size 1 x 1, which
-    stands for unknown there and in nnU-Net.
-    """
-    unit = Protocol.from_dataset_json(dataset_json).spacing_unit
-    if unit is None and "converted_by" in dataset_json and (spacing.y, spacing.x) != (1, 1):
-        unit = NANOMETRES
-    return replace(spacing, unit=unit)
 
 
 def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | None, most: str) -> int:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from nnunetv2_retina.prediction.objects.measures import no_boxes
 from nnunetv2_retina.volumes.blocks import Shape
 
 Integers = NDArray[np.int64]
@@ -75,11 +76,6 @@ def _boxes(numbers: NDArray[np.int32], count: int, corner: Shape) -> Integers:
     return boxes
 
 
-def _no_boxes(count: int) -> Integers:
-    """Return (count, 6) boxes of nothing, which every voxel extends."""
-    return np.tile(np.array([np.iinfo(np.int64).max] * 3 + [0] * 3, np.int64), (count, 1))
-
-
 def meeting(
     before: NDArray[Any], after: NDArray[Any], labels_before: NDArray[Any], labels_after: NDArray[Any]
 ) -> NDArray[np.int64]:
@@ -120,7 +116,7 @@ def unite(pieces: Pieces, pairs: NDArray[np.int64]) -> Objects:
     label, voxels = np.zeros(count, np.int64), np.zeros(count, np.int64)
     label[group] = pieces.label
     np.add.at(voxels, group, pieces.voxels)
-    box = _no_boxes(count)
+    box = no_boxes(count)
     np.minimum.at(box[:, :3], group, pieces.box[:, :3])
     np.maximum.at(box[:, 3:], group, pieces.box[:, 3:])
     order = np.lexsort((first, label))
@@ -129,77 +125,3 @@ def unite(pieces: Pieces, pairs: NDArray[np.int64]) -> Objects:
     of_piece = np.full(n + 1, -1, np.int64)
     of_piece[1:] = rank[group]
     return Objects(Pieces(label[order], first[order], voxels[order], box[order]), of_piece)
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Whole numbers about the objects of a block, which add up over blocks; a row for each id that occurs."""
-
-    ids: Integers
-    voxels: Integers
-    sums: Integers
-    """(n, 3): of z, y and x over the voxels."""
-    box: Integers
-    """(n, 6): first z, y, x, then one past the last."""
-    faces: Integers
-    """(n, 3): of voxels towards another id or the end of the volume, across z, y and x."""
-
-    def arrays(self) -> dict[str, Integers]:
-        """Return the columns, to be saved."""
-        return {"ids": self.ids, "voxels": self.voxels, "sums": self.sums, "box": self.box, "faces": self.faces}
-
-
-def measure(around: NDArray[Any], inner: tuple[slice, slice, slice], corner: Shape) -> Measures:
-    """Measure the objects of a block.
-
-    Args:
-        around: ids (z, y, x) of the block and of the voxels next to it, wherever the volume goes on there.
-        inner: the block in it.
-        corner: where the block begins in the volume.
-    """
-    ids = around[inner]
-    used, flat = np.unique(ids, return_inverse=True)
-    compact = flat.reshape(ids.shape)
-    n = len(used)
-    voxels = np.bincount(compact.ravel(), minlength=n)
-    sums = np.zeros((n, 3), np.int64)
-    for axis, length in enumerate(ids.shape):
-        for place in range(length):
-            counts = np.bincount(np.take(compact, place, axis).ravel(), minlength=n)
-            sums[:, axis] += counts * (place + corner[axis])
-    boxes = _boxes(compact.astype(np.int32) + 1, n, corner)
-    faces = np.stack([_faces(around, inner, compact, n, axis) for axis in range(3)], 1)
-    kept = used > 0
-    numbers = used[kept].astype(np.int64)
-    return Measures(numbers, voxels[kept].astype(np.int64), sums[kept], boxes[kept], faces[kept])
-
-
-def _faces(
-    around: NDArray[Any], inner: tuple[slice, slice, slice], compact: NDArray[np.int64], n: int, axis: int
-) -> Integers:
-    """Count the faces of each id across one axis, on both sides of its voxels."""
-    ids, total = around[inner], np.zeros(n, np.int64)
-    for step in (-1, 1):
-        exposed = np.ones(ids.shape, bool)
-        place = [slice(None)] * 3
-        first, last = inner[axis].start + step, inner[axis].stop + step
-        cut_low, cut_high = max(0, -first), max(0, last - around.shape[axis])
-        place[axis] = slice(cut_low, ids.shape[axis] - cut_high)
-        beside = list(inner)
-        beside[axis] = slice(first + cut_low, last - cut_high)
-        exposed[tuple(place)] = ids[tuple(place)] != around[tuple(beside)]
-        total += np.bincount(compact[exposed], minlength=n)
-    return total
-
-
-def total(parts: list[Measures], most: int) -> Measures:
-    """Add up what blocks measured, for the ids from 1 to ``most``."""
-    box = _no_boxes(most + 1)
-    voxels, sums, faces = (np.zeros((most + 1, *more), np.int64) for more in ((), (3,), (3,)))
-    for part in parts:  # an id occurs once in each
-        voxels[part.ids] += part.voxels
-        sums[part.ids] += part.sums
-        faces[part.ids] += part.faces
-        box[part.ids, :3] = np.minimum(box[part.ids, :3], part.box[:, :3])
-        box[part.ids, 3:] = np.maximum(box[part.ids, 3:], part.box[:, 3:])
-    return Measures(np.arange(1, most + 1), voxels[1:], sums[1:], box[1:], faces[1:])

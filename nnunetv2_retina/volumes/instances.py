@@ -7,23 +7,21 @@ class by class by their first voxel. Components whose box is larger than ``LARGE
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.files import locked, replacing
-from nnunetv2_retina.prediction import instances as in_memory
+from nnunetv2_retina.files import locked
+from nnunetv2_retina.prediction.objects import neighbours, table
+from nnunetv2_retina.prediction.objects.columns import UNKNOWN
+from nnunetv2_retina.prediction.objects.measures import total
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
-from nnunetv2_retina.volumes import components, store
+from nnunetv2_retina.volumes import store
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut
-from nnunetv2_retina.volumes.components import Measures
 from nnunetv2_retina.volumes.engines import Engine
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.merging import (
@@ -40,11 +38,12 @@ from nnunetv2_retina.volumes.merging import (
     ids_of,
     merged_of,
 )  # fmt: skip
+from nnunetv2_retina.volumes.objects import NEIGHBOURS, Neighbouring, measures_of, nearest_of, parts_of
 from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.pyramid import Shrinking
 from nnunetv2_retina.volumes.tasks import PREDICT
 
-COLUMNS = (*in_memory.COLUMNS, "volume", "surface", "z0", "z1", "y0", "y1", "x0", "x1", "touches_border")
+TABLE = "objects.csv"
 
 
 @dataclass
@@ -95,6 +94,7 @@ class InstanceRun:
         with locked(self.journal.folder, f"another run is writing to {self.output}. Wait until it has ended", ".lock"):
             merged_of.cache_clear()
             ids_of.cache_clear()
+            parts_of.cache_clear()
             work, chunk = self.work, self.plan["chunk"]
             numbers = store.levels(work.shape, work.spacing, work.shard, chunk)[:1]
             store.create_array(work.scratch / "numbers", numbers[0], "uint32", chunk)
@@ -113,6 +113,7 @@ class InstanceRun:
             for before, level in pairwise(sizes):
                 shrinking = Shrinking(str(self.output), IMAGE, before.name, level, work.key)
                 self._stage(engine, shrinking.stage, shrinking, shrinking.blocks(), work.key)
+            self._stage(engine, NEIGHBOURS, Neighbouring(work), work.blocks(), work.key)
             return self._write_table(ids_of(work, work.key))
 
     def _origin(self) -> Shape:
@@ -129,28 +130,11 @@ class InstanceRun:
         watch(engine.run(task, todo), todo, stage, self.say)
 
     def _write_table(self, ids: Ids) -> int:
-        parts = [Measures(**self.work.load(f"measures-{block.name}")) for block in self.work.blocks()]
-        measures = components.total(parts, len(ids.label))
-        with (
-            replacing(self.output / "objects.csv") as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            names = {int(value): name for value, name in self.plan["names"].items()}
-            for row in range(len(ids.label)):
-                writer.writerow(self._line(row, int(ids.label[row]), names, measures))
-        return len(ids.label)
-
-    def _line(self, row: int, label: int, names: Mapping[int, str], measures: Measures) -> list[object]:
-        sides = np.array(list(self.work.spacing))
-        voxels, box = int(measures.voxels[row]), measures.box[row]
-        centre = [f"{value / voxels:.1f}" for value in measures.sums[row]]
-        areas = np.array([sides[1] * sides[2], sides[0] * sides[2], sides[0] * sides[1]])
-        surface = float(measures.faces[row] @ areas)
-        border = bool((box[:3] == 0).any() or (box[3:] == self.work.shape).any())
-        ends = [int(end) for axis in range(3) for end in (box[axis], box[axis + 3])]
-        return [
-            row + 1, label, names.get(label, ""), voxels, *centre, f"{voxels * sides.prod():g}", f"{surface:g}", *ends,
-            int(border),
-        ]  # fmt: skip
+        measures, most = measures_of(self.work), len(ids.label)
+        found = neighbours.combine([nearest_of(self.work, block) for block in self.work.blocks()], most)
+        names = {int(value): name for value, name in self.plan["names"].items()}
+        spacing = self.work.spacing
+        frame = table.Frame(self.work.shape, spacing, spacing.unit or UNKNOWN, self._origin())
+        table.write(self.output / TABLE, table.rows(total(measures, most), found, ids.label, names, frame))
+        table.write_dictionary(self.output)
+        return most

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.images.ome_zarr import Box
 from nnunetv2_retina.prediction import instances as in_memory
+from nnunetv2_retina.prediction.objects.measures import inside, measure, read_around
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import components
@@ -33,6 +34,8 @@ LARGEST = 2**28
 TOGETHER = 2**22
 """Voxels of the boxes of small components that one task cuts."""
 IMAGE = "labels/instances/"
+MEASURES = 2
+"""Changed with what ``objects.measures`` keeps of a block, which an output of an earlier version then measures anew."""
 PIECES, CUT, RELABEL = "pieces", "cut", "relabel"
 
 
@@ -51,7 +54,8 @@ class Work:
     def key(self) -> str:
         """Return the digest of what ids depend on."""
         chosen = self.settings
-        return digest({"labels": self.labels_key, "rule": [chosen.min_distance, chosen.min_size, chosen.units]})
+        rule = [chosen.min_distance, chosen.min_size, chosen.units]
+        return digest({"labels": self.labels_key, "rule": rule, "measures": MEASURES})
 
     @property
     def scratch(self) -> Path:
@@ -280,17 +284,12 @@ class Relabelling:
         return once(self.work.output, RELABEL, self.work.key, block, lambda: self._work(block))
 
     def _work(self, block: Block) -> dict[str, Any]:
-        z, y, x = (
-            slice(max(0, part.start - 1), min(n, part.stop + 1))
-            for part, n in zip(block.box, self.work.shape, strict=True)
-        )
-        around: Box = (z, y, x)
-        ids = self._ids_of(around)
-        inner = moved(block.box, starts(around), -1)
+        shape = self.work.shape
+        around = read_around(self._ids_of, block.box, shape)
         writer = LevelWriter(Path(self.work.output), f"{IMAGE}0")
         writer.clear(block.box)
-        files = writer.write(block.box, ids[inner])
-        measures = components.measure(ids, inner, starts(block.box))
+        files = writer.write(block.box, inside(around, block.box, shape))
+        measures = measure(around, block.box, shape, tuple(self.work.spacing))
         return {"files": {**files, **self.work.save(f"measures-{block.name}", measures.arrays())}}
 
     def _ids_of(self, box: Box) -> NDArray[np.uint32]:

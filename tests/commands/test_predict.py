@@ -165,6 +165,8 @@ def test_instances_beside_the_labels(model, images, tmp_path):
             assert inside.sum() == int(row["voxels"]) >= 4
             assert set(labels[inside]) == {int(row["label"])}
             assert row["class"] == ("one", "two", "three")[int(row["label"]) - 1]
+            assert (row["unit"], float(row["area"]), row["volume"]) == ("voxels", inside.sum(), "")
+    assert files(out) >= {"objects.columns.json", "objects.html"}
 
 
 KILLED = """
@@ -354,10 +356,12 @@ def test_instances_in_nm_need_a_pixel_size(model, images, tmp_path, capsys):
     assert '"pixel_size": [Y, X] (nm) in its block "retina"' in refused(capsys, *arguments)
     contents = json.loads((model / "dataset.json").read_text())
     (model / "dataset.json").write_text(json.dumps({**contents, "retina": {"pixel_size": [5.0, 5.0]}}))
-    smallest = 20 * 25
+    smallest = 4 * 25
     assert predict(*arguments, "--instance-distance", 0, "--instance-size", smallest) == 0
     with (tmp_path / "out/case_0_instances.csv").open() as file:
-        assert all(int(row["voxels"]) >= 20 for row in csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    assert min(int(row["voxels"]) for row in rows) >= 4
+    assert {(row["unit"], int(row["voxels"]) * 25 == float(row["area"])) for row in rows} == {("nm", True)}
 
 
 def test_other_images_are_read_as_conversion_reads_them(model, images, tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.distances import Directed, cremi_scores, directed, false_distance
+from nnunetv2_retina.evaluation.distances import Directed, both_ways, cremi_scores, directed, false_distance
 from nnunetv2_retina.spacing import Spacing
 
 UNIT = Spacing(None, 1, 1)
@@ -31,7 +31,7 @@ def test_distances_of_a_line() -> None:
 
 def test_both_readings_of_the_mean_false_distance() -> None:
     predicted, actual = mask(1, 1, 0, 0, 0, 0)[None], mask(0, 1, 1, 0, 0, 1)[None]
-    found = false_distance(predicted, actual)
+    found = false_distance(*both_ways(predicted, actual, Spacing.of((1.0,) * actual.ndim)))
     assert found.hausdorff == (1 + 4) / 2
     assert found.mean == (1 / 2 + 5 / 3) / 2
 
@@ -41,7 +41,7 @@ def test_cremi_by_hand_with_anisotropic_voxels() -> None:
     predicted, actual = np.zeros((8, 1, 120), bool), np.zeros((8, 1, 120), bool)
     actual[0, 0, 0] = predicted[0, 0, 0] = True
     predicted[5, 0, 0] = predicted[6, 0, 0] = predicted[0, 0, 50] = predicted[0, 0, 51] = True
-    scores = cremi_scores(predicted, actual, CREMI)
+    scores = cremi_scores(*both_ways(predicted, actual, CREMI, 200))
     assert (scores.fp, scores.fn) == (2, 0)
     assert scores.adgt == pytest.approx((0 + 200 + 240 + 200 + 204) / 5)
     assert scores.adf == 0
@@ -53,7 +53,7 @@ def test_cremi_by_hand_with_anisotropic_voxels() -> None:
 def test_nothing_within_the_tolerance_is_an_f_score_of_0() -> None:
     predicted, actual = np.zeros((1, 1, 90), bool), np.zeros((1, 1, 90), bool)
     predicted[..., 0], actual[..., -1] = True, True
-    assert cremi_scores(predicted, actual, CREMI).f == 0
+    assert cremi_scores(*both_ways(predicted, actual, CREMI, 200)).f == 0
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_nothing_within_the_tolerance_is_an_f_score_of_0() -> None:
     ids=["nothing predicted", "no truth", "neither"],
 )
 def test_what_an_empty_set_leaves_undefined(predicted, actual, fp, fn) -> None:
-    scores = cremi_scores(predicted[None], actual[None], UNIT)
+    scores = cremi_scores(*both_ways(predicted[None], actual[None], UNIT, 200))
     assert (scores.fp, scores.fn) == (fp, fn)
     assert all(math.isnan(value) for value in (scores.adgt, scores.adf, scores.score, scores.f))
-    found = false_distance(predicted[None], actual[None])
+    found = false_distance(*both_ways(predicted[None], actual[None], UNIT))
     assert math.isnan(found.hausdorff) and math.isnan(found.mean)
 
 
 def test_equal_sets_are_at_distance_0() -> None:
     full = np.ones((2, 3, 4), bool)
     assert directed(full, full, Spacing(1, 1, 1)) == Directed(24, 0.0, 0.0, 0)
-    assert cremi_scores(full, full, CREMI).f == 1
+    assert cremi_scores(*both_ways(full, full, CREMI, 200)).f == 1
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -102,12 +102,14 @@ def test_against_scipy(seed) -> None:
     predicted, actual = rng.random((2, 6, 20, 30)) < 0.02
     to_actual = distance_transform_edt(~actual, sampling=(40, 4, 4))[predicted]
     to_predicted = distance_transform_edt(~predicted, sampling=(40, 4, 4))[actual]
-    scores = cremi_scores(predicted, actual, CREMI, 30)
+    scores = cremi_scores(*both_ways(predicted, actual, CREMI, 30))
     assert (scores.fp, scores.fn) == (np.sum(to_actual > 30), np.sum(to_predicted > 30))
     assert (scores.adgt, scores.adf) == pytest.approx((to_actual.mean(), to_predicted.mean()))
     places = np.argwhere(predicted), np.argwhere(actual)
     both = directed_hausdorff(*places)[0], directed_hausdorff(*places[::-1])[0]
-    assert false_distance(predicted, actual).hausdorff == pytest.approx(sum(both) / 2)
+    assert false_distance(*both_ways(predicted, actual, Spacing.of((1.0,) * actual.ndim))).hausdorff == pytest.approx(
+        sum(both) / 2
+    )
 
 
 def test_room_around_the_objects_changes_nothing() -> None:

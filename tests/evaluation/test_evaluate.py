@@ -8,8 +8,9 @@ import pytest
 from helpers.label_files import save_png
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.distances import cremi_scores, false_distance
-from nnunetv2_retina.evaluation.evaluate import evaluate, score_case
+from nnunetv2_retina.evaluation.cases import score_case
+from nnunetv2_retina.evaluation.distances import both_ways, cremi_scores, false_distance
+from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine
 from nnunetv2_retina.spacing import Spacing
@@ -107,13 +108,15 @@ def test_cremi_scores_come_with_a_tolerance_and_leave_out_invalid_voxels() -> No
     spacing = Spacing(40, 4, 4)
     found = score_case("v", prediction, truth, rule, spacing).classes["cleft"].values
     predicted, actual = (prediction == 1) & (truth != 2), truth == 1
-    expected = cremi_scores(predicted, actual, spacing, 200)
+    expected = cremi_scores(*both_ways(predicted, actual, spacing, 200))
     assert (found["cremi_fp"], found["cremi_fn"]) == (expected.fp, expected.fn)
     assert (found["cremi_adgt"], found["cremi_adf"], found["cremi_score"]) == pytest.approx(
         (expected.adgt, expected.adf, (expected.adgt + expected.adf) / 2)
     )
     assert found["cremi_f"] == expected.f
-    assert found["mfd_mean"] == pytest.approx(false_distance(predicted, actual).mean)
+    assert found["mfd_mean"] == pytest.approx(
+        false_distance(*both_ways(predicted, actual, Spacing.of((1.0,) * actual.ndim))).mean
+    )
 
 
 @pytest.mark.parametrize("score_unit", ["volume", "slice"])

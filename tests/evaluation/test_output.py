@@ -10,7 +10,8 @@ from helpers.label_files import two_images
 
 from nnunetv2_retina.commands import evaluate as command
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.evaluate import evaluate, score_case
+from nnunetv2_retina.evaluation.cases import score_case
+from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.output import MOST_CASES, as_json, csv_rows, table, write_scores
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnunetv2_retina.evaluation.evaluate import score_case
+from nnunetv2_retina.evaluation.cases import score_case
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.spacing import Spacing
 

@@ -1,12 +1,10 @@
 """Instances on discs and balls that touch."""
 
-import csv
-
 import numpy as np
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.prediction.instances import COLUMNS, class_names, find_instances, write_table
+from nnunetv2_retina.prediction.instances import class_names, find_instances
 from nnunetv2_retina.prediction.settings import InstanceSettings
 
 
@@ -114,16 +112,6 @@ def test_labels_and_spacing_that_do_not_fit():
 def test_wrong_settings(settings, message):
     with pytest.raises(RetinaError, match=message):
         InstanceSettings(**settings)
-
-
-def test_table(tmp_path):
-    labels = np.zeros((1, 6, 6), np.uint8)
-    labels[0, 1:3, 1:3] = 2
-    _, found = find_instances(labels, (1, 1, 1))
-    write_table(tmp_path / "table.csv", found, {2: "vesicle"})
-    with (tmp_path / "table.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows == [list(COLUMNS), ["1", "2", "vesicle", "4", "0.0", "1.5", "1.5"]]
 
 
 def test_names_of_classes_and_regions():

@@ -24,7 +24,7 @@ from nnunetv2_retina.nnunet.record import read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report import page as model_report
 from nnunetv2_retina.report import training
-from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, with_unit, worst_and_best
+from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, worst_and_best
 from nnunetv2_retina.report.page import write_model_report
 from nnunetv2_retina.report.settings import ReportSettings
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
@@ -313,20 +313,6 @@ def test_worst_and_best_share_no_case(nnunet, no_drawing, number, worst, best) -
     assert [len(part) for part in found] == [worst, best]
     assert found[0][0].name == f"case_{number - 1}"
     assert not best or found[1][0].name == "case_0"
-
-
-@pytest.mark.parametrize(
-    ("dataset_json", "spacing", "unit"),
-    [
-        ({"retina": {"spacing_unit": "nm"}}, (40, 4, 4), "nm"),
-        ({"retina": {"spacing_unit": "nm"}}, (1, 1, 1), "nm"),
-        ({"converted_by": "retina_convert 0.1.0"}, (40, 4, 4), "nm"),
-        ({"converted_by": "retina_convert 0.1.0"}, (999, 1, 1), None),
-        ({}, (40, 4, 4), None),
-    ],
-)
-def test_unit_of_the_spacing(dataset_json, spacing, unit) -> None:
-    assert with_unit(Spacing.of(spacing), dataset_json) == Spacing.of(spacing, unit)
 
 
 def test_the_smallest_region_names_a_value() -> None:

@@ -1,6 +1,5 @@
 """``retina_volume instances``: the ids of the volume in memory, across blocks."""
 
-import csv
 import json
 
 import numpy as np
@@ -10,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from nnunetv2_retina.commands import volume as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.instances import find_instances
+from nnunetv2_retina.prediction.objects import table
+from nnunetv2_retina.prediction.objects.columns import NAMES
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import blocks, components, store
 from nnunetv2_retina.volumes.engines import Serial
-from nnunetv2_retina.volumes.instances import InstanceRun
+from nnunetv2_retina.volumes.instances import TABLE, InstanceRun
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.tasks import PREDICT
 
@@ -24,13 +26,14 @@ pytestmark = needs_zarr
 CHUNK, SHARD, STEPS = 8, (8, 16, 16), (2.0, 1.0, 1.0)
 
 
-def predicted(folder, volume):
+def predicted(folder, volume, box=(0, 0, 0)):
     """An output as ``predict`` leaves it, of labels that are given."""
     shape = volume.shape
     journal, shard = Journal(folder), blocks.shard_shape(shape, SHARD, CHUNK)
     plan = {
         "shape": shape, "block": shard, "shard": shard, "chunk": CHUNK, "spacing": STEPS, "unit": "nm",
-        "names": {"1": "one"}, "box": [[0, n] for n in shape], "input": "IN.zarr", "path": "0",
+        "names": {"1": "one"}, "input": "IN.zarr", "path": "0",
+        "box": [[at, at + n] for at, n in zip(box, shape, strict=True)],
     }  # fmt: skip
     journal.begin({"-step_size": 0.5}, plan)
     journal.write("moments.json", {"mean": 1.0})
@@ -62,21 +65,10 @@ def test_ids_are_those_of_the_volume_in_memory(tmp_path, chosen):
     count = InstanceRun(predicted(tmp_path / "out.zarr", volume), chosen, print).run(Serial())
     assert count == len(instances)
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr", "labels/instances/0"), ids)
-    with (tmp_path / "out.zarr/objects.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for row, item in zip(rows, instances, strict=True):
-        assert (int(row["id"]), int(row["label"]), int(row["voxels"])) == (item.id, item.label, item.voxels)
-        assert [float(row[axis]) for axis in "zyx"] == pytest.approx(item.position, abs=0.051)
-        mask = np.pad(ids == item.id, 1)
-        faces = [np.abs(np.diff(mask.astype(int), axis=axis)).sum() for axis in range(3)]
-        assert float(row["surface"]) == pytest.approx(faces[0] + 2 * (faces[1] + faces[2]), rel=1e-5)
-        assert float(row["volume"]) == 2 * item.voxels
-        (box,) = ndimage.find_objects((ids == item.id).astype(int))
-        assert [int(row[f"{axis}{end}"]) for axis in "zyx" for end in (0, 1)] == [
-            e for p in box for e in (p.start, p.stop)
-        ]
-        touches = any(part.start == 0 or part.stop == n for part, n in zip(box, ids.shape, strict=True))
-        assert row["touches_border"] == str(int(touches))
+    frame = table.Frame.of(volume.shape, Spacing.of(STEPS, "nm"))
+    expected = table.describe(ids, [item.label for item in instances], {1: "one"}, frame)
+    table.write(tmp_path / "expected.csv", expected)
+    assert (tmp_path / "out.zarr/objects.csv").read_text() == (tmp_path / "expected.csv").read_text()
 
 
 def test_again_and_with_other_settings(tmp_path):
@@ -89,6 +81,21 @@ def test_again_and_with_other_settings(tmp_path):
         np.testing.assert_array_equal(labels(output, "labels/instances/0"), expected)
     about = json.loads((output / "labels/zarr.json").read_text())["attributes"]["ome"]
     assert about["labels"] == ["instances"]
+
+
+@pytest.mark.parametrize("objects", [0, 1])
+def test_command(tmp_path, capsys, objects):
+    volume = np.zeros((8, 12, 20), np.uint8)
+    volume[3:5, 2:6, 4 : 4 + 14 * objects] = 1  # in two blocks
+    output = predicted(tmp_path / "out.zarr", volume, box=(100, 0, 10))
+    assert command.main(["instances", str(output)]) == 0
+    assert f"{objects} instances are in" in capsys.readouterr().out
+    read = table.read(output / TABLE, ["voxels", "z", "x", "centre_z", "centre_x", "length", "neighbour"])
+    centre = ["207", "20.5"]  # (100 + 3.5) x 2 nm, 10 + 10.5: in the whole image, of which the output is a part
+    line = ["112", "3.5", "10.5", *centre, f"{np.linalg.norm([4, 4, 14]):.6g}", ""]
+    assert list(read.values()) == [[value] * objects for value in line]
+    assert tuple(json.loads((output / table.DICTIONARY).read_text())["columns"]) == NAMES
+    assert f"{objects} objects in 1 image" in (output / "objects.html").read_text()
 
 
 def test_an_unfinished_prediction_is_refused(tmp_path):
