@@ -98,7 +98,7 @@ async function show() {
   if (turn !== wanted) return; // the slider has moved on
   picture.src = scene.slices[number];
   layers.forEach((layer, index) => { layer.values = unpacked[index]; draw(layer); });
-  slice.shown.value = `${scene.numbers[number]} of ${scene.depth}`;
+  slice.shown.value = `${scene.numbers[number]} (0 to ${scene.depth - 1})`;
   document.body.dataset.slice = scene.numbers[number]; // drawn
 }
 

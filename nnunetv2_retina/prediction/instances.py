@@ -11,7 +11,6 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -168,12 +167,3 @@ def write_table(path: Path, instances: Sequence[Instance], names: Mapping[int, s
         for item in instances:
             position = (f"{value:.1f}" for value in item.position)
             writer.writerow([item.id, item.label, names.get(item.label, ""), item.voxels, *position])
-
-
-def class_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
-    """Return the name of each label of dataset.json; with regions, of the region that is written as that label."""
-    labels = {name: value for name, value in dataset_json["labels"].items() if name not in ("background", "ignore")}
-    order = dataset_json.get("regions_class_order")
-    if order:
-        return {int(value): name for value, name in zip(order, labels, strict=False)}
-    return {int(value): name for name, value in labels.items() if not isinstance(value, (list, tuple))}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.prediction.instances import COLUMNS, class_names, find_instances, write_table
+from nnunetv2_retina.nnunet.datasets import class_names
+from nnunetv2_retina.prediction.instances import COLUMNS, find_instances, write_table
 from nnunetv2_retina.prediction.settings import InstanceSettings
 
 
