@@ -85,9 +85,8 @@ def predict_array(
     if instances is not None:
         from nnunetv2_retina.prediction.instances import find_instances
 
-        stack = labels if labels.ndim == 3 else labels[None]
-        ids, _ = find_instances(stack, spacing or sides, instances)
-        layers.append(LabelLayer(f"{name}{INSTANCES}", ids if labels.ndim == 3 else ids[0]))
+        ids, _ = find_instances(labels, spacing or sides, instances)
+        layers.append(LabelLayer(f"{name}{INSTANCES}", ids))
     return layers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, Container, FileEdit, FloatSpinBox, ProgressBar, PushButton, create_widget
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinBox, ProgressBar, PushButton
 from napari.layers import Image
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
@@ -28,7 +28,7 @@ class PredictWidget(Container):  # type: ignore[type-arg]
 
     def __init__(self, napari_viewer: Any) -> None:
         self.viewer = napari_viewer
-        self.image = create_widget(annotation=Image, label="image")
+        self.image = ComboBox(label="image", choices=self._images, nullable=True)
         self.model = FileEdit(mode="d", label="model folder", tooltip="nnU-Net's TRAINER__PLANS__2d, with fold_0")
         self.instances = CheckBox(text="also numbered objects")
         defaults = InstanceSettings()
@@ -47,7 +47,18 @@ class PredictWidget(Container):  # type: ignore[type-arg]
         self._stopping = False
         self._enable()
         self.instances.changed.connect(self._enable)
+        for change in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
+            change.connect(self._list_images)
+        self._list_images()
         self.button.clicked.connect(self._pressed)
+
+    def _images(self, _: object = None) -> list[Image]:
+        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+
+    def _list_images(self, _: object = None) -> None:
+        self.image.reset_choices()
+        if self.image.value is None and (images := self._images()):
+            self.image.value = images[-1]
 
     def _enable(self) -> None:
         self.distance.enabled = self.size.enabled = bool(self.instances.value)
