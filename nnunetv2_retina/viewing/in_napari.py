@@ -75,7 +75,8 @@ def add_layers(viewer: Any, layers: Sequence[LayerData]) -> None:
             about = {"contrast_limits": _limits(shown), **about}
         getattr(viewer, f"add_{kind}")(data, **about)
     if len({unit for layer in viewer.layers for unit in map(str, layer.units)}) == 1:
-        viewer.scale_bar.visible = True
+        overlays = viewer.canvas.overlays if hasattr(viewer, "canvas") else viewer  # napari 0.9, and before
+        overlays.scale_bar.visible = True
 
 
 def _limits(values: Any) -> tuple[float, float]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,7 @@ _WITHOUT_SPACING = "NaturalImage2DIO"
 
 @lru_cache(maxsize=1)
 def _loaded(folder: str, changed: float) -> Predictor:
+    import_triton()
     import torch
 
     from nnunetv2_retina.machine import available_cores
@@ -34,6 +39,21 @@ def _loaded(folder: str, changed: float) -> Predictor:
 
     torch.set_num_threads(available_cores())
     return Predictor.from_model_folder(folder)
+
+
+def import_triton() -> None:
+    """Import triton, which torch brings on Linux, in a way that it keeps its own LLVM.
+
+    Where a window has loaded Mesa's OpenGL, whose LLVM has the same symbols, a plain import ends the process.
+    """
+    if not hasattr(os, "RTLD_DEEPBIND") or "triton" in sys.modules or find_spec("triton") is None:
+        return
+    before = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
+    try:
+        import_module("triton")
+    finally:
+        sys.setdlopenflags(before)
 
 
 def load_model(folder: Path) -> Predictor:

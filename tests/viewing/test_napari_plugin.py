@@ -24,6 +24,7 @@ from nnunetv2_retina.display.slider import LabelLayer  # noqa: E402
 from nnunetv2_retina.spacing import Spacing  # noqa: E402
 from nnunetv2_retina.viewing import in_napari, reader  # noqa: E402
 from nnunetv2_retina.viewing.browser import has_display  # noqa: E402
+from nnunetv2_retina.viewing.layer_prediction import import_triton  # noqa: E402
 from nnunetv2_retina.viewing.scene import Scene  # noqa: E402
 
 MANIFEST = Path(nnunetv2_retina.viewing.__file__).with_name("napari.yaml")
@@ -47,7 +48,7 @@ def test_layers_have_names_colours_and_size():
     in_napari.add_layers(viewer, in_napari.scene_layers(scene))
     image, classes, objects = viewer.layers
     assert tuple(image.scale) == tuple(classes.scale) == (40, 8, 8) and str(image.units[0]) == "nanometer"
-    assert viewer.scale_bar.visible and (image.name, objects.name) == ("a", "a_instances")
+    assert viewer.canvas.overlays.scale_bar.visible and (image.name, objects.name) == ("a", "a_instances")
     z, y, x = np.argwhere(IMAGE > 128)[-1]
     viewer.dims.set_point(0, z * 40)
     status = classes.get_status((z * 40, y * 8, x * 8), view_direction=None, dims_displayed=[1, 2], world=True)
@@ -93,6 +94,7 @@ def test_a_window_takes_the_widget_as_a_plugin_gives_it(make_napari_viewer):
     window.window.add_dock_widget(widget, name="Predict")
     layer = window.add_image(IMAGE)
     assert widget.image.value is layer
+    import_triton()  # whose LLVM meets that of the window's OpenGL, if it is Mesa's: a plain import ends the process
 
 
 def test_the_widget_predicts_a_layer_beside_the_window(viewer, tmp_path, qtbot):
