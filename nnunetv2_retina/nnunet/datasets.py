@@ -128,6 +128,7 @@ def class_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
         return {int(value): name for value, name in zip(order, labels, strict=False)}
     return {int(value): name for name, value in labels.items() if not isinstance(value, (list, tuple))}
 
+
 def ignored_value(dataset_json: Mapping[str, Any]) -> int | None:
     """Return the label value of what nobody annotated; None if dataset.json has none."""
     value = dataset_json["labels"].get("ignore")

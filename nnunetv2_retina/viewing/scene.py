@@ -113,7 +113,9 @@ def _read(location: str, mask: bool, box: str | None) -> ImageFile:
         if box is not None:
             raise RetinaError(f"--box is for Zarr volumes; {path} is none. Leave it out")
         if inside is not None and file_suffix(path) not in HDF5_SUFFIXES:
-            raise RetinaError(f"{location}: {SEPARATOR} names a path inside HDF5 files and Zarr volumes; {path} is none")
+            raise RetinaError(
+                f"{location}: {SEPARATOR} names a path inside HDF5 files and Zarr volumes; {path} is none"
+            )
         return read_image(path, inside, mask)
     volume = open_volume(path, unstated=(1, 1, 1))
     level = volume.levels[0] if inside is None else volume.level(inside)

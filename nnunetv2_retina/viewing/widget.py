@@ -23,7 +23,7 @@ class _StoppedError(Exception):
     """The user has pressed Stop."""
 
 
-class PredictWidget(Container):  # type: ignore[type-arg]
+class PredictWidget(Container):
     """Predicts a layer with a model in a thread of its own; the labels become layers."""
 
     def __init__(self, napari_viewer: Any) -> None:

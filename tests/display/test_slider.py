@@ -86,7 +86,15 @@ def test_what_is_left_out_is_said_and_labels_stay_on_their_pixels():
 
 
 def test_a_flat_image_and_an_image_of_one_pixel_are_shown():
-    assert (grey(scene_of(slider_page("flat", np.full((8, 8), 7)), ), 0) == 128).all()
+    assert (
+        grey(
+            scene_of(
+                slider_page("flat", np.full((8, 8), 7)),
+            ),
+            0,
+        )
+        == 128
+    ).all()
     assert scene_of(slider_page("one", np.ones((1, 1))))["bar"]["label"] == "1 px"
 
 

@@ -1,4 +1,8 @@
-"""The napari plugin with napari's own tools: its manifest, its reader, and its widget in a window that is not shown."""
+"""The napari plugin with napari's own tools: its manifest, its reader, its widget; in a window where there is one.
+
+Where napari is installed: pytest -o filterwarnings=default tests/viewing/test_napari_plugin.py (its own pytest plugin
+and npe2 warn at import).
+"""
 
 import importlib
 import json
@@ -10,11 +14,11 @@ import pytest
 import tifffile
 from helpers.model_folders import make_model
 
+pytest.importorskip("napari", reason="napari is not installed: pip install .[napari] pytest-qt")
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-pytest.importorskip("napari", reason="napari is not installed: pip install .[napari] pytest-qt")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
-pytest.importorskip("qtpy.QtWidgets", reason="no Qt for napari's windows", exc_type=Exception)
+pytest.importorskip("qtpy.QtWidgets", reason="no Qt for napari's windows", exc_type=ImportError)
 pytestmark = pytest.mark.filterwarnings("default")
 
 from npe2 import PluginManifest  # noqa: E402
@@ -72,7 +76,7 @@ def test_the_reader_takes_what_predictions_and_data_sets_are_and_nothing_else(tm
     assert reader.get_reader(str(tmp_path / "predictions")) is None
     for folder in ("predictions", "data/labelsTr"):
         path = str(tmp_path / folder / "a.tif")
-        (values, about, kind), = reader.get_reader(path)(path)
+        ((values, about, kind),) = reader.get_reader(path)(path)
         assert kind == "labels" and about["features"]["class"] == ["background", "mitochondria"]
         np.testing.assert_array_equal(values, IMAGE > 128)
 
@@ -119,7 +123,9 @@ def test_the_widget_predicts_a_layer_beside_the_window(viewer, tmp_path, qtbot):
     assert seen[0] == (0, 12) and seen[-1] == (12, 12) and widget.button.text == "Predict"
 
 
-@pytest.mark.parametrize(("given", "message"), [("nothing", "holds no trained model"), ("colours", "is a colour image")])
+@pytest.mark.parametrize(
+    ("given", "message"), [("nothing", "holds no trained model"), ("colours", "is a colour image")]
+)
 def test_what_goes_wrong_is_said_in_one_sentence(viewer, tmp_path, qtbot, monkeypatch, given, message):
     from nnunetv2_retina.viewing import widget as module
 
