@@ -35,8 +35,7 @@ def corrected(tmp_path):
 @pytest.fixture
 def plan_and_preprocess(monkeypatch):
     """nnU-Net's planning and preprocessing, in threads: its processes take a dozen seconds to start."""
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
 
     def plan(dataset: int) -> None:
         with monkeypatch.context() as patch:

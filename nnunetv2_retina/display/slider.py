@@ -160,12 +160,20 @@ def _means(stack: NDArray[Any], reduction: Reduction) -> NDArray[np.float32]:
     stack, factor = stack[:: reduction.step], reduction.factor
     rows, columns = (max(1, n // factor) for n in stack.shape[1:])
     if factor == 1:
-        return stack.astype(np.float32)
+        return _finite(stack.astype(np.float32))
     small = np.empty((len(stack), rows, columns), np.float32)
     for number, part in enumerate(stack):
         part = part[: rows * factor, : columns * factor].astype(np.float32)
         small[number] = part.reshape(rows, part.shape[0] // rows, columns, part.shape[1] // columns).mean(axis=(1, 3))
-    return small
+    return _finite(small)
+
+
+def _finite(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give pixels without a number the lowest grey level, in place."""
+    known = np.isfinite(grey)
+    if not known.all():
+        grey[~known] = grey[known].min() if known.any() else 0
+    return grey
 
 
 def _pictures(stack: NDArray[np.float32]) -> Iterator[str]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 32
 """More values without names are taken for numbers of objects."""
+HIGHEST = 2**32 - 1
+"""Number of an object."""
 MOST_VOXELS = 1 << 29
 """Of a Zarr volume that is read whole."""
 
@@ -53,7 +55,11 @@ def read_scene(image: str, labels: Sequence[str] = (), box: str | None = None) -
     read = _read(image, False, box)
     name = _stem(image)
     layers = [read_labels(path, box) for path in labels]
-    fitting = [LabelLayer(layer.name, _on(layer.values, read.array), layer.classes, layer.ignore) for layer in layers]
+    titles = _titles(name, labels, [layer.name for layer in layers])
+    fitting = [
+        LabelLayer(title, _on(layer.values, read.array), layer.classes, layer.ignore)
+        for title, layer in zip(titles, layers, strict=True)
+    ]
     check_shapes(name, read.array, fitting)
     return Scene(name, read.array, read.spacing, tuple(fitting))
 
@@ -69,6 +75,12 @@ def read_labels(location: str, box: str | None = None) -> LabelLayer:
     path, _ = split_location(location)
     name = _stem(location)
     values = integer_label(_read(location, True, box).array, name)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > HIGHEST:
+        raise RetinaError(
+            f"{location} holds values from {low} to {high}; expected labels from 0 to {HIGHEST}. Save what is not "
+            "annotated, or the objects, under other numbers"
+        )
     if name.endswith(INSTANCES):
         return LabelLayer(name, values)
     names, ignore = names_beside(path)
@@ -134,6 +146,15 @@ def _on(labels: Array, image: Array) -> Array:
     if labels.shape == (1, *image.shape):
         return np.asarray(labels[0])
     return labels[None] if (1, *labels.shape) == image.shape else labels
+
+
+def _titles(image: str, labels: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the names of layers; with their folder where they would be the image's, or another layer's."""
+    taken = [image, *names]
+    return [
+        name if taken.count(name) == 1 else f"{split_location(path)[0].absolute().parent.name}/{name}"
+        for path, name in zip(labels, names, strict=True)
+    ]
 
 
 def _stem(location: str) -> str:

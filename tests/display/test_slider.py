@@ -98,6 +98,14 @@ def test_a_flat_image_and_an_image_of_one_pixel_are_shown():
     assert scene_of(slider_page("one", np.ones((1, 1))))["bar"]["label"] == "1 px"
 
 
+def test_pixels_without_a_number_are_dark():
+    image = RAMP.astype(np.float32)
+    image[:, 40:] = np.nan
+    shown = grey(scene_of(slider_page("holes", image)), 0)
+    assert shown[44:].max() < 12 and shown[34].min() > 200
+    assert (grey(scene_of(slider_page("nothing", image[:, 40:])), 0) == 128).all()
+
+
 def test_labels_of_another_shape_are_refused_in_one_sentence():
     with pytest.raises(RetinaError, match=r"labels l have the shape \(5, 64, 47\), the image i \(5, 64, 48\)"):
         slider_page("i", RAMP, [LabelLayer("l", LABELS[:, :, 1:])])

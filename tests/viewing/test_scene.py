@@ -35,6 +35,7 @@ def test_an_image_its_size_and_labels_with_the_names_beside_them(tmp_path):
     assert classes.classes == {1: "mitochondria", 2: "membrane"} and classes.ignore == 3 and not classes.objects
     assert numbers.objects and numbers.values.max() == 600
     np.testing.assert_array_equal(classes.values, MASK)
+    assert [layer.name for layer in scene.layers] == ["out/a", "a_instances"], "one is named as the image is"
 
 
 def test_labels_of_a_data_set_find_its_names_and_unknown_values_their_number(tmp_path):
@@ -62,6 +63,18 @@ def test_parts_of_volumes(tmp_path):
     np.testing.assert_array_equal(scene.image, volume[1:3, :16, 8:32])
 
 
+@needs_zarr
+def test_volumes_are_layers_of_all_their_levels_of_which_nothing_is_read(tmp_path):
+    pytest.importorskip("dask.array")
+    from nnunetv2_retina.viewing.in_napari import volume_layer
+
+    volume = cells((6, 32, 32))
+    levels, about, kind = volume_layer(str(write(tmp_path / "in.zarr", volume)))
+    assert kind == "image" and about["multiscale"] and len(about["scale"]) == 3 and about["name"] == "in.zarr"
+    assert not isinstance(levels[0], np.ndarray)
+    np.testing.assert_array_equal(np.asarray(levels[0]), volume)
+
+
 def test_refusals(tmp_path, monkeypatch):
     image = tiff(tmp_path / "a.tif", STACK)
     with pytest.raises(RetinaError, match=r"labels b have the shape \(3, 20, 20\), the image a \(3, 20, 24\)"):
@@ -70,5 +83,7 @@ def test_refusals(tmp_path, monkeypatch):
         read_scene(image, [], "0:1,0:1,0:1")
     with pytest.raises(RetinaError, match="values that are not whole numbers"):
         read_labels(tiff(tmp_path / "c.tif", STACK / np.float32(3)))
+    with pytest.raises(RetinaError, match="holds values from -1 to 1; expected labels from 0"):
+        read_labels(tiff(tmp_path / "d.tif", MASK.clip(0, 1).astype(np.float32) * 2 - 1))
     with pytest.raises(RetinaError, match="names a path inside HDF5 files"):
         read_scene(f"{image}::raw")
