@@ -85,9 +85,9 @@ def read_labels(location: str, box: str | None = None) -> LabelLayer:
         return LabelLayer(name, values)
     names, ignore = names_beside(path)
     present = [int(value) for value in np.unique(values) if value != 0]
-    if not names and len(present) > MOST_CLASSES:
-        return LabelLayer(name, values)
     unnamed = {value: f"label {value}" for value in present if value not in names and value != ignore}
+    if len(unnamed) > MOST_CLASSES:
+        return LabelLayer(name, values)
     return LabelLayer(name, values, {**names, **unnamed} or {1: "label 1"}, ignore)
 
 

@@ -42,6 +42,7 @@ def test_labels_of_a_data_set_find_its_names_and_unknown_values_their_number(tmp
     labels = tiff(tmp_path / "labelsTr" / "a.tif", MASK + 4 * (STACK < 10).astype(np.uint8))
     (tmp_path / "dataset.json").write_text(json.dumps(DATASET))
     assert read_labels(labels).classes == {1: "mitochondria", 2: "membrane", 4: "label 4"}
+    assert read_labels(tiff(tmp_path / "labelsTr" / "numbered.tif", STACK)).objects
     alone = read_labels(tiff(tmp_path / "x" / "y" / "mask.tif", MASK))
     assert alone.classes == {1: "label 1", 2: "label 2"} and alone.ignore is None
     assert read_labels(tiff(tmp_path / "x" / "y" / "many.tif", STACK)).objects
