@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from helpers.model_folders import make_model
+from helpers.raw_datasets import read_back
 
 pytest.importorskip("napari", reason="napari is not installed: pip install .[napari] pytest-qt")
 if not os.environ.get("DISPLAY"):
@@ -79,6 +80,32 @@ def test_the_reader_takes_what_predictions_and_data_sets_are_and_nothing_else(tm
         ((values, about, kind),) = reader.get_reader(path)(path)
         assert kind == "labels" and about["features"]["class"] == ["background", "mitochondria"]
         np.testing.assert_array_equal(values, IMAGE > 128)
+
+
+def test_boxes_and_labels_that_napari_saves_are_read_by_the_conversion(viewer, tmp_path):
+    from napari_builtins.io import napari_write_labels, napari_write_shapes
+
+    from dataset_conversion.own_data.folder import convert_folder
+
+    (tmp_path / "raw").mkdir()
+    image = np.concatenate([IMAGE, IMAGE])  # three slices of bytes napari saves as the planes of a colour image
+    labels = (image > 128).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack")
+    place = in_napari.placement(Spacing(40, 8, 8, "nm"))
+    viewer.add_image(image, **place)
+    painted = viewer.add_labels(labels, **place)
+    corners = np.array([[1, 4, 6], [1, 4, 20], [1, 30, 20], [1, 30, 6]], float)
+    drawn = viewer.add_shapes([corners, corners + np.array([1, 4, 30])], shape_type="rectangle", **place)
+    for write, layer, name in ((napari_write_shapes, drawn, "boxes.csv"), (napari_write_labels, painted, "mask.tif")):
+        assert write(str(tmp_path / name), *layer.as_layer_data_tuple()[:2])  # as File > Save does
+    folder = convert_folder(
+        tmp_path / "a.tif", 501, "Mine", mask=tmp_path / "mask.tif", labels={1: "mito"}, root=tmp_path / "raw",
+        boxes=[str(tmp_path / "boxes.csv")],
+    )  # fmt: skip
+    expected = np.full(labels.shape, 2)
+    for box in (np.s_[1, 4:31, 6:21], np.s_[2, 8:35, 36:48]):
+        expected[box] = labels[box]
+    np.testing.assert_array_equal(read_back(folder, "a")[1], expected)
 
 
 @pytest.fixture
