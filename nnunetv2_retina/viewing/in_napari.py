@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunetv2_retina.display.slider import LabelLayer
 from nnunetv2_retina.images.ome_zarr import Volume, open_volume
 from nnunetv2_retina.spacing import Spacing
@@ -49,15 +51,16 @@ def volume_layer(path: str, labels: bool = False) -> LayerData:
         RetinaError: if it cannot be opened.
     """
     volume = open_volume(path, unstated=(1, 1, 1))
-    size = volume.levels[0].spacing
+    size, levels = volume.levels[0].spacing, _levels(volume)
+    values, several = (levels, {"multiscale": True}) if len(levels) > 1 else (levels[0], {})
     if not labels:
-        return _levels(volume), {"name": volume.name, "multiscale": True, **placement(size)}, "image"
+        return values, {"name": volume.name, **several, **placement(size)}, "image"
     names, ignore = names_beside(Path(path))
-    values, about, kind = label_layer(LabelLayer(volume.name, _levels(volume), names, ignore), size)
-    return values, {**about, "multiscale": True}, kind
+    values, about, kind = label_layer(LabelLayer(volume.name, values, names, ignore), size)
+    return values, {**about, **several}, kind
 
 
-def _levels(volume: Volume) -> Any:
+def _levels(volume: Volume) -> list[Any]:
     import dask.array
 
     address = volume.address.rstrip("/")
@@ -70,7 +73,7 @@ def _levels(volume: Volume) -> Any:
 def add_layers(viewer: Any, layers: Sequence[LayerData]) -> None:
     """Add layers to a viewer, or to its model; the contrast of an image is that of the middle 99 % of its values."""
     for data, about, kind in layers:
-        if kind == "image" and not about.get("multiscale"):
+        if kind == "image" and isinstance(data, np.ndarray):
             shown = data[:: max(1, len(data) // 32)] if data.ndim == 3 else data
             about = {"contrast_limits": _limits(shown), **about}
         getattr(viewer, f"add_{kind}")(data, **about)
@@ -80,8 +83,6 @@ def add_layers(viewer: Any, layers: Sequence[LayerData]) -> None:
 
 
 def _limits(values: Any) -> tuple[float, float]:
-    import numpy as np
-
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     return low, max(high, low + 1e-6)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from helpers.model_folders import make_model
+from helpers.ome_volumes import cells, needs_zarr, write
 from helpers.raw_datasets import read_back
 
 pytest.importorskip("napari", reason="napari is not installed: pip install .[napari] pytest-qt")
@@ -31,6 +32,7 @@ from nnunetv2_retina.viewing import in_napari, reader  # noqa: E402
 from nnunetv2_retina.viewing.browser import has_display  # noqa: E402
 from nnunetv2_retina.viewing.layer_prediction import import_triton  # noqa: E402
 from nnunetv2_retina.viewing.scene import Scene  # noqa: E402
+from nnunetv2_retina.volumes import store  # noqa: E402
 
 MANIFEST = Path(nnunetv2_retina.viewing.__file__).with_name("napari.yaml")
 IMAGE = np.random.default_rng(0).integers(0, 255, (3, 40, 48), np.uint8)
@@ -65,6 +67,20 @@ def test_layers_have_names_colours_and_size():
     assert shown == tuple(int(expected[i : i + 2], 16) for i in (1, 3, 5))
 
 
+@needs_zarr
+@pytest.mark.parametrize("sides", [(8, 16, 16), (8, 600, 600)], ids=["one level", "several levels"])
+def test_volumes_are_layers(viewer, tmp_path, sides):
+    write(tmp_path / "in.zarr", cells((8, 16, 16)))
+    sizes = store.levels(sides, Spacing(40, 8, 8, "nm"), (8, 16, 16), 8)
+    store.create(tmp_path / "out.zarr", sizes, "uint8", 8, "test", {1: "mitochondria"})
+    path = str(tmp_path / "out.zarr")
+    in_napari.add_layers(viewer, [in_napari.volume_layer(str(tmp_path / "in.zarr")), *reader.get_reader(path)(path)])
+    image, labels = viewer.layers
+    assert image.ndim == labels.ndim == 3 and tuple(labels.scale) == (40, 8, 8)
+    assert labels.multiscale == (len(sizes) > 1) and list(labels.features["class"]) == ["background", "mitochondria"]
+    assert reader.get_reader(str(tmp_path / "in.zarr")) is None, "no labels"
+
+
 def test_the_reader_takes_what_predictions_and_data_sets_are_and_nothing_else(tmp_path):
     names = {"labels": {"background": 0, "mitochondria": 1}, "file_ending": ".tif"}
     for folder in ("predictions", "data/labelsTr", "other"):
@@ -96,8 +112,8 @@ def test_boxes_and_labels_that_napari_saves_are_read_by_the_conversion(viewer, t
     painted = viewer.add_labels(labels, **place)
     corners = np.array([[1, 4, 6], [1, 4, 20], [1, 30, 20], [1, 30, 6]], float)
     drawn = viewer.add_shapes([corners, corners + np.array([1, 4, 30])], shape_type="rectangle", **place)
-    for write, layer, name in ((napari_write_shapes, drawn, "boxes.csv"), (napari_write_labels, painted, "mask.tif")):
-        assert write(str(tmp_path / name), *layer.as_layer_data_tuple()[:2])  # as File > Save does
+    for save, layer, name in ((napari_write_shapes, drawn, "boxes.csv"), (napari_write_labels, painted, "mask.tif")):
+        assert save(str(tmp_path / name), *layer.as_layer_data_tuple()[:2])  # as File > Save does
     folder = convert_folder(
         tmp_path / "a.tif", 501, "Mine", mask=tmp_path / "mask.tif", labels={1: "mito"}, root=tmp_path / "raw",
         boxes=[str(tmp_path / "boxes.csv")],

@@ -10,7 +10,9 @@ from helpers.ome_volumes import cells, needs_zarr, write
 from PIL import Image
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.viewing.scene import read_labels, read_scene
+from nnunetv2_retina.volumes import store
 
 STACK = np.random.default_rng(0).integers(0, 255, (3, 20, 24), np.uint8)
 MASK = (STACK > 200).astype(np.uint8) + (STACK > 240)
@@ -70,10 +72,15 @@ def test_volumes_are_layers_of_all_their_levels_of_which_nothing_is_read(tmp_pat
     from nnunetv2_retina.viewing.in_napari import volume_layer
 
     volume = cells((6, 32, 32))
-    levels, about, kind = volume_layer(str(write(tmp_path / "in.zarr", volume)))
-    assert kind == "image" and about["multiscale"] and len(about["scale"]) == 3 and about["name"] == "in.zarr"
-    assert not isinstance(levels[0], np.ndarray)
-    np.testing.assert_array_equal(np.asarray(levels[0]), volume)
+    values, about, kind = volume_layer(str(write(tmp_path / "one.zarr", volume)))
+    assert kind == "image" and "multiscale" not in about and not isinstance(values, np.ndarray)
+    assert len(about["scale"]) == 3 and about["name"] == "one.zarr"
+    np.testing.assert_array_equal(np.asarray(values), volume)
+    sizes = store.levels((8, 600, 600), Spacing(40, 8, 8, "nm"), (8, 16, 16), 8)
+    store.create(tmp_path / "out.zarr", sizes, "uint8", 8, "test", {1: "mitochondria", 2: "lysosomes"})
+    levels, about, kind = volume_layer(str(tmp_path / "out.zarr"), labels=True)
+    assert kind == "labels" and about["multiscale"] and levels[0].shape == (8, 600, 600) and len(levels) > 1
+    assert about["features"]["class"] == ["background", "mitochondria", "lysosomes"]
 
 
 def test_refusals(tmp_path, monkeypatch):
