@@ -52,7 +52,8 @@ def volume_layer(path: str, labels: bool = False) -> LayerData:
     """
     volume = open_volume(path, unstated=(1, 1, 1))
     size, levels = volume.levels[0].spacing, _levels(volume)
-    values, several = (levels, {"multiscale": True}) if len(levels) > 1 else (levels[0], {})
+    several = {"multiscale": True} if len(levels) > 1 else {}
+    values: Any = levels if several else levels[0]
     if not labels:
         return values, {"name": volume.name, **several, **placement(size)}, "image"
     names, ignore = names_beside(Path(path))
