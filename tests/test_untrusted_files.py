@@ -84,7 +84,7 @@ weights: {em: evil.pth}
 datasets: [{dataset: 901, iterations: [2]}]
 systems: [{name: RETINA, trainer: nnUNetTrainerRETINA_tiny, weights: em}]
 """
-WITHOUT = ("retina_convert", "retina_evaluate", "retina_quickstart")
+WITHOUT = ("retina_convert", "retina_evaluate", "retina_quickstart", "retina_view")
 """Commands that open no weights but what they have made themselves, or give them to a training, which looks."""
 COMMANDS = {
     "retina_import_weights": ["evil.pth", "out.pth"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from nnunetv2_retina.protocol import FEW_LABELS, Protocol
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
+    from dataset_conversion.own_data.like import Settings
+    from dataset_conversion.own_data.mask_values import LabelNames
     from dataset_conversion.writer.record import CaseProgress
 
 _HELP = "your own images and masks: PNG, TIFF, NIfTI, NRRD, MRC, HDF5, OME-Zarr"
@@ -21,7 +24,11 @@ Your own images and masks as an nnU-Net data set. SOURCE is one of
   FOLDER            with images/ and masks/ (or labels/), files of equal names: images/a.png, masks/a.tif
   FOLDER            with train/ and test/, each such a pair; test/ may have images/ only
   IMAGE MASK        one image file and its mask file
+  IMAGE MASK --box Z0:Z1,Y0:Y1,X0:X1 ...            of which the boxes alone are annotated: the rest is ignored
   IN.zarr LABELS.zarr --box Z0:Z1,Y0:Y1,X0:X1 ...   parts of a volume that are annotated; only they are read
+
+A FOLDER may have boxes/, too, with NAME.txt (a box on each line) or NAME.csv (rectangles that napari has saved) for
+each image that is annotated in part: docs/correcting.md.
 
 Read are .png .bmp .tif .tiff .nii .nii.gz .nrrd .mrc .rec .map .h5 .hdf5 .hdf, and .jpg for images only.
 All cases are 2D (Y, X), or all are 3D (Z, Y, X).
@@ -49,7 +56,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--box", nargs="+", default=(), metavar="BOX",
-        help="parts of a Zarr volume to take, in its voxels: 0:64,0:512,512:1024 (level: IN.zarr::PATH)",
+        help="parts that are annotated: 0:64,0:512,512:1024 (2D images: 0:512,512:1024), or a file of such lines or of "
+        "rectangles that napari has saved",
+    )  # fmt: skip
+    parser.add_argument(
+        "--like", metavar="DATASET",
+        help="take names of mask values, pixel size and training settings from a data set, or from a model's folder",
     )  # fmt: skip
     parser.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
     parser.add_argument("--hdf5-mask", metavar="PATH", help="path of the mask inside HDF5 files")
@@ -80,21 +92,38 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
 
     names = ("iterations", "iterations_per_epoch", "learning_rate", "batch_size", "patch_size")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    like = _like(args)
+    labels: LabelNames | None = parse_labels(args.labels) if args.labels else None
+    ignore, spacing = args.ignore, None
+    if like is not None:
+        labels, ignore, spacing = like.labels, like.ignore if ignore is None else ignore, like.spacing
     folder = convert_folder(
         args.source,
         args.id,
         args.name or _default_name(args.source),
         mask=args.mask,
-        labels=parse_labels(args.labels) if args.labels else None,
-        ignore=args.ignore,
-        spacing=Spacing.of(args.spacing, NANOMETRES) if args.spacing else None,
+        labels=labels,
+        ignore=ignore,
+        spacing=Spacing.of(args.spacing, NANOMETRES) if args.spacing else spacing,
         hdf5=Hdf5Paths(args.hdf5, args.hdf5_mask),
         boxes=args.box,
-        protocol=Protocol(**{**(FEW_LABELS if args.few_labels else {}), **given}),
+        protocol=replace(like.protocol if like else Protocol(), **{**(FEW_LABELS if args.few_labels else {}), **given}),
         overwrite=args.overwrite,
         progress=progress,
     )
     return summary(folder)
+
+
+def _like(args: argparse.Namespace) -> Settings | None:
+    from dataset_conversion.own_data.like import settings_of
+
+    if args.like is None:
+        return None
+    if args.labels:
+        raise RetinaError(
+            "--like takes the names of mask values from a data set, and --labels gives others. Leave one out"
+        )
+    return settings_of(args.like)
 
 
 def _default_name(source: str) -> str:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset_conversion.own_data.alignment import aligned_mask
+from dataset_conversion.own_data.boxes import ignore_outside
 from dataset_conversion.own_data.layout import CaseFiles, Hdf5Paths, case_names, find_pairs, section_remarks
 from dataset_conversion.own_data.mask_survey import survey_masks
-from dataset_conversion.own_data.mask_values import LabelNames, MaskMap, declared_map, found_map
-from dataset_conversion.spec import Case, DatasetSpec, dataset_folder_name
+from dataset_conversion.own_data.mask_values import LabelNames, MaskMap, declared_map, found_map, with_ignore
+from dataset_conversion.spec import IGNORE, Case, DatasetSpec, dataset_folder_name
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
 from dataset_conversion.writer.record import CaseProgress
 from dataset_conversion.writer.target_folder import check_target
@@ -46,7 +47,8 @@ def convert_folder(
         ignore: mask value of unannotated voxels; it becomes nnU-Net's ignore label.
         spacing: of all cases; None: what the image files state, else 1.
         hdf5: paths inside HDF5 files.
-        boxes: parts of a Zarr volume that are annotated, each ``z0:z1,y0:y1,x0:x1``; each becomes a case.
+        boxes: parts that are annotated, each ``z0:z1,y0:y1,x0:x1`` (2D: ``y0:y1,x0:x1``) or a file of such lines or of
+            napari's rectangles. Of a Zarr volume each becomes a case; of an image file the rest is ignored.
         protocol: training settings for ``dataset.json``; None: the defaults.
         held_out: stems of training images that become test cases.
         root, overwrite, progress: see ``write_raw_dataset``.
@@ -63,6 +65,8 @@ def convert_folder(
     names = case_names(pair.name for pair in pairs)
     mask_map, more = (declared_map(labels, ignore), ()) if labels else _found(pairs, ignore)
     more = (*more, *section_remarks(pairs))
+    if any(pair.boxes for pair in pairs):
+        mask_map = with_ignore(mask_map)
     if mask_map.changes:
         remarks.append(f"mask values stored as: {mask_map.describe()}")
     spec = DatasetSpec(
@@ -85,6 +89,8 @@ def _cases(pairs: list[CaseFiles], names: dict[str, str], mask_map: MaskMap, spa
             array, more = aligned_mask(image, mask, pair)
             label = mask_map.apply(array, pair.name)
             remarks += [*(f"mask: {text}" for text in mask.remarks), *more]
+            if pair.boxes and label.shape == image.array.shape:  # the writer says what is wrong with another
+                remarks.append(ignore_outside(label, pair.boxes, mask_map.labels[IGNORE]))
         yield Case(
             name=names[pair.name],
             image=image.array,

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dataset_conversion.own_data.boxes import Annotated, box_lists, box_text, parts, read_boxes
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_links
-from nnunetv2_retina.images.ome_zarr import is_zarr
+from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume
 
 MASK_FOLDERS = ("masks", "labels")
+BOX_FOLDER = "boxes"
 FIRST_CHANNEL = "_0000"
 """What nnU-Net puts after the name of an image, and not of its mask."""
 EXPECTED = (
@@ -50,6 +52,8 @@ class CaseFiles:
     split: str
     image: Location
     mask: Location | None
+    boxes: tuple[Annotated, ...] = ()
+    """What of the mask is annotated; empty: all of it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def find_pairs(
 ) -> tuple[list[CaseFiles], list[str]]:
     """Find the cases of a folder, or of one image file (``FILE.h5::path`` for HDF5) and its mask file.
 
-    Of a Zarr volume and its labels, each box is a case, named by where it begins.
+    Of a Zarr volume and its labels, each box is a case, named by where it begins. Of an image file they say what of its
+    mask is annotated; of a folder, the files in ``boxes/`` do.
 
     Returns:
         Training cases, then test cases, each by name; and remarks.
@@ -78,17 +83,21 @@ def find_pairs(
     if not path.exists():
         raise RetinaError(f"{path}: no such file or folder. {EXPECTED}")
     if is_zarr(path):
-        return _volume(Location(path, dataset), mask, boxes), []
-    if boxes:
-        raise RetinaError(f"--box is for Zarr volumes; {path} is none. Leave it out")
+        return _volume(Location(path, dataset), mask, read_boxes(boxes)), []
     if path.is_file():
-        return _single(Location(path, dataset or hdf5.image), mask, hdf5), []
+        pairs = _single(Location(path, dataset or hdf5.image), mask, hdf5)
+        return [replace(pair, boxes=read_boxes(boxes)) for pair in pairs], []
+    if boxes:
+        raise RetinaError(
+            f"--box is for one image; {path} is a folder. Put a file for each image into {path / BOX_FOLDER}: NAME.txt "
+            "with a box on each line, or NAME.csv of napari's rectangles"
+        )
     if mask is not None:
         raise RetinaError(f"{path} is a folder, so its masks lie in it; got also {mask}. {EXPECTED}")
     remarks: list[str] = []
     training = path / "train" if (path / "train").is_dir() else path
     pairs = _pairs(training, "train", hdf5, remarks)
-    read = {"train"} if training != path else {"images", *_mask_folder(path)}
+    read = {"train"} if training != path else {"images", BOX_FOLDER, *_mask_folder(path)}
     if (path / "test").is_dir() and (training != path or (path / "test" / "images").is_dir()):
         pairs += _pairs(path / "test", "test", hdf5, remarks)
         read.add("test")
@@ -97,16 +106,20 @@ def find_pairs(
     return pairs, remarks
 
 
-def _volume(image: Location, mask: str | None, boxes: Sequence[str]) -> list[CaseFiles]:
+def _volume(image: Location, mask: str | None, boxes: Sequence[Annotated]) -> list[CaseFiles]:
     if mask is None:
         raise RetinaError(
             f"{image} is a volume without its labels. Give the Zarr volume of the labels as second argument"
         )
     path, level = split_location(mask)
     stem, cases = image.path.name.removesuffix(".zarr"), []
-    chosen: list[str | None] = [*boxes] or [None]
+    chosen: list[str | None] = [None]
+    if boxes:
+        volume = open_volume(image.path, unstated=(1, 1, 1))
+        opened = volume.levels[0] if image.dataset is None else volume.level(image.dataset)
+        chosen = [box_text(part) for part in parts(boxes, opened.shape)]
     for box in chosen:
-        corner = "" if box is None else "_" + "_".join(part.partition(":")[0] or "0" for part in box.split(","))
+        corner = "" if box is None else "_" + "_".join(part.partition(":")[0] for part in box.split(","))
         cases.append(CaseFiles(stem + corner, "train", replace(image, box=box), Location(path, level, box)))
     return cases
 
@@ -140,7 +153,9 @@ def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> lis
         masks = {}
     else:
         raise RetinaError(f"{folder} holds {_contents(folder)}; there is no masks/ or labels/. {EXPECTED}")
-    return _match(images, masks, split, str(folder / "images"), str(mask_folder or folder))
+    cases = _match(images, masks, split, str(folder / "images"), str(mask_folder or folder))
+    lists = box_lists(folder / BOX_FOLDER, [case.name for case in cases])
+    return [replace(case, boxes=lists.get(case.name, ())) for case in cases]
 
 
 def _mask_folder(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -115,6 +115,13 @@ def declared_map(names: LabelNames, ignore: int | None = None) -> MaskMap:
     if len([name for name in labels if name not in (BACKGROUND, IGNORE)]) == 0:
         raise RetinaError("no class but background is declared. Name at least one, such as --labels 1=mitochondria.")
     return MaskMap(labels, values, rest)
+
+
+def with_ignore(mask_map: MaskMap) -> MaskMap:
+    """Return a map whose labels have a value for what is not annotated, also where no mask value stands for it."""
+    labels = dict(mask_map.labels)
+    labels.setdefault(IGNORE, len(labels))
+    return replace(mask_map, labels=labels)
 
 
 def found_map(

@@ -150,7 +150,8 @@ def grey(array: Array, path: Path, mask: bool) -> tuple[Array, str]:
     different = (colours != colours[..., :1]).any(axis=-1)
     if different.any():
         advice = (
-            "Give each class one grey value instead of a colour and export the mask again."
+            "Give each class one grey value instead of a colour and export the mask again. (A stack of three or four "
+            "slices that napari saved as TIFF is one, too: save it from Fiji, or as NIfTI.)"
             if mask
             else f"Convert it to grey first, {GREY_TOOLS}."
         )

@@ -122,12 +122,7 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 def _view(arguments: argparse.Namespace) -> None:
     from nnunetv2_retina.volumes import view
 
-    remote = "://" in arguments.input
-    with view.Server([arguments.output, *([] if remote else [Path(arguments.input)])], arguments.port) as server:
-        say(view.link(arguments.input if remote else server.url(1), arguments.output, server.url(0)))
-        say(f"or: {view.napari_line(arguments.input, arguments.output)}")
-        say("serving the files to this machine's browsers; Ctrl-C ends it")
-        server.serve_forever()
+    view.serve(arguments.input, arguments.output, arguments.port, say)
 
 
 def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:

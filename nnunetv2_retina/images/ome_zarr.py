@@ -117,9 +117,17 @@ def parse_box(text: str, shape: tuple[int, int, int]) -> Box:
     Raises:
         RetinaError: if it is spelled otherwise, empty, or not inside the volume.
     """
-    fault = f"--box {text}; expected z0:z1,y0:y1,x0:x1 inside {' x '.join(map(str, shape))} voxels (z, y, x)"
+    z, y, x = parse_part(text, shape)
+    return z, y, x
+
+
+def parse_part(text: str, shape: Sequence[int]) -> tuple[slice, ...]:
+    """Return the part of an image of two or three axes that ``y0:y1,x0:x1`` means; see ``parse_box``."""
+    axes = AXES[-len(shape) :]
+    form, sides = ",".join(f"{axis}0:{axis}1" for axis in axes), " x ".join(map(str, shape))
+    fault = f"--box {text}; expected {form} inside {sides} voxels ({', '.join(axes)})"
     parts = text.split(",")
-    if len(parts) != 3 or any(part.count(":") != 1 for part in parts):
+    if len(parts) != len(shape) or any(part.count(":") != 1 for part in parts):
         raise RetinaError(fault)
     box = []
     for part, n in zip(parts, shape, strict=True):
@@ -130,7 +138,7 @@ def parse_box(text: str, shape: tuple[int, int, int]) -> Box:
         if not 0 <= ends[0] < ends[1] <= n:
             raise RetinaError(fault)
         box.append(slice(*ends))
-    return box[0], box[1], box[2]
+    return tuple(box)
 
 
 def import_zarr() -> Any:

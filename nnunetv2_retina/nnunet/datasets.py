@@ -120,6 +120,21 @@ def channel_count(dataset_json: Mapping[str, Any]) -> int:
     return len(names)
 
 
+def class_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
+    """Return the name of each label of dataset.json; with regions, of the region that is written as that label."""
+    labels = {name: value for name, value in dataset_json["labels"].items() if name not in ("background", "ignore")}
+    order = dataset_json.get("regions_class_order")
+    if order:
+        return {int(value): name for value, name in zip(order, labels, strict=False)}
+    return {int(value): name for name, value in labels.items() if not isinstance(value, (list, tuple))}
+
+
+def ignored_value(dataset_json: Mapping[str, Any]) -> int | None:
+    """Return the label value of what nobody annotated; None if dataset.json has none."""
+    value = dataset_json["labels"].get("ignore")
+    return None if value is None else int(value)
+
+
 def split_folders(folder: Path, split: str) -> tuple[Path, Path]:
     """Return the folders of the images and of the labels of a raw data set's ``train`` or ``test`` cases."""
     images, labels = _SPLITS[split]

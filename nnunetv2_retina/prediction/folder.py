@@ -24,10 +24,11 @@ from torch import Tensor
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.images.plain import check_plain
 from nnunetv2_retina.images.whole import check_whole
+from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
 from nnunetv2_retina.nnunet.labels import INSTANCES, known_spacing
 from nnunetv2_retina.prediction import outputs
-from nnunetv2_retina.prediction.instances import class_names, find_instances
+from nnunetv2_retina.prediction.instances import find_instances
 from nnunetv2_retina.prediction.objects import table
 from nnunetv2_retina.prediction.objects.columns import VOXELS
 from nnunetv2_retina.prediction.predictor import Prediction, Predictor

@@ -7,9 +7,8 @@ because SciPy's takes 16-bit integers alone; nnU-Net needs scikit-image anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -154,12 +153,3 @@ def _apart(points: np.ndarray, heights: np.ndarray, min_distance: float) -> np.n
             kept.append(index)
             free[tree.query_ball_point(points[index], np.nextafter(min_distance, 0))] = False
     return np.array(kept)
-
-
-def class_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
-    """Return the name of each label of dataset.json; with regions, of the region that is written as that label."""
-    labels = {name: value for name, value in dataset_json["labels"].items() if name not in ("background", "ignore")}
-    order = dataset_json.get("regions_class_order")
-    if order:
-        return {int(value): name for value, name in zip(order, labels, strict=False)}
-    return {int(value): name for name, value in labels.items() if not isinstance(value, (list, tuple))}

@@ -31,6 +31,7 @@ from nnunetv2_retina.prediction.label_grid import Grid, classes, label_type, pro
 from nnunetv2_retina.prediction.optimised import optimised
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source
+from nnunetv2_retina.prediction.tile_count import Progress, count_tiles, counted
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
 
@@ -101,7 +102,11 @@ class Predictor:
         return cls(nnunet, settings)
 
     def predict(
-        self, image: np.ndarray, spacing: Sequence[float] | Spacing, probabilities: bool = False
+        self,
+        image: np.ndarray,
+        spacing: Sequence[float] | Spacing,
+        probabilities: bool = False,
+        progress: Progress | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Predict one image as nnU-Net's reader of this data set would hand it over.
 
@@ -109,6 +114,7 @@ class Predictor:
             image: (channels, z, y, x) or, for a 2D image, (channels, y, x); grey levels of any type.
             spacing: of (z, y, x) or (y, x), in the training data's unit.
             probabilities: return them too.
+            progress: gets the tiles that are done, and all of them; what it raises ends the prediction.
 
         Returns:
             Labels (z, y, x) or (y, x), uint8, or uint16 from 255 classes on; with ``probabilities`` also those,
@@ -133,7 +139,8 @@ class Predictor:
         if flat:  # the distance of slices that nnU-Net's readers give an image
             image, properties["spacing"] = image[:, None], [999 * max(sides), *sides]
         data, properties = self.preprocess_array(image, properties)
-        done = self.predict_preprocessed(data, properties, probabilities)
+        with counted(self.window, count_tiles(self.window, data.shape[1:], self.mode == "orthoplane"), progress):
+            done = self.predict_preprocessed(data, properties, probabilities)
         labels = done.labels[0] if flat else done.labels
         if done.probabilities is None:
             return labels

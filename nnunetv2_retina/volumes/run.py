@@ -15,8 +15,8 @@ from nnunetv2_retina.console import part_of
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.ome_zarr import open_volume, parse_box
 from nnunetv2_retina.machine import available_cores, memory_bytes
+from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.prediction import orthoplane
-from nnunetv2_retina.prediction.instances import class_names
 from nnunetv2_retina.prediction.label_grid import label_type
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,24 @@ from nnunetv2_retina.files import read_json
 from nnunetv2_retina.volumes.merging import IMAGE
 
 NEUROGLANCER = "https://neuroglancer-demo.appspot.com"
+Say = Callable[[str], None]
 
 
-def layers(source: str, output: Path, base: str) -> list[dict[str, Any]]:
+def layers(source: str, output: Path | None, base: str) -> list[dict[str, Any]]:
     """Return neuroglancer's layers: the image, the labels with the classes' colours and names, the instances.
 
     Args:
         source: URL of the image.
-        output: of ``retina_volume predict``.
+        output: of ``retina_volume predict``; None: no labels.
         base: URL at which the output is served.
     """
     found: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"zarr://{source}"}]
-    about = _about(output)
-    properties = [entry for entry in about.get("properties", []) if entry["label-value"] != 0]
-    names = [f"{entry['label-value']} {entry['class']}" for entry in properties]
+    if output is None:
+        return found
+    names = [f"{value} {name}" for value, name in class_names(output).items()]
     colours = {
         str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
-        for entry in about.get("colors", [])
+        for entry in _about(output).get("colors", [])
         if entry["label-value"] != 0
     }
     found.append({
@@ -48,6 +49,20 @@ def layers(source: str, output: Path, base: str) -> list[dict[str, Any]]:
     return found
 
 
+def class_names(output: Path) -> dict[int, str]:
+    """Return label value -> name of its class of the labels that ``retina_volume predict`` wrote.
+
+    Raises:
+        RetinaError: for another folder.
+    """
+    properties = _about(output).get("properties", [])
+    return {
+        int(entry["label-value"]): str(entry.get("class", entry["label-value"]))
+        for entry in properties
+        if entry["label-value"] != 0
+    }
+
+
 def _about(output: Path) -> Mapping[str, Any]:
     contents = read_json(output / "zarr.json", "Give the folder that retina_volume predict wrote")
     about = contents.get("attributes", {}).get("ome", {}).get("image-label")
@@ -56,10 +71,32 @@ def _about(output: Path) -> Mapping[str, Any]:
     return about
 
 
-def link(source: str, output: Path, base: str) -> str:
+def link(source: str, output: Path | None, base: str) -> str:
     """Return the address at which neuroglancer shows the volume; arguments as for ``layers``."""
     state = {"layers": layers(source, output, base), "layout": "4panel"}
     return f"{NEUROGLANCER}/#!{quote(json.dumps(state, separators=(',', ':')))}"
+
+
+def serve(source: str, output: Path | None, port: int, say: Say, show: Callable[[str], object] | None = None) -> None:
+    """Say neuroglancer's address for a volume, and serve this machine's files to it until Ctrl-C.
+
+    Args:
+        source: a folder or URL of the image.
+        output: of ``retina_volume predict``; None: the image alone.
+        port: of the server; 0: any that is free.
+        say: gets each line.
+        show: opens an address in a browser; None: it is said alone.
+    """
+    remote = "://" in source
+    folders = [*([] if output is None else [output]), *([] if remote else [Path(source)])]
+    with Server(folders, port) as server:
+        address = link(source if remote else server.url(len(folders) - 1), output, server.url(0) if folders else "")
+        say(address)
+        say(f"or: {napari_line(source, output)}")
+        if show is not None:
+            show(address)
+        say("serving the files to this machine's browsers; Ctrl-C ends it")
+        server.serve_forever()
 
 
 class Server(ThreadingHTTPServer):
@@ -131,6 +168,6 @@ class _Handler(SimpleHTTPRequestHandler):
         return path if path.is_file() and folder in path.parents else None
 
 
-def napari_line(source: str, output: Path) -> str:
+def napari_line(source: str, output: Path | None) -> str:
     """Return the command that shows the same in napari."""
-    return f"napari --plugin napari-ome-zarr {source} {output}"
+    return " ".join(["napari --plugin napari-ome-zarr", source, *([] if output is None else [str(output)])])

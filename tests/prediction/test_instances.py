@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.prediction.instances import class_names, find_instances
+from nnunetv2_retina.nnunet.datasets import class_names
+from nnunetv2_retina.prediction.instances import find_instances
 from nnunetv2_retina.prediction.settings import InstanceSettings
 
 
