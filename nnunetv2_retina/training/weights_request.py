@@ -30,16 +30,6 @@ class WeightsRequest:
         """Tell whether nnU-Net itself calls its loader; otherwise the trainer calls it."""
         return self.origin == "-pretrained_weights"
 
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the file's weights.
-
-        Raises:
-            RetinaError: if it cannot be read or holds no weights.
-        """
-        from nnunetv2_retina.weights import checkpoint
-
-        return checkpoint.load(self.path).fingerprint
-
 
 def weights_path(text: str) -> str:
     """Return the path of weights that are named by a path or by a name of ``shipped``."""
