@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("nnunetv2_retina", "pretraining", "dataset_conversion")
-GROUND = {"nnunetv2_retina", "console", "errors", "files", "images", "machine", "spacing", "wording"}
+GROUND = {"nnunetv2_retina", "config_file", "console", "errors", "files", "images", "machine", "spacing", "wording"}
 """Modules that every room may import; they import each other alone."""
 ALLOWED = {
     "ground": set(),
@@ -35,7 +35,7 @@ ALLOWED = {
     "dataset_conversion": {"protocol", "folds", "display", "nnunet.datasets"},
 }  # fmt: skip
 """Room -> rooms that it may import besides the ground; ``room.module`` allows that module alone."""
-MOST_LINES, MOST_ENTRIES = 350, 24
+MOST_LINES, MOST_ENTRIES = 350, 26
 
 
 def modules() -> list[Path]:
