@@ -120,12 +120,11 @@ def _name(action: argparse.Action) -> str:
 
 
 def _keys(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """Return every spelling of every option, with ``-`` for ``_``."""
-    return {
-        name.lstrip("-").replace("_", "-"): action
-        for action in _settings(parser)
-        for name in action.option_strings or [action.dest]
-    }
+    """Return every spelling of every option, with ``-`` for ``_``; of nnU-Net's ``--c`` and ``-c``, the latter."""
+    actions = _settings(parser)
+    names = [(name.lstrip("-"), action) for action in actions for name in action.option_strings]
+    names += [(_name(action), action) for action in actions]  # these last, for they are what ``write`` uses
+    return {name.replace("_", "-"): action for name, action in names}
 
 
 def _values(path: Path, make: ParserFactory) -> dict[str, Any]:
