@@ -21,6 +21,10 @@ ALLOWED = {
     "training": {"weights", "network", "protocol", "folds"},
     "prediction": {"nnunet", "network", "protocol"},
     "volumes": {"prediction", "nnunet", "protocol"},
+    "sharing": {
+        "prediction", "volumes.model", "nnunet", "network", "weights", "protocol", "display.tints",
+        "quickstart.synthetic",
+    },
     "evaluation": {"nnunet", "protocol"},
     "report": {"evaluation", "nnunet", "display", "weights", "protocol"},
     "study": {"training", "prediction", "evaluation", "report", "nnunet", "display", "protocol"},
@@ -29,7 +33,7 @@ ALLOWED = {
     "registration": {"trainers"},
     "commands": {
         "protocol", "folds", "network", "display", "weights", "nnunet", "training", "prediction", "evaluation",
-        "report", "study", "quickstart", "registration", "trainers", "volumes", "dataset_conversion",
+        "report", "study", "quickstart", "registration", "trainers", "volumes", "sharing", "dataset_conversion",
     },
     "pretraining": {"network", "weights", "display", "nnunet.datasets"},
     "dataset_conversion": {"protocol", "folds", "display", "nnunet.datasets"},

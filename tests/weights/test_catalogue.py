@@ -96,9 +96,7 @@ def test_weights_without_a_known_hash_are_fetched_by_hand(served, tmp_path, monk
 
 def test_a_name_that_is_none_gets_the_nearest(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        RetinaError, match=r"no weights are called opne, and .* Did you mean open\?"
-    ):
+    with pytest.raises(RetinaError, match=r"no weights are called opne, and .* Did you mean open\?"):
         shipped.resolve("opne")
     assert main(["imagenet"]) == 2
     assert "Did you mean imagenet21k?" in capsys.readouterr().err
