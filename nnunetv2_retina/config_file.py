@@ -139,12 +139,11 @@ def _values(path: Path, make: ParserFactory) -> dict[str, Any]:
     options: list[str] = []
     switches: dict[str, Any] = {}
     for key, value in _read(path).items():
-        action = keys.get(str(key).replace("_", "-"))
-        if action is None:
-            names = {_name(action): None for action in keys.values()}
-            near = difflib.get_close_matches(str(key).replace("_", "-"), keys, n=1, cutoff=0)
-            guess = f"did you mean {_name(keys[near[0]])}?" if near else f"there are {', '.join(names)}"
-            raise RetinaError(f"{path}: {probe.prog} has no option {key!r}; {guess}")
+        name = str(key).replace("_", "-")
+        if name not in keys:
+            (near,) = difflib.get_close_matches(name, keys, n=1, cutoff=0)
+            raise RetinaError(f"{path}: {probe.prog} has no option {key!r}; did you mean {_name(keys[near])}?")
+        action = keys[name]
         if isinstance(action, argparse._StoreConstAction):
             switches.update(_switch(path, key, action, value))
         elif value is not None:

@@ -9,6 +9,7 @@ from nnunetv2_retina import __version__
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.sharing.bundle import Bundle
 from nnunetv2_retina.sharing.settings import About
+from nnunetv2_retina.volumes.model import trained_spacing
 
 CITATIONS = {
     "Xing C, Xie R, Bader GD. RETINA: Reconstruction-based pre-trained enhanced TransUNet for electron microscopy "
@@ -81,9 +82,12 @@ def _data(bundle: Bundle) -> Iterator[str]:
         if contents.get(key):
             yield f"- {key.capitalize()}: {contents[key]}"
     yield f"- Channels: {', '.join(map(str, contents['channel_names'].values()))}"
-    if plan.get("spacing"):
-        unit = Protocol.from_dataset_json(dict(contents)).spacing_unit or "of the training data's unit"
-        yield f"- Pixel size that images are brought to: {' x '.join(f'{x:g}' for x in plan['spacing'])} {unit}"
+    spacing = trained_spacing(contents, str(bundle.plans["image_reader_writer"]), plan["spacing"])
+    if spacing is None:
+        yield "- Pixel size: not known"
+    else:
+        sizes = " x ".join(f"{step:g}" for step in list(spacing)[-len(plan["spacing"]) :])
+        yield f"- Pixel size that images are brought to: {sizes} {spacing.unit or '(unit not known)'}"
     yield f"- Normalisation: {', '.join(plan['normalization_schemes'])}"
 
 
