@@ -22,13 +22,19 @@ from nnunetv2_retina.files import file_digest, read_json, write_json
 from nnunetv2_retina.nnunet import models
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
 from nnunetv2_retina.nnunet.models import PLANS_JSON
+from nnunetv2_retina.protocol import BLOCK
 from nnunetv2_retina.weights.checkpoint import read_file
 
 MANIFEST = "nnunet_model.json"
 FORMAT_VERSION = 1
 WEIGHTS = "network_weights"
 _TRAINING_ONLY = (WEIGHTS, "optimizer_state", "grad_scaler_state")
-_CASE_LISTS = ("train", "val")
+_CASE_LISTS = {
+    "settings": ("train", "val"),
+    BLOCK: ("groups", "folds"),
+    "dataset_json": ("dataset", "training", "test"),
+}
+"""Where names of cases stand: name of a dictionary -> its keys."""
 _ABSOLUTE = re.compile(r"(?:/|[A-Za-z]:[\\/]).*[\\/]")
 
 
@@ -135,7 +141,7 @@ def read_bundle(folder: Path, folds: list[int | str] | None, checkpoint: str) ->
     advice = "Give a model folder that nnUNetv2_train wrote"
     plans, dataset_json = (read_json(folder / name, advice) for name in (PLANS_JSON, DATASET_JSON))
     read = tuple(_read_fold(folder / f"fold_{fold}", str(fold), checkpoint) for fold in chosen)
-    return Bundle(folder, checkpoint, plans, without_folders(dataset_json), read)
+    return Bundle(folder, checkpoint, plans, _public({"dataset_json": dataset_json})["dataset_json"], read)
 
 
 def _read_fold(folder: Path, name: str, checkpoint: str) -> Fold:
@@ -148,10 +154,7 @@ def _read_fold(folder: Path, name: str, checkpoint: str) -> Fold:
             f"{path} is not a checkpoint of an nnU-Net training. Give a model folder that nnUNetv2_train wrote"
         ) from error
     about = {str(key): value for key, value in content.items() if key not in _TRAINING_ONLY}
-    plain = without_folders(json.loads(json.dumps(about, default=_plain)))
-    settings = plain["init_args"].get("retina", {}).get("settings", {})
-    for key in _CASE_LISTS:
-        settings.pop(key, None)
+    plain = _public(json.loads(json.dumps(about, default=_plain)))
     summary = folder / "validation" / "summary.json"
     return Fold(name, weights, plain, read_json(summary, "Remove it") if summary.is_file() else {})
 
@@ -161,10 +164,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def without_folders(value: Any) -> Any:
-    """Return the same JSON with only the last part of every absolute path: folders are nobody else's business."""
+def _public(value: Any, name: str = "") -> Any:
+    """Return the same JSON without names of cases, and with only the last part of every absolute path."""
     if isinstance(value, dict):
-        return {key: without_folders(item) for key, item in value.items()}
+        left_out = _CASE_LISTS.get(name, ())
+        return {key: _public(item, key) for key, item in value.items() if key not in left_out}
     if isinstance(value, list):
-        return [without_folders(item) for item in value]
+        return [_public(item) for item in value]
     return _ABSOLUTE.sub("", value) if isinstance(value, str) and _ABSOLUTE.match(value) else value

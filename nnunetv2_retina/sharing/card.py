@@ -104,6 +104,7 @@ def _recipe(bundle: Bundle) -> Iterator[str]:
         transfer = retina.get("transfer") or {}
         if transfer.get("source"):
             yield f"- Pre-trained weights: {transfer['source']} (scope {transfer['scope']}), {transfer['fingerprint']}"
+            yield from (f"- The pre-training saw {what} of this data set" for what in transfer.get("seen", ()))
         else:
             yield "- From random initialisation"
 

@@ -39,7 +39,9 @@ def root(tmp_path, monkeypatch):
         labels = {"background": 0, "one": 1, "two": 2}
         make_model(folder, trainer=trainer, architecture=transunet(), labels=labels)
         (folder / "dataset_fingerprint.json").write_text("{}")
-        (folder / "fold_0" / "progress.png").touch()
+        (folder / "fold_0" / "progress.png").touch()  # nnU-Net's export wants it, and the validation's scores
+        (folder / "fold_0" / "validation").mkdir()
+        (folder / "fold_0" / "validation" / "summary.json").write_text("{}")
     shutil.copy(folder / "plans.json", preprocessed / "nnUNetPlans.json")
     for name in (raw / "imagesTr", raw / "labelsTr", preprocessed / "gt_segmentations"):
         name.mkdir()

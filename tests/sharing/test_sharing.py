@@ -18,7 +18,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.sharing import zoo
-from nnunetv2_retina.sharing.bundle import MANIFEST, read_bundle, without_folders
+from nnunetv2_retina.sharing.bundle import MANIFEST, _public, read_bundle
 from nnunetv2_retina.sharing.description import identifiers
 from nnunetv2_retina.sharing.settings import About
 from nnunetv2_retina.sharing.zoo_operations import preprocessing
@@ -37,7 +37,7 @@ def model(folder: Path, folds: tuple = (0, 1)) -> Path:
     """A model of RETINA whose checkpoints hold what a training leaves, weights that make up their mind, and scores."""
     made = make_model(
         folder, trainer="nnUNetTrainerTransUNet_tiny", architecture=transunet(), folds=folds, patch=48,
-        spacing=(8.0, 8.0), retina={"spacing_unit": "nm", "pixel_size": [8, 8]},
+        spacing=(8.0, 8.0), retina={"spacing_unit": "nm", "pixel_size": [8, 8], "groups": {"patient_1": "patient_1"}},
     )  # fmt: skip
     for fold in folds:
         path = made / f"fold_{fold}" / "checkpoint_final.pth"
@@ -252,7 +252,7 @@ def test_normalisation_becomes_the_zoos_operations():
 
 def test_names_and_paths():
     assert identifiers(["EM", "Synaptic cleft", "em", "5-HT"]) == ["em", "synaptic_cleft", "em_2", "_5_ht"]
-    assert without_folders({"a": ["/x/y.pth", "C:\\u\\z.pth", "https://a/b", "n/m"], "b": 1}) == {
+    assert _public({"a": ["/x/y.pth", "C:\\u\\z.pth", "https://a/b", "n/m"], "b": 1}) == {
         "a": ["y.pth", "z.pth", "https://a/b", "n/m"],
         "b": 1,
     }
