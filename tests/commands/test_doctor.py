@@ -118,3 +118,9 @@ def test_numbers_of_processes(monkeypatch, name, value, level, words):
     monkeypatch.setenv(name, value)
     (found,) = [finding for finding in doctor._processes() if finding.topic == name]
     assert found.level == level and words in found.text and name in found.advice
+
+
+def test_a_name_of_weights_that_is_none_is_one_finding(monkeypatch):
+    monkeypatch.setenv("RETINA_WEIGHTS", "opne")
+    (finding,) = doctor._weights()
+    assert finding.level == "wrong" and "Did you mean open?" in finding.text
