@@ -148,13 +148,19 @@ def import_distributed() -> Any:
 
 
 @contextmanager
-def local(workers: int, say: Callable[[str], None]) -> Iterator[Dask]:
-    """Start workers of this machine, each a process of its own, and end them."""
+def local(workers: int, say: Callable[[str], None], gpus: Sequence[str] = ()) -> Iterator[Dask]:
+    """Start workers of this machine, each a process of its own, and end them.
+
+    Args:
+        workers: how many.
+        say: takes lines for the user.
+        gpus: what each sees alone, by nvidia-smi's numbers; none: what this process sees.
+    """
     distributed = import_distributed()
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with (
-        distributed.LocalCluster(
-            n_workers=workers,
+        _cluster_of(distributed.LocalCluster, gpus)(
+            n_workers=0,
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
@@ -163,9 +169,26 @@ def local(workers: int, say: Callable[[str], None]) -> Iterator[Dask]:
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
+        cluster.scale(workers)
+        client.wait_for_workers(workers)
         if _has_dashboard():
             say(f"dask's dashboard: {client.dashboard_link}")
         yield Dask(client, say)
+
+
+def _cluster_of(kind: type[Any], gpus: Sequence[str]) -> type[Any]:
+    """Return a LocalCluster whose worker I sees GPU I alone."""
+
+    class Cluster(kind):
+        def new_worker_spec(self) -> dict[Any, Any]:
+            spec: dict[Any, Any] = super().new_worker_spec()
+            for number, worker in spec.items():
+                if gpus:
+                    options = {**worker["options"], "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}}
+                    spec[number] = {**worker, "options": options}
+            return spec
+
+    return Cluster if gpus else kind
 
 
 @contextmanager
