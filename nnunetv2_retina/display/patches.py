@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.display.tints import IGNORE_COLOUR, class_colours, colour_in, stretch
 
+PICTURE = "validation_patches.png"
+"""In a fold's folder: the same validation patches, of the latest epoch that was drawn."""
 GAP = 4
 """White pixels between patches."""
 

@@ -20,6 +20,8 @@ from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, check
 from nnunetv2_retina.weights.checkpoint import read_file
 
 _CHECKPOINTS = (FINAL, LATEST, BEST)
+VALIDATED = "validation/summary.json"
+"""In a fold's folder, once nnU-Net has validated."""
 _SPLIT = re.compile(r"split has (\d+) training and (\d+) validation cases")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -106,6 +108,17 @@ def folds_without_checkpoint(folder: Path) -> list[str]:
     return [
         path.name.removeprefix("fold_") for path in begun if not any((path / name).is_file() for name in _CHECKPOINTS)
     ]
+
+
+def goes_on(folder: Path, folds: Sequence[str] | None) -> bool:
+    """Tell whether a fold was begun whose training, or nnU-Net's validation after it, is not over.
+
+    Args:
+        folder: model folder.
+        folds: those asked for; None: all that were begun.
+    """
+    begun = [folder / f"fold_{fold}" for fold in folds] if folds else [p for p in folder.glob("fold_*") if p.is_dir()]
+    return any(not (fold / FINAL).is_file() or not (fold / VALIDATED).is_file() for fold in begun)
 
 
 def read_record(folder: Path, fold: str) -> TrainingRecord:

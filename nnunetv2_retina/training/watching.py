@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_retina.display.patches import patch_rows
+from nnunetv2_retina.display.patches import PICTURE, patch_rows
 from nnunetv2_retina.files import replacing
 
-PICTURE = "validation_patches.png"
-"""In the fold's folder: image, label and prediction of the same patches, of the latest epoch that was drawn."""
 TITLE = "validation patches: image, label, prediction"
 SWITCH = "RETINA_TENSORBOARD"
 PICTURES = 10
 """A training draws about so many times, however long it is."""
 _PATCHES = 4
+_LARGEST = 256
+"""Of patches with longer sides only every second, third ... pixel is drawn."""
 _TAGS = {
     "train_losses": "loss/training",
     "val_losses": "loss/validation",
@@ -145,16 +145,18 @@ class WatchedTrainer(nnUNetTrainer):
         """Predict the patches and draw them; of volumes, the slice with most labelled voxels."""
         logits = self._plain_network()(data.to(self.device))
         logits = (logits[0] if isinstance(logits, (list, tuple)) else logits).float().cpu().numpy()
-        images, truths, predictions = [], [], []
+        images: list[NDArray[Any]] = []
+        truths: list[NDArray[Any]] = []
+        predictions: list[NDArray[Any]] = []
         for image, truth, logit in zip(data[:, 0].float().cpu().numpy(), target.cpu().numpy(), logits, strict=True):
             labels = self._label_map(truth)
             predicted = np.asarray(self.label_manager.convert_logits_to_segmentation(logit))
             if labels.ndim == 3:
                 z = int((labels > 0).sum((1, 2)).argmax())
                 image, labels, predicted = image[z], labels[z], predicted[z]
-            images.append(image)
-            truths.append(labels)
-            predictions.append(predicted)
+            step = -(-max(image.shape) // _LARGEST)
+            for arrays, array in ((images, image), (truths, labels), (predictions, predicted)):
+                arrays.append(array[::step, ::step])
         foreground = [int(value) for value in self.label_manager.foreground_labels]
         return patch_rows(images, truths, predictions, foreground, self.label_manager.ignore_label)
 

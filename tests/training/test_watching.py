@@ -12,10 +12,10 @@ from helpers.trainings import CPU, fold_folder, log_of, set_protocol, train
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_retina.display.patches import GAP, patch_rows
+from nnunetv2_retina.display.patches import GAP, PICTURE, patch_rows
 from nnunetv2_retina.training import watching
 from nnunetv2_retina.training.trainers import nnUNetTrainerTransUNet_tiny
-from nnunetv2_retina.training.watching import PICTURE, TITLE, is_drawn
+from nnunetv2_retina.training.watching import TITLE, is_drawn
 from nnunetv2_retina.weights import checkpoint
 
 TRAINER = "nnUNetTrainerTransUNet_tiny"
