@@ -15,8 +15,8 @@ RUN pip install --no-cache-dir "torch>=2.5" ${TORCH_INDEX:+--index-url "$TORCH_I
 COPY . .
 RUN pip install --no-cache-dir ".[$EXTRAS]"
 
-RUN useradd --create-home retina && mkdir -p /nnunet/raw /nnunet/preprocessed /nnunet/results && chown -R retina /nnunet
-USER retina
+RUN useradd --create-home --uid 1000 retina && mkdir -p /nnunet/raw /nnunet/preprocessed /nnunet/results && chown -R retina /nnunet
+USER 1000
 WORKDIR /home/retina
 ENV nnUNet_raw=/nnunet/raw \
     nnUNet_preprocessed=/nnunet/preprocessed \
