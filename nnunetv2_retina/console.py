@@ -17,7 +17,7 @@ from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from nnunetv2_retina import __version__
+from nnunetv2_retina import __version__, config_file
 from nnunetv2_retina.errors import RetinaError
 
 USAGE_ERROR = 2
@@ -86,15 +86,14 @@ def command(
     """Return the function that a command starts with: it parses the arguments, acts, and returns the exit status.
 
     Args:
-        parser: makes the command's parser.
+        parser: makes the command's parser; see ``config_file.add_option`` for options in a file.
         action: gets the parsed arguments; see ``run``.
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
         if argv is None and not sys.warnoptions:  # started by a user who asked for no warnings
             _hide_what_developers_are_told()
-        arguments = parser().parse_args(argv)
-        return run(lambda: action(arguments))
+        return run(lambda: action(config_file.parse(parser, argv)))
 
     return main
 

@@ -285,6 +285,14 @@ class Protocol:
         }
 
 
+def with_usual(dataset_json: dict[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of a dataset.json with settings added to its block where that does not have them."""
+    block = dataset_json.get(BLOCK, {})
+    if not usual or not isinstance(block, Mapping):  # the latter is refused when it is read
+        return dataset_json
+    return {**dataset_json, BLOCK: {**usual, **block}}
+
+
 def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_retina import console
+from nnunetv2_retina import config_file, console
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.datasets import RAW, find_dataset
 from pretraining.recipe import RECIPES, Execution, Recipe, recipe_of
@@ -46,17 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _pack(arguments[1:])
     if arguments[:1] == ["verify"]:
         return _verify(arguments[1:])
-    args = _parse(arguments)
-    return console.run(lambda: _run(args, arguments))
+    return console.run(lambda: _run(_parse(arguments), arguments))
 
 
 def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    settings = dict(vars(args))
     if args.dataset and args.dry_run:
         with tempfile.TemporaryDirectory() as folder:
             args.source = _source(args, Path(folder))
-            return _run_on(args, arguments)
+            return _run_on(args, arguments, settings)
     args.source = _source(args, args.output)
-    return _run_on(args, arguments)
+    return _run_on(args, arguments, settings)
 
 
 def _source(args: argparse.Namespace, folder: Path) -> Path:
@@ -74,7 +74,8 @@ def _source(args: argparse.Namespace, folder: Path) -> Path:
     return collect(folder / IMAGES, args.dataset, args.also, args.with_test)
 
 
-def _run_on(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+def _run_on(args: argparse.Namespace, arguments: Sequence[str], settings: Mapping[str, Any]) -> int:
+    """Run with the source found; ``settings`` are the options as they were parsed."""
     _check_source(args.source, console.read_settings(Drawing, args))
     recipe, execution = _recipe(args), console.read_settings(Execution, args)
     if execution.probe:
@@ -97,7 +98,11 @@ def _run_on(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if args.num_gpus > 1 and "WORLD_SIZE" not in os.environ:
         Processes(torch.device("cpu"), count=args.num_gpus).share(recipe.batch_size, recipe.normed_together)
         start_several(args.num_gpus, arguments)
-    outcome = pretrain(job, _say)
+
+    def begun() -> None:
+        config_file.write(args.output, _parser(), settings, leave_out=("output", "dry_run"))
+
+    outcome = pretrain(job, _say, begun)
     if int(os.environ.get("RANK", "0")) == 0:
         console.say(str(outcome.checkpoint))
     return STOPPED if outcome.stopped else 0
@@ -158,12 +163,20 @@ def _say(text: str) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the options; those that are not given have the values of the named recipe."""
-    parser = _parser()
+    """Parse the options; those not given have the values of ``--config``, else those of the named recipe.
+
+    A recipe that the command line names takes the place of the file's.
+    """
+    parser, configured = _parser(), config_file.given(_parser, arguments)
+    if any(argument.partition("=")[0] == "--recipe" for argument in arguments):
+        of_recipe = {"recipe", "image_normalisation", *(entry.name for entry in fields(Recipe))}
+        configured = {name: value for name, value in configured.items() if name not in of_recipe}
+    config_file.apply(parser, configured)
     given = parser.parse_args(arguments)
     values = {**RECIPES[given.recipe or recipe_of(given.arm)]}
     augmentation = values.pop("augmentation", Recipe().augmentation)
     parser.set_defaults(**values, image_normalisation=augmentation.normalisation == "image")
+    config_file.apply(parser, configured)
     return parser.parse_args(arguments)
 
 
@@ -186,8 +199,8 @@ def _parser() -> argparse.ArgumentParser:
         "--image-normalisation", action="store_true", help="normalise each image by its own mean and deviation"
     )
     recipe.add_argument(
-        "--init", type=Path, metavar="FILE",
-        help="weights to start from: a checkpoint, what retina_import_weights reads, or open: those in the package",
+        "--init", type=_weights, metavar="FILE",
+        help="weights to start from: a checkpoint, what retina_import_weights reads, or a name of its --list",
     )  # fmt: skip
 
     execution = parser.add_argument_group("execution (may change when a run is continued)")
@@ -195,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num-gpus", type=int, default=1, metavar="N", help="processes on this machine, one a GPU (default 1)"
     )
     console.add_settings(execution, Execution)
+    config_file.add_option(execution)
     execution.add_argument(
         "--dry-run", action="store_true", help="check everything, estimate the time, and write nothing"
     )
@@ -212,6 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     images.add_argument("--store", type=Path, metavar="FOLDER", help="where packed images go (default: beside SOURCE)")
     _add_packing(parser, images)
     return parser
+
+
+def _weights(text: str) -> str | Path:
+    """Return a name of the catalogue as it is, and else a path."""
+    from nnunetv2_retina.weights.catalogue import WEIGHTS
+
+    return text if text in WEIGHTS else Path(text)
 
 
 def _add_packing(parser: argparse.ArgumentParser, images: argparse._ActionsContainer) -> None:

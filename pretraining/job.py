@@ -52,20 +52,21 @@ class Job:
     output: Path
     store: Path | None = None
     """Where the packed images go; None: beside the source, or in the output folder."""
-    init: Path | None = None
-    """Weights to start from, in any form that ``read_weights`` takes."""
+    init: Path | str | None = None
+    """Weights to start from, in any form that ``read_weights`` takes, or a name of ``weights.catalogue``."""
     recipe: Recipe = field(default_factory=Recipe)
     execution: Execution = field(default_factory=Execution)
     packing: dict[str, Any] = field(default_factory=dict)
     """Options of ``packing.pack``."""
 
 
-def pretrain(job: Job, say: Callable[[str], None]) -> Outcome:
+def pretrain(job: Job, say: Callable[[str], None], begun: Callable[[], None] = lambda: None) -> Outcome:
     """Carry out a pre-training, or continue it where its output folder says it was.
 
     Args:
         job: what to do.
         say: where messages go; called in the first process only.
+        begun: called there once the output folder is found to be this run's.
 
     Raises:
         RetinaError: for anything a user can put right.
@@ -77,6 +78,8 @@ def pretrain(job: Job, say: Callable[[str], None]) -> Outcome:
         with ExitStack() as stack:
             processes.first_before_others(lambda: stack.enter_context(output))
             run = _set_up(job, processes, say if processes.is_first else lambda _: None)
+            if processes.is_first:
+                begun()
             with StopSignals() as signals:
                 return run.fit(signals)
     except OSError as error:

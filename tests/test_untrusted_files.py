@@ -94,6 +94,7 @@ COMMANDS = {
     "retina_predict": ["-i", "images", "-o", "out", "-m", "model", "-device", "cpu"],
     "retina_report": ["-m", "model"],
     "retina_benchmark": ["study.yaml", "-o", "out", "-device", "cpu"],
+    "retina_share": ["hub", "out", "-m", "model", "--licence", "MIT", "--author", "A"],
     "retina_volume": ["predict", "in.zarr", "out.zarr", "-m", "model", "--spacing", "1,1,1", "-device", "cpu"],
 }  # fmt: skip
 

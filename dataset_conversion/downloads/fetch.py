@@ -48,7 +48,11 @@ def fetch(key: str, folder: str | Path, progress: FileProgress | None = None) ->
             address gives a file, or what it gives is wrong; for a full disk. An interrupted file is continued the next
             time.
     """
-    collection, folder = catalogue.collection(key), Path(folder)
+    return fetch_collection(catalogue.collection(key), Path(folder), progress)
+
+
+def fetch_collection(collection: Collection, folder: Path, progress: FileProgress | None = None) -> list[Path]:
+    """Fetch what is missing of a collection that need not be a benchmark; see ``fetch``."""
     if not folder.is_dir():  # one that is read-only may hold all files already
         make_folder(folder, "Choose another folder.")
     present = find_present(collection.files, folder)

@@ -262,7 +262,11 @@ def _weights() -> Iterator[Finding]:
     from nnunetv2_retina.training.weights_request import VARIABLE, requested_weights
     from nnunetv2_retina.weights import checkpoint, compatibility
 
-    request = requested_weights()
+    try:
+        request = requested_weights()
+    except RetinaError as error:
+        yield Finding("wrong", "weights", str(error), f"set ${VARIABLE} to a file or a name, or unset it")
+        return
     if request is None:
         yield Finding(
             "note",

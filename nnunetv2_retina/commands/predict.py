@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunetv2_retina import console
+from nnunetv2_retina import config_file, console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         help="also CASE_instances, a table of their sizes, shapes and distances (CASE_instances.csv), and objects.html",
     )
     add_settings(own, InstanceSettings)
+    config_file.add_option(own)
     parser.set_defaults(**{
         # a text: converted and checked like an option
         name: workers if workers.strip().isdecimal() else f"{workers} (of ${variable})"
@@ -119,7 +120,11 @@ def _predict(
     predictor = Predictor.from_model_folder(folder, arguments.f, arguments.chk, arguments.device, settings)
     folds = len(predictor.window.models)
     say(f"{folder}: {folds} {'fold' if folds == 1 else 'folds'}, {predictor.mode}, on {predictor.window.device}")
-    done = FolderRun(predictor, images, arguments.o, plan, say).run()
+
+    def begun() -> None:
+        config_file.write(arguments.o, parser(), vars(arguments), leave_out=("o",))
+
+    done = FolderRun(predictor, images, arguments.o, plan, say, begun).run()
     say(f"{len(done)} predicted, in {arguments.o}")
     if plan.instances is not None:
         from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_page

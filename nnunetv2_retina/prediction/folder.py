@@ -64,16 +64,24 @@ class FolderRun:
         target: folder for CASE<ending>.
         settings: what to write.
         say: takes lines for the user.
+        begun: called once the target folder is this run's.
     """
 
     def __init__(
-        self, predictor: Predictor, source: Path, target: Path, settings: RunSettings, say: Callable[[str], None]
+        self,
+        predictor: Predictor,
+        source: Path,
+        target: Path,
+        settings: RunSettings,
+        say: Callable[[str], None],
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.predictor = predictor
         self.source = source
         self.target = target
         self.settings = settings
         self.say = say
+        self.begun = begun
         self.dataset_json: dict[str, Any] = predictor.nnunet.dataset_json
         self.ending: str = self.dataset_json["file_ending"]
         self.writer = predictor.nnunet.plans_manager.image_reader_writer_class()
@@ -101,6 +109,7 @@ class FolderRun:
         )
         if self.settings.instances is not None:
             table.write_dictionary(self.target)
+        self.begun()
         todo = outputs.missing(cases, self.target, self._endings()) if self.settings.continued else cases
         if len(todo) < len(cases):
             self.say(f"{len(cases) - len(todo)} of {len(cases)} cases are finished already")

@@ -277,11 +277,11 @@ class Predictor:
         return probabilities(self.nnunet.label_manager, logits)
 
     def _networks(self) -> Iterator[nn.Module]:
-        """Yield the network of each fold, ready to predict; nnU-Net's copies of the weights go."""
+        """Yield the network of each fold, ready to predict."""
         network, compiled = self.nnunet.network, isinstance(self.nnunet.network, OptimizedModule)
         network = network._orig_mod if compiled else network
-        while self.nnunet.list_of_parameters:
-            network.load_state_dict(self.nnunet.list_of_parameters.pop(0))
+        for weights in self.nnunet.list_of_parameters:
+            network.load_state_dict(weights)
             ready = optimised(network, self.nnunet.device)
             yield cast(nn.Module, torch.compile(ready)) if compiled else ready
 
@@ -291,9 +291,12 @@ class Predictor:
         precision = self.settings.precision or ("fp16" if device == "cuda" else "fp32")
 
         def predict(tiles: Tensor) -> Tensor:
-            nnunet.network = network
-            with torch.autocast(device, _DTYPES.get(precision), enabled=precision in _DTYPES):
-                logits: Tensor = nnunet._internal_maybe_mirror_and_predict(tiles)
+            trained, nnunet.network = nnunet.network, network
+            try:
+                with torch.autocast(device, _DTYPES.get(precision), enabled=precision in _DTYPES):
+                    logits: Tensor = nnunet._internal_maybe_mirror_and_predict(tiles)
+            finally:
+                nnunet.network = trained
             return logits
 
         return predict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from nnunetv2_retina.nnunet.inputs import list_cases
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
 from nnunetv2_retina.study.runs import Resolved
-from nnunetv2_retina.training.weights_request import WeightsRequest
+from nnunetv2_retina.training import preflight
+from nnunetv2_retina.weights import checkpoint
 
 
 def resolve(study: Study) -> Resolved:
@@ -33,6 +34,7 @@ def resolve(study: Study) -> Resolved:
     training: dict[str, dict[str, Any]] = {}
     folds: dict[str, Mapping[str, Sequence[str]]] = {}
     fingerprints: dict[str, str] = {}
+    seen: list[str] = []
     for entry in study.datasets:
         try:
             folder = find_dataset(entry.dataset, PREPROCESSED)
@@ -47,7 +49,9 @@ def resolve(study: Study) -> Resolved:
             problems.append(f"data set {entry.dataset}: {error}")
     for name, file in study.weights.items():
         try:
-            fingerprints[name] = WeightsRequest(file, name).fingerprint()
+            stored = checkpoint.load(file)
+            fingerprints[name] = stored.fingerprint
+            seen += _seen(name, stored, datasets.values())
         except RetinaError as error:
             problems.append(f"weights {name}: {error}")
     for system in study.systems:
@@ -55,7 +59,18 @@ def resolve(study: Study) -> Resolved:
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise RetinaError(f"study {study.name!r} cannot be run as it is; nothing was started:\n{listed}")
-    return Resolved(datasets, training, fingerprints, folds)
+    return Resolved(datasets, training, fingerprints, folds, seen)
+
+
+def _seen(weights: str, stored: checkpoint.Checkpoint, datasets: Iterable[str]) -> Iterator[str]:
+    """Say of which data sets the pre-training of a weights file saw images that the study selects or tests with."""
+    for dataset in datasets:
+        if found := preflight.seen_in_pretraining(stored, dataset):
+            yield (
+                f"The pre-training of the weights {weights} saw the {' and the '.join(found)} of {dataset}: systems "
+                "that start from them are compared on images that they alone have seen. To compare fairly, pre-train "
+                "with --exclude, or without --dataset and --with-test"
+            )
 
 
 def scored_folders(dataset: str, scored: str) -> tuple[Path, Path]:

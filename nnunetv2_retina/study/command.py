@@ -69,6 +69,8 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     runs = planned_runs(study, resolved, output)
     finished = sum(planned.finished() for planned in runs)
     say(f"{study.name}: {len(runs)} runs, {finished} finished; all files go to {output}")
+    for sentence in resolved.seen:
+        say(sentence)
     if options.merge:
         runner.merge(runs, output, options.merge, say)
     outcome = Outcome()
@@ -118,7 +120,7 @@ def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output
     known = [result for result in results if (result.dataset, result.system, result.seed) in wanted]
     if len(known) < len(results):
         say(f"{len(results) - len(known)} finished runs are not of this study as its file is now, and left out")
-    notes = [
+    notes = [*resolved.seen] + [
         f"{planned.title} failed: {(planned.folder / FAILED).read_text(encoding='utf-8').splitlines()[0]}"
         for planned in runs
         if not planned.finished() and (planned.folder / FAILED).is_file()

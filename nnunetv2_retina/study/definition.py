@@ -103,7 +103,7 @@ class Study:
     datasets: tuple[StudyDataset, ...]
     systems: tuple[StudySystem, ...]
     weights: Mapping[str, str] = field(default_factory=dict)
-    """Name -> file, or ``open`` for the weights that come with the package; relative files are beside the study's file,
+    """Name -> file, or a name of ``weights.catalogue`` such as ``open``; relative files are beside the study's file,
     ``$VARIABLES`` and ``~`` are replaced."""
     prediction: StudyPrediction = StudyPrediction()
 

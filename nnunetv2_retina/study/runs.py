@@ -152,6 +152,8 @@ class Resolved:
     """Name of the weights -> fingerprint."""
     folds: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     """Data set as the study names it -> training and validation cases of its fold, where some are to be drawn."""
+    seen: Sequence[str] = ()
+    """Sentences on images of the data sets that a pre-training saw."""
 
 
 def title(dataset: str, labelled: int | None) -> str:

@@ -125,7 +125,7 @@ def _weights(value: object, folder: Path) -> dict[str, str]:
     for name, given in value.items():
         if not isinstance(given, str) or not given.strip():
             raise RetinaError(f"weights {name} is {given!r}; expected the path of a file. Correct it")
-        text = weights_path(os.path.expandvars(given))
+        text = weights_path(os.path.expandvars(given), folder)
         if "$" in text:
             raise RetinaError(f"weights {name} is {given!r}, and that variable is not set. Set it, or write the path")
         files[str(name)] = str(folder / text)

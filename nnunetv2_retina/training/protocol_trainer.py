@@ -27,7 +27,7 @@ from nnunetv2_retina.files import remove_leftovers, replacing, write_json
 from nnunetv2_retina.machine import multiplies_bfloat16
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
-from nnunetv2_retina.protocol import Protocol, iteration_checkpoint
+from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_usual
 from nnunetv2_retina.training import preflight, seeding
 from nnunetv2_retina.training.watching import WatchedTrainer
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
@@ -56,6 +56,8 @@ class ProtocolTrainer(WatchedTrainer):
     """What is taken from pre-trained weights, a key of ``scopes``; None: random initialisation."""
     scopes: ClassVar[Mapping[str, Scope]] = {}
     """The rules of transfer that its network knows."""
+    usual: ClassVar[Mapping[str, Any]] = {}
+    """Settings of this trainer's where the data set's block does not say otherwise, instead of ``Protocol``'s."""
     frozen_at_random: ClassVar[tuple[str, ...]] = ()
     """Prefixes of tensors that stay as they were initialised, where nothing is transferred."""
 
@@ -67,6 +69,7 @@ class ProtocolTrainer(WatchedTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
+        dataset_json = with_usual(dataset_json, self.usual)
         self.protocol = Protocol.from_dataset_json(dataset_json)
         plans = deepcopy(plans)
         preflight.check_device(device)

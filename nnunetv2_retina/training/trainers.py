@@ -12,6 +12,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.protocol import FEW_LABELS
 from nnunetv2_retina.training.fine_tuning import FineTuningTrainer
 from nnunetv2_retina.weights import transfer
 
@@ -21,6 +22,7 @@ __all__ = [
     "nnUNetTrainerRETINA_encoder",
     "nnUNetTrainerRETINA_encoder_base",
     "nnUNetTrainerRETINA_encoder_tiny",
+    "nnUNetTrainerRETINA_few",
     "nnUNetTrainerRETINA_full",
     "nnUNetTrainerRETINA_full_base",
     "nnUNetTrainerRETINA_full_tiny",
@@ -78,6 +80,16 @@ class nnUNetTrainerRETINA_full(nnUNetTrainerRETINA):
     """Takes all but the head and freezes nothing."""
 
     transfer_scope = "full"
+
+
+class nnUNetTrainerRETINA_few(nnUNetTrainerRETINA_full):
+    """For few labelled images, with or without a GPU: size ``tiny``, from the weights in the package, nothing frozen.
+
+    What differs from the paper won in docs/study.md, "Few labels"; the data set's own settings come first.
+    """
+
+    network_size = "tiny"
+    usual = FEW_LABELS
 
 
 class nnUNetTrainerRETINA_random_blocks(nnUNetTrainerRETINA):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import inspect
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.weights import shipped
+from nnunetv2_retina.weights.catalogue import WEIGHTS
 
 VARIABLE = "RETINA_WEIGHTS"
 _DATA_SET = '"weights" in dataset.json; other ones: -pretrained_weights FILE; none: RETINA_WEIGHTS= before the command'
@@ -30,38 +32,28 @@ class WeightsRequest:
         """Tell whether nnU-Net itself calls its loader; otherwise the trainer calls it."""
         return self.origin == "-pretrained_weights"
 
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the file's weights.
 
-        Raises:
-            RetinaError: if it cannot be read or holds no weights.
-        """
-        from nnunetv2_retina.weights import checkpoint
-
-        return checkpoint.load(self.path).fingerprint
-
-
-def weights_path(text: str) -> str:
-    """Return the path of weights that are named by a path or by a name of ``shipped``."""
-    return shipped.resolve(text)
+def weights_path(text: str, folder: Path | None = None) -> str:
+    """Return the path of weights that are named by a path or by a name; see ``shipped.resolve``."""
+    return shipped.resolve(text, folder)
 
 
 def requested_weights(of_data_set: str | None = None) -> WeightsRequest | None:
     """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else the data set's.
 
-    The last two may be names of ``shipped``. A variable that is set and empty means none.
+    The last two may be names of ``catalogue.WEIGHTS``. A variable that is set and empty means none.
 
     Args:
         of_data_set: ``weights`` in the block of dataset.json.
 
     Raises:
-        RetinaError: for such a name as the option, which nnU-Net itself opens as a file.
+        RetinaError: for such a name as the option, which nnU-Net itself opens as a file; for a name that there is not.
     """
     option = _training_argument("pretrained_weights_file") or _training_argument("pretrained_weights")
-    if option == shipped.OPEN:
+    if option in WEIGHTS:
         raise RetinaError(
-            f"-pretrained_weights {option}: nnU-Net itself opens it, as a file. For the weights that come with the "
-            f"package leave it out and set {VARIABLE}={option}; a file of that name is ./{option}"
+            f"-pretrained_weights {option}: nnU-Net itself opens it, as a file. For the weights of that name "
+            f"leave it out and set {VARIABLE}={option}; a file of that name is ./{option}"
         )
     if option:
         return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")

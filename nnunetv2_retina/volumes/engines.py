@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -19,6 +20,10 @@ IN_FLIGHT = 2
 """Blocks that a worker has at hand: the one it does and the next."""
 PATIENCE = 30
 """Seconds to wait for a scheduler, and for its first worker."""
+_ALONE = (
+    "no worker is left; waiting for new ones (dask worker ADDRESS --nthreads 1). Ctrl-C ends: what is done is kept, "
+    "and the same command goes on"
+)
 Task = Callable[[Block], float]
 
 
@@ -48,8 +53,9 @@ class Serial:
 class Dask:
     """dask.distributed: processes of this machine, or whatever a scheduler has."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, say: Callable[[str], None]) -> None:
         self._client = client
+        self._say = say
 
     @property
     def workers(self) -> int:
@@ -75,21 +81,42 @@ class Dask:
                 pending.add(future)
 
         hand_out()
-        while held:
-            future = next(pending)
-            block = held.pop(future.key)
-            if future.cancelled() or self._client.status != "running":
-                raise RetinaError(
-                    "dask's scheduler has gone. What is done is kept: start it, then give the same command"
-                )
-            error = future.exception()
-            if error is None:
-                yield block
-            elif failed is None:
-                failed = error
-            hand_out()
+        with self._watched():
+            while held:
+                future = next(pending)
+                block = held.pop(future.key)
+                if future.cancelled() or self._client.status != "running":
+                    raise RetinaError(
+                        "dask's scheduler has gone. What is done is kept: start it, then give the same command"
+                    )
+                error = future.exception()
+                if error is None:
+                    yield block
+                elif failed is None:
+                    failed = error
+                hand_out()
         if failed is not None:
             raise _told(failed)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Say when the last worker has gone, which dask waits through in silence, and when there is one again."""
+        over = Event()
+
+        def watch() -> None:
+            alone = False
+            while not over.wait(PATIENCE):
+                with suppress(Exception):  # a scheduler that has gone is told of elsewhere
+                    if (not self.workers) != alone:
+                        alone = not alone
+                        self._say(_ALONE if alone else "there are workers again")
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def _told(error: BaseException) -> BaseException:
@@ -121,13 +148,19 @@ def import_distributed() -> Any:
 
 
 @contextmanager
-def local(workers: int, say: Callable[[str], None]) -> Iterator[Dask]:
-    """Start workers of this machine, each a process of its own, and end them."""
+def local(workers: int, say: Callable[[str], None], gpus: Sequence[str] = ()) -> Iterator[Dask]:
+    """Start workers of this machine, each a process of its own, and end them.
+
+    Args:
+        workers: how many.
+        say: takes lines for the user.
+        gpus: what each sees alone, by nvidia-smi's numbers; none: what this process sees.
+    """
     distributed = import_distributed()
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with (
-        distributed.LocalCluster(
-            n_workers=workers,
+        _cluster_of(distributed.LocalCluster, gpus)(
+            n_workers=0,
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
@@ -136,9 +169,26 @@ def local(workers: int, say: Callable[[str], None]) -> Iterator[Dask]:
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
+        cluster.scale(workers)
+        client.wait_for_workers(workers)
         if _has_dashboard():
             say(f"dask's dashboard: {client.dashboard_link}")
-        yield Dask(client)
+        yield Dask(client, say)
+
+
+def _cluster_of(kind: type[Any], gpus: Sequence[str]) -> type[Any]:
+    """Return a LocalCluster whose worker I sees GPU I alone."""
+
+    class Cluster(kind):
+        def new_worker_spec(self) -> dict[Any, Any]:
+            spec: dict[Any, Any] = super().new_worker_spec()
+            for number, worker in spec.items():
+                if gpus:
+                    options = {**worker["options"], "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}}
+                    spec[number] = {**worker, "options": options}
+            return spec
+
+    return Cluster if gpus else kind
 
 
 @contextmanager
@@ -177,7 +227,7 @@ def connected(address: str, say: Callable[[str], None]) -> Iterator[Dask]:
                 "Install the same everywhere"
             )
         say(f"{len(versions)} workers at {address}; dask's dashboard: {client.dashboard_link}")
-        yield Dask(client)
+        yield Dask(client, say)
 
 
 def _version() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,15 +75,27 @@ def check(predictor: Predictor) -> None:
 
 
 def plan_spacing(predictor: Predictor) -> Spacing | None:
-    """Return the spacing that the model was trained at (y and x; z is not resampled), nm where the data set says so.
+    """Return the spacing that the model was trained at (y and x; z is not resampled); see ``trained_spacing``."""
+    return trained_spacing(
+        predictor.nnunet.dataset_json,
+        predictor.nnunet.plans_manager.image_reader_writer_class.__name__,
+        predictor.nnunet.configuration_manager.spacing,
+    )
+
+
+def trained_spacing(contents: Mapping[str, Any], reader: str, spacing: Sequence[float]) -> Spacing | None:
+    """Return the spacing of a configuration, nm where the data set says so.
+
+    Args:
+        contents: of dataset.json.
+        reader: name of the class that reads the data set's images.
+        spacing: of the plans, (y, x) or (z, y, x); z is 1 if it is left out.
 
     Returns:
         None if neither the data set's files nor its block ``retina`` state one.
     """
-    contents = predictor.nnunet.dataset_json
-    protocol = Protocol.from_dataset_json(contents)
-    y, x = (float(step) for step in predictor.nnunet.configuration_manager.spacing)
-    flat = predictor.nnunet.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
-    planes = 1 if flat else 2
-    spacing = Spacing(1.0, y, x, NANOMETRES if protocol.spacing_unit == NANOMETRES else None)
-    return known_spacing(str(contents["file_ending"]), planes, spacing, protocol.pixel_size)
+    protocol = Protocol.from_dataset_json(dict(contents))
+    z, y, x = (float(step) for step in (*([1.0] * (3 - len(spacing))), *spacing))
+    planes = 1 if reader == "NaturalImage2DIO" else 2
+    stated = Spacing(z, y, x, NANOMETRES if protocol.spacing_unit == NANOMETRES else None)
+    return known_spacing(str(contents["file_ending"]), planes, stated, protocol.pixel_size)

@@ -83,7 +83,7 @@ class VolumeRun:
         """
         if self.settings.block_sides is not None:
             return blocks.check_block(self.settings.block_sides, self.shard)
-        share = int(0.7 * memory_bytes()) // self.settings.workers
+        share = int(0.7 * memory_bytes()) // self.settings.processes
         return self.geometry.choose(self.settings.budget or share)
 
     def outline(self) -> list[str]:
@@ -92,7 +92,7 @@ class VolumeRun:
         cut = blocks.cut(self.source.shape, block)
         tiles = self.geometry.tiles(cut)
         rate = tiles_per_second(self.predictor)
-        workers = self.settings.workers
+        workers = self.settings.processes
         if self.settings.part is not None:
             workers = int(self.settings.part.partition("/")[2])
         level, window = self.source.level, self.predictor.window
@@ -198,16 +198,16 @@ class VolumeRun:
             yield engine
 
     def _alone(self) -> bool:
-        return self.settings.scheduler is None and self.settings.workers == 1
+        return self.settings.scheduler is None and self.settings.processes == 1 and not self.settings.gpus
 
     def _dask(self) -> Any:
         if self.settings.scheduler is not None:
             return engines.connected(self.settings.scheduler, self.say)
-        return engines.local(self.settings.workers, self.say)
+        return engines.local(self.settings.processes, self.say, self.settings.gpu_numbers)
 
     def _threads(self) -> int | None:
         """Return the threads of a block: dask's workers share this machine; elsewhere each has what it has."""
-        return max(1, available_cores() // self.settings.workers) if self.settings.workers > 1 else None
+        return max(1, available_cores() // self.settings.processes) if self.settings.processes > 1 else None
 
     def _moments(self, engine: Engine, key: str) -> Moments:
         stored = self.journal.read(MOMENTS_JSON)

@@ -42,6 +42,7 @@ class VolumeSettings:
         None, "take mean and standard deviation from this part: without resin and black borders", metavar="BOX"
     )
     workers: int = setting(1, "processes on this machine, by dask")
+    gpus: str | None = setting(None, "one process a GPU of this machine, such as 0,1", metavar="I,J")
     part: str | None = setting(
         None, "this process does every N-th block, from the I-th; start one with each I on a shared folder",
         metavar="I/N",
@@ -63,16 +64,33 @@ class VolumeSettings:
             check_file(Path(self.moments), f"--moments {', '.join(METHODS)}, and no moments file")
         if self.workers < 1:
             raise RetinaError(f"--workers {self.workers}; expected at least 1")
-        chosen = [name for name, on in (("--workers", self.workers > 1), ("--part", self.part is not None),
-                                        ("--scheduler", self.scheduler is not None)) if on]  # fmt: skip
+        ways = {
+            "--workers": self.workers > 1,
+            "--gpus": self.gpus is not None,
+            "--part": self.part is not None,
+            "--scheduler": self.scheduler is not None,
+        }
+        chosen = [name for name, on in ways.items() if on]
         if len(chosen) > 1:
             raise RetinaError(f"{' and '.join(chosen)} were given; expected one way to share the work")
         part_of([], self.part)
+        if len(set(self.gpu_numbers)) < len(self.gpu_numbers) or not all(gpu.isdecimal() for gpu in self.gpu_numbers):
+            raise RetinaError(f"--gpus {self.gpus}; expected different numbers as nvidia-smi has them, such as 0,1")
         if self.chunk < 1:
             raise RetinaError(f"--chunk {self.chunk}; expected at least 1")
         if any(side % self.chunk for side in self.shards):
             raise RetinaError(f"--shard {self.shard}; expected multiples of the chunk, {self.chunk}")
         self.block_sides, self.steps, self.budget  # noqa: B018 - each checks its text
+
+    @property
+    def gpu_numbers(self) -> tuple[str, ...]:
+        """Return the GPUs that get a process each."""
+        return () if self.gpus is None else tuple(part.strip() for part in self.gpus.split(","))
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes of this machine work."""
+        return len(self.gpu_numbers) or self.workers
 
     @property
     def shards(self) -> tuple[int, int, int]:

@@ -1,18 +1,39 @@
-"""Pre-trained weights that come with the package, under a name in place of a path: see ``open/README.md`` beside."""
+"""Weights by a name in place of a path: those that come with the package (see ``open/README.md``), and fetched ones."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-OPEN = "open"
-"""Encoder of size ``tiny``, distilled on images whose licences allow its use for every purpose."""
-_FILES = {OPEN: Path(__file__).parent / "open" / "tiny.pth"}
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.weights.catalogue import OPEN as OPEN
+from nnunetv2_retina.weights.catalogue import WEIGHTS, nearest
 
 
-def resolve(text: str | os.PathLike[str]) -> str:
-    """Return the path that a name of shipped weights stands for, and any other text as a path with ``~`` replaced.
+def resolve(text: str | os.PathLike[str], folder: Path | None = None) -> str:
+    """Return the path that a name of weights stands for, and any other text as a path with ``~`` replaced.
 
     A file that is called like one of the names is given as ``./open``.
+
+    Args:
+        text: a name of ``catalogue.WEIGHTS``, or a path.
+        folder: that relative paths are meant from; None: the working folder.
+
+    Raises:
+        RetinaError: for a name whose weights were not fetched yet, or a word that is neither a name nor a file.
     """
-    return str(_FILES.get(os.fspath(text)) or os.path.expanduser(text))
+    name = os.fspath(text)
+    entry = WEIGHTS.get(name)
+    if entry is None:
+        path = os.path.expanduser(name)
+        if _is_word(name) and not os.path.exists((folder or Path()) / path):
+            raise RetinaError(f"no weights are called {name}, and there is no such file. {nearest(name)}")
+        return path
+    if not entry.is_here:
+        raise RetinaError(f"the weights {name} are not at {entry.path} yet. Run once: retina_import_weights {name}")
+    return str(entry.path)
+
+
+def _is_word(text: str) -> bool:
+    """Tell whether a text may be meant as a name: no folder, no ending."""
+    return bool(text) and not set(text) & {"/", os.sep, "~", "$"} and not Path(text).suffix

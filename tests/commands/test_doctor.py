@@ -155,3 +155,9 @@ def test_a_damaged_note_counts_as_none(content, monkeypatch):
     assert registration.noted_folders() == {}
     registration.register()
     assert not any(name in os.environ for name in FOLDERS)
+
+
+def test_a_name_of_weights_that_is_none_is_one_finding(monkeypatch):
+    monkeypatch.setenv("RETINA_WEIGHTS", "opne")
+    (finding,) = doctor._weights()
+    assert finding.level == "wrong" and "Did you mean open?" in finding.text

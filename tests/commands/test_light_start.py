@@ -52,6 +52,7 @@ def test_cheap_checks_come_before_torch(tmp_path):
     (model / "plans.json").write_text("{}")
     (model / "dataset.json").write_text('{"file_ending": ".png", "channel_names": {"0": "EM"}, "labels": {"a": 1}}')
     (tmp_path / "empty").mkdir()
+    (tmp_path / "other.yaml").write_text("folder: model")
     commands = {
         "no images in empty: it is empty": ("retina_predict", "-i empty -o out -m model"),
         "no input folder absent": ("retina_predict", "-i absent -o out -m model"),
@@ -68,6 +69,13 @@ def test_cheap_checks_come_before_torch(tmp_path):
         "absent is no output of retina_volume": ("retina_volume", "status absent"),
         "no model folder nowhere": ("retina_report", "-m nowhere"),
         "--predictions was given without --labels": ("retina_report", "-m model --predictions empty"),
+        "no package at absent.zip": ("retina_share", "import absent.zip"),
+        "model has no best.pth in any fold": (
+            "retina_share",
+            "hub out -m model --licence MIT --author A -chk best.pth",
+        ),
+        "has no option 'folder'; did you mean": ("retina_predict", "-i empty -o out --config other.yaml"),
+        "Did you mean imagenet21k?": ("retina_import_weights", "imagenet21"),
         "no weights file at absent.pth": ("retina_import_weights", "absent.pth out.pth"),
         "absent.yaml": ("retina_benchmark", "absent.yaml -o out"),
         "no folder of images and masks absent": ("retina_quickstart", "--data absent"),

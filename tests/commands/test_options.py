@@ -26,7 +26,7 @@ TYPED_BEFORE = {
 def test_what_users_have_typed_stays_valid(command):
     parsed = vars(command.parser().parse_args(TYPED_BEFORE[command].split()))
     unset = {name for name, value in parsed.items() if value is None}
-    assert unset == ({"m", "precision"} if command is predict else {"d"} if command is report else set())
+    assert unset == ({"m", "precision", "config"} if command is predict else {"d"} if command is report else set())
 
 
 def test_options_of_predict_become_settings():

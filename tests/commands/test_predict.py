@@ -21,6 +21,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from skimage.io import imread, imsave
 
 from nnunetv2_retina.commands import predict as command
+from nnunetv2_retina.config_file import RUN_YAML
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import LOCK
 from nnunetv2_retina.prediction import folder as prediction_run
@@ -54,7 +55,7 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-RECORDS = {"dataset.json", "plans.json", "predict_from_raw_data_args.json"}
+RECORDS = {"dataset.json", "plans.json", "predict_from_raw_data_args.json", RUN_YAML}
 
 
 def test_files_are_those_of_nnunet(model, images, tmp_path, capsys):
@@ -67,7 +68,7 @@ def test_files_are_those_of_nnunet(model, images, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "1 fold, stack, on cpu" in shown.out and "3 of 3   case_2   1 x 54 x 50" in shown.out
     assert shown.err == "" and "perform_everything_on_device" not in shown.out
-    assert files(tmp_path / "ours") == files(tmp_path / "theirs")
+    assert files(tmp_path / "ours") == {*files(tmp_path / "theirs"), RUN_YAML}
     for i in range(3):
         one, other = (tmp_path / who / f"case_{i}" for who in ("ours", "theirs"))
         assert (imread(f"{one}.png") == imread(f"{other}.png")).mean() >= 0.9999
@@ -75,10 +76,13 @@ def test_files_are_those_of_nnunet(model, images, tmp_path, capsys):
             np.load(f"{one}.npz")["probabilities"], np.load(f"{other}.npz")["probabilities"], atol=1e-3
         )
         assert pickle.loads(Path(f"{one}.pkl").read_bytes()) == pickle.loads(Path(f"{other}.pkl").read_bytes())
-    for name in RECORDS - {"predict_from_raw_data_args.json"}:
+    for name in ("dataset.json", "plans.json"):
         assert json.loads((tmp_path / "ours" / name).read_text()) == json.loads((model / name).read_text())
     told = json.loads((tmp_path / "ours" / "predict_from_raw_data_args.json").read_text())
     assert told["save_probabilities"] is True and told["retina"]["inference"] == "stack"
+    assert command.main(["--config", str(tmp_path / "ours" / RUN_YAML), "-o", str(tmp_path / "again")]) == 0
+    assert files(tmp_path / "again") == files(tmp_path / "ours")
+    assert (tmp_path / "again" / RUN_YAML).read_text() == (tmp_path / "ours" / RUN_YAML).read_text()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

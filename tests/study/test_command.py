@@ -87,7 +87,11 @@ def test_labelled_cases_come_from_those_for_training(study: Path) -> None:
 def test_what_a_study_names_is_looked_at_before_anything_runs(study: Path, workspace: Path) -> None:
     resolved = resolve(read_study(study))
     assert resolved.datasets == {"901": "Dataset901_test"} and resolved.training["Dataset901_test"] == PROTOCOL
-    assert len(resolved.fingerprints["em"]) == 64
+    assert len(resolved.fingerprints["em"]) == 64 and not resolved.seen
+    write_weights(study.parent / "em.pth", "tiny", store={"sources": ["cells", "Dataset901_test_test"]})
+    (sentence,) = resolve(read_study(study)).seen
+    assert "pre-training of the weights em saw the test cases of Dataset901_test" in sentence
+    write_weights(study.parent / "em.pth", "tiny")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.environment import PROTOCOL
 from helpers.trainings import CPU, KilledError, fold_folder, log_of, results, set_protocol, train, write_weights
 from nnunetv2.run import run_training as nnunet_run
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
@@ -13,7 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig
-from nnunetv2_retina.protocol import iteration_checkpoint
+from nnunetv2_retina.protocol import FEW_LABELS, Protocol, iteration_checkpoint
 from nnunetv2_retina.training import trainers
 from nnunetv2_retina.weights import checkpoint, shipped, transfer
 from nnunetv2_retina.weights.adaptation import resample_positions, stem_kernel
@@ -498,6 +499,10 @@ def test_every_variant_has_its_size_and_scope():
 
 
 def test_a_data_set_names_its_weights_and_the_variable_comes_before_it(workspace, monkeypatch, seen):
+    train("nnUNetTrainerRETINA_few")
+    path = fold_folder(workspace, "nnUNetTrainerRETINA_few") / "transfer_report.json"
+    assert json.loads(path.read_text())["named_by"].startswith('"weights" in dataset.json')
+    assert seen[-1].protocol == Protocol(**{**PROTOCOL, **FEW_LABELS})
     set_protocol(workspace, weights="open", transferred_rate=0.3)
     train("nnUNetTrainerRETINA_full_tiny")
     path = fold_folder(workspace, "nnUNetTrainerRETINA_full_tiny") / "transfer_report.json"
