@@ -13,10 +13,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PICTURES = {
     "first_steps_curves": "Losses, pseudo Dice and learning rate",
-    "first_steps_cases": "Best cases",
+    "first_steps_cases": "(?:Best|Worst) cases",
     "first_steps_objects": "Histograms of size",
 }
-"""Name of the file -> how the picture's description begins."""
+"""Name of the file -> pattern that begins the picture's description."""
 
 
 def main(folder: Path) -> None:
@@ -30,7 +30,21 @@ def main(folder: Path) -> None:
     (dataset,) = (folder / "nnUNet_raw").glob("Dataset*")
     (model,) = (folder / "nnUNet_results" / dataset.name).iterdir()
     found = folder / "objects"
-    words = ["-i", dataset / "imagesTs", "-o", found, "-m", model, "--instances", "--disable_tta", "-npp", 0, "-nps", 0]
+    words = [
+        "-i",
+        dataset / "imagesTs",
+        "-o",
+        found,
+        "-m",
+        model,
+        "--instances",
+        "--disable_tta",
+        "--c",
+        "-npp",
+        0,
+        "-nps",
+        0,
+    ]
     if not (found / "objects.html").is_file() and retina_predict([str(word) for word in words]):
         raise SystemExit(1)
     settings = ReportSettings(predictions=found, labels=dataset / "labelsTs", images=dataset / "imagesTs")
