@@ -4,13 +4,17 @@ retina_quickstart -o FOLDER && python docs/pictures/first_steps.py FOLDER
 """
 
 import base64
+import io
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 HERE = Path(__file__).parent
+WIDTH = 1200
 PICTURES = {
     "first_steps_curves": "Losses, pseudo Dice and learning rate",
     "first_steps_cases": "(?:Best|Worst) cases",
@@ -54,7 +58,9 @@ def main(folder: Path) -> None:
         data = re.search(rf'<img alt="{beginning}[^"]*" src="data:image/png;base64,([^"]+)"', pages)
         if data is None:
             raise SystemExit(f"no picture '{beginning} ...' in the pages of {folder}")
-        (HERE / f"{name}.png").write_bytes(base64.b64decode(data[1]))
+        picture = Image.open(io.BytesIO(base64.b64decode(data[1]))).convert("RGB")
+        picture.thumbnail((WIDTH, WIDTH))
+        picture.quantize(dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
     (patches,) = model.glob("fold_*/validation_patches.png")
     shutil.copyfile(patches, HERE / patches.name)
 
