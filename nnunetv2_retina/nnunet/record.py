@@ -16,7 +16,7 @@ from torch import Tensor
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import read_json
 from nnunetv2_retina.network import NetworkConfig
-from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, check
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, PLANS_JSON, check
 from nnunetv2_retina.weights.checkpoint import read_file
 
 _CHECKPOINTS = (FINAL, LATEST, BEST)
@@ -90,6 +90,11 @@ def find_folds(folder: Path, folds: Sequence[str] | None) -> list[str]:
         RetinaError: naming what is missing.
     """
     names = [name for name in _CHECKPOINTS if any(folder.glob(f"fold_*/{name}"))]
+    if not names and (folder / PLANS_JSON).is_file() and (begun := folds_without_checkpoint(folder)):
+        raise RetinaError(
+            f"{folder} has no checkpoint yet, in the folds {shorten(begun)} that were begun. Wait for the first, as "
+            "retina_report --watch 30 does; if no training is running, start it again"
+        )
     check(folder, None, names[0] if names else FINAL)
     folders = {path.parent.name for name in names for path in folder.glob(f"fold_*/{name}")}
     trained = sorted((name.removeprefix("fold_") for name in folders), key=lambda fold: (len(fold), fold))

@@ -409,7 +409,7 @@ def test_no_model(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match=r"-f 4: .* has no checkpoint of that fold; it has folds 0\. Choose"):
         page(nnunet, folds=["4"])
     (model(nnunet) / "fold_0" / "checkpoint_final.pth").unlink()
-    with pytest.raises(RetinaError, match=r"has no checkpoint_final\.pth in any fold. Finish its training first"):
+    with pytest.raises(RetinaError, match=r"has no checkpoint yet, in the folds 0 that were begun. Wait for the first"):
         page(nnunet)
 
 
