@@ -7,6 +7,7 @@ import json
 import os
 import re
 import struct
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -178,6 +179,8 @@ def remove_leftovers(folder: Path) -> None:
 def _runs(process: int) -> bool:
     if process == os.getpid():
         return False
+    if sys.platform == "win32":  # where os.kill(process, 0) is Ctrl-C, not a question
+        return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -33,7 +33,7 @@ def clean_environment(monkeypatch, tmp_path):
     from nnunetv2_retina.registration import external_folder
 
     threads = torch.get_num_threads()
-    for name in (*FOLDERS, "RETINA_WEIGHTS", "RETINA_SEED", "RETINA_REGISTER", "nnUNet_compile"):
+    for name in (*FOLDERS, "RETINA_WEIGHTS", "RETINA_SEED", "RETINA_TENSORBOARD", "RETINA_REGISTER", "nnUNet_compile"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("nnUNet_extTrainer", external_folder())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of_the_user"))

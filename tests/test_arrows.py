@@ -18,7 +18,7 @@ ALLOWED = {
     "display": set(),
     "weights": {"network"},
     "nnunet": {"weights.checkpoint", "network"},
-    "training": {"weights", "network", "protocol", "folds"},
+    "training": {"weights", "network", "protocol", "folds", "display.patches"},
     "prediction": {"nnunet", "network", "protocol"},
     "volumes": {"prediction", "nnunet", "protocol"},
     "sharing": {

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from nnunetv2_retina import files
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import is_leftover, locked, remove_leftovers
 
@@ -48,3 +49,12 @@ def test_what_a_process_that_runs_is_writing_stays(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == names[:2]
+
+
+def test_no_process_is_asked_on_windows_where_that_is_ctrl_c(tmp_path, monkeypatch):
+    path = tmp_path / "a.999999999.tmp"
+    path.touch()
+    monkeypatch.setattr(files.sys, "platform", "win32")
+    monkeypatch.setattr(files.os, "kill", lambda *_: pytest.fail("os.kill"))
+    remove_leftovers(tmp_path)
+    assert path.exists()

@@ -64,7 +64,9 @@ def convert_benchmark(
         protocol: ``clean``: unannotated voxels are ignored; ``paper``: they count as in the published numbers, and the
             data set is trained as in the released code.
         download: first fetch what is missing into ``source``.
-        root, overwrite, progress: see ``write_raw_dataset``.
+        root: see ``write_raw_dataset``.
+        overwrite: see ``write_raw_dataset``.
+        progress: see ``write_raw_dataset``.
 
     Returns:
         The folders of the data sets, in the order of their IDs.

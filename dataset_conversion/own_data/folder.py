@@ -51,7 +51,9 @@ def convert_folder(
             napari's rectangles. Of a Zarr volume each becomes a case; of an image file the rest is ignored.
         protocol: training settings for ``dataset.json``; None: the defaults.
         held_out: stems of training images that become test cases.
-        root, overwrite, progress: see ``write_raw_dataset``.
+        root: see ``write_raw_dataset``.
+        overwrite: see ``write_raw_dataset``.
+        progress: see ``write_raw_dataset``.
 
     Returns:
         The data set's folder.

@@ -17,8 +17,8 @@ def parser() -> argparse.ArgumentParser:
         "retina_report",
         "Write one HTML page about a trained model of nnU-Net, RETINA's or any other: what was trained, what was "
         "transferred, training curves, scores by the data set's rule, pictures of the worst and best cases. The file "
-        "needs no other and opens offline. Without --predictions and --labels, the validation predictions that "
-        "nnU-Net made at the end of the training are scored.",
+        "needs no other and opens offline. Without --predictions and --labels, the validation predictions that nnU-Net "
+        "made at the end of the training are scored. --watch 30 follows a training that is running.",
     )
     add_model_options(parser)
     add_settings(parser.add_argument_group("cases"), ReportSettings)
@@ -36,8 +36,12 @@ def run(arguments: argparse.Namespace) -> None:
     folder = model_folder(arguments)
 
     from nnunetv2_retina.report.page import write_model_report
+    from nnunetv2_retina.report.watching import watch_model_report
 
-    say(str(write_model_report(folder, arguments.o, settings)))
+    if settings.watch is None:
+        say(str(write_model_report(folder, arguments.o, settings)))
+    else:
+        watch_model_report(folder, arguments.o, settings, say)
 
 
 main = console.command(parser, run)

@@ -31,11 +31,18 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|s|nm|px))?|undefined( \(.*\
 """Cells of a column of numbers, which is aligned at the right."""
 
 
-def html_page(title: str, blocks: Sequence[str]) -> str:
-    """Return a page that stands alone, of blocks of HTML such as ``paragraph``, ``table`` and ``picture`` return."""
+def html_page(title: str, blocks: Sequence[str], refresh: int | None = None) -> str:
+    """Return a page that stands alone, of blocks of HTML such as ``paragraph``, ``table`` and ``picture`` return.
+
+    Args:
+        title: plain text.
+        blocks: HTML.
+        refresh: the browser reads the page anew after so many seconds; None: it does not.
+    """
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
+        + (f'<meta http-equiv="refresh" content="{refresh}">' if refresh is not None else "")
+        + f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
     )
     body = "\n".join(blocks)
     return (

@@ -31,7 +31,7 @@ class Curve:
 def curves(
     path: str | Path, panels: Mapping[str, Sequence[Curve]], x_label: str, logarithmic: Collection[str] = ()
 ) -> None:
-    """Write a PNG with panels one above the other, all over the same axis, which begins at 0.
+    """Write a PNG with panels one above the other, all over the same axis of whole numbers, which begins at 0.
 
     Args:
         path: file to write; its folder exists.
@@ -39,6 +39,8 @@ def curves(
         x_label: of the common axis.
         logarithmic: labels of the panels whose axis is logarithmic, where all values are above 0.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(8, 2.6 * len(panels))
     for axis, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         _draw_lines(axis, lines)
@@ -49,15 +51,23 @@ def curves(
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         axis.set_xlim(left=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _leave_room(axis, [value for line in lines for value in line.y if value == value])
     axis.set_xlabel(x_label)
     save(figure, path)
+
+
+def _leave_room(axis: Any, values: Sequence[float]) -> None:
+    """Let the vertical axis of equal values begin at 0: around them it would show digits that mean nothing."""
+    if values and min(values) == max(values) and axis.get_yscale() == "linear":
+        axis.set_ylim(min(0.0, 1.2 * values[0]), max(0.0, 1.2 * values[0]) or 1.0)
 
 
 def _draw_lines(axis: Any, lines: Sequence[Curve]) -> None:
     for number, line in enumerate(lines):
         colour = _LINE_COLOURS[number % len(_LINE_COLOURS)]
         style = _LINE_STYLES[number // len(_LINE_COLOURS) % len(_LINE_STYLES)]
-        marker = "." if len(line.x) < 30 else None
+        marker = "o" if len(line.x) == 1 else "." if len(line.x) < 30 else None
         axis.plot(line.x, line.y, label=line.name, color=colour, linestyle=style, marker=marker)
     if len(lines) > 1:
         axis.legend(fontsize=8)
@@ -120,7 +130,8 @@ def _draw_bar(axis: Any, place: int, bar: Bar) -> None:
     axis.barh(place, 0.0 if bar.length != bar.length else bar.length, height=0.72, color="#56B4E9", alpha=0.55)
     heights = [place + offset for offset in _scattered(len(bar.defined), 0.54)]
     opacity = 0.75 if len(bar.defined) <= 40 else 0.4
-    axis.scatter(bar.defined, heights, s=14, color="#000000", alpha=opacity, linewidths=0, zorder=3, clip_on=False)
+    if len(bar.values) > 1:  # else the point is the bar's end
+        axis.scatter(bar.defined, heights, s=14, color="#000000", alpha=opacity, linewidths=0, zorder=3, clip_on=False)
     axis.text(1.06, place, bar.label, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
 
 

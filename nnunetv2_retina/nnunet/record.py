@@ -16,10 +16,12 @@ from torch import Tensor
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import read_json
 from nnunetv2_retina.network import NetworkConfig
-from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, check
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, PLANS_JSON, check
 from nnunetv2_retina.weights.checkpoint import read_file
 
 _CHECKPOINTS = (FINAL, LATEST, BEST)
+VALIDATED = "validation/summary.json"
+"""In a fold's folder, once nnU-Net has validated."""
 _SPLIT = re.compile(r"split has (\d+) training and (\d+) validation cases")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -88,6 +90,11 @@ def find_folds(folder: Path, folds: Sequence[str] | None) -> list[str]:
         RetinaError: naming what is missing.
     """
     names = [name for name in _CHECKPOINTS if any(folder.glob(f"fold_*/{name}"))]
+    if not names and (folder / PLANS_JSON).is_file() and (begun := folds_without_checkpoint(folder)):
+        raise RetinaError(
+            f"{folder} has no checkpoint yet, in the folds {shorten(begun)} that were begun. Wait for the first, as "
+            "retina_report --watch 30 does; if no training is running, start it again"
+        )
     check(folder, None, names[0] if names else FINAL)
     folders = {path.parent.name for name in names for path in folder.glob(f"fold_*/{name}")}
     trained = sorted((name.removeprefix("fold_") for name in folders), key=lambda fold: (len(fold), fold))
@@ -106,6 +113,17 @@ def folds_without_checkpoint(folder: Path) -> list[str]:
     return [
         path.name.removeprefix("fold_") for path in begun if not any((path / name).is_file() for name in _CHECKPOINTS)
     ]
+
+
+def goes_on(folder: Path, folds: Sequence[str] | None) -> bool:
+    """Tell whether a fold was begun whose training, or nnU-Net's validation after it, is not over.
+
+    Args:
+        folder: model folder.
+        folds: those asked for; None: all that were begun.
+    """
+    begun = [folder / f"fold_{fold}" for fold in folds] if folds else [p for p in folder.glob("fold_*") if p.is_dir()]
+    return any(not (fold / FINAL).is_file() or not (fold / VALIDATED).is_file() for fold in begun)
 
 
 def read_record(folder: Path, fold: str) -> TrainingRecord:

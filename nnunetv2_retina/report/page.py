@@ -34,12 +34,19 @@ from nnunetv2_retina.evaluation.scores import CaseScores, Scores
 from nnunetv2_retina.files import make_folder, read_json, write_text
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.models import PLANS_JSON
-from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, read_record
+from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, goes_on, read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report.cases import CaseSet
 from nnunetv2_retina.report.scores import score_tables
 from nnunetv2_retina.report.settings import ReportSettings
-from nnunetv2_retina.report.training import curve_blocks, reproduce, training_blocks, transfer_blocks, unfinished
+from nnunetv2_retina.report.training import (
+    curve_blocks,
+    patch_blocks,
+    reproduce,
+    training_blocks,
+    transfer_blocks,
+    unfinished,
+)
 
 REPORT = "report.html"
 
@@ -89,7 +96,7 @@ def _page(
     sections: dict[str, list[str]] = {
         "What was trained": training_blocks(folder, records, dataset_json, plans),
         "What was transferred": transfer_blocks(records),
-        "Training": curve_blocks(records, pictures),
+        "Training": curve_blocks(records, pictures) + patch_blocks(records),
         "Scores": _score_blocks(scores, cases, pictures),
         "Worst and best cases": _case_blocks(scores, cases, dataset_json, settings, pictures),
         "How to reproduce": [
@@ -103,7 +110,8 @@ def _page(
     blocks = [paragraph(lead), *(notice(sentence) for sentence in notes), contents(list(sections))]
     for name, section in sections.items():
         blocks += [heading(name), *section]
-    return html_page(f"{records[0].trainer} on {plans.get('dataset_name', folder.parent.name)}", blocks)
+    title = f"{records[0].trainer} on {plans.get('dataset_name', folder.parent.name)}"
+    return html_page(title, blocks, settings.watch if goes_on(folder, settings.folds) else None)
 
 
 def _find_cases(
@@ -142,6 +150,8 @@ def _score_blocks(scores: Scores | None, cases: CaseSet, pictures: Path) -> list
         picture(plot, "Mean IoU and F of every class as a bar, every case as a point"),
         paragraph(
             "Bars: means of the classes. Points: cases. Beside them: the mean, and how many have a value if not all."
+            if len(scores.cases) > 1
+            else "There is one case: the bars are its scores, and say nothing about their spread."
         ),
         *score_tables(scores),
     ]

@@ -15,7 +15,8 @@ class ReportSettings:
     """What to report on.
 
     Raises:
-        RetinaError: for predictions without ground truths, or the other way round, or images that are not there.
+        RetinaError: for predictions without ground truths, or the other way round, images that are not there, or no
+            time to wait.
     """
 
     folds: Sequence[str] | None = None
@@ -34,6 +35,10 @@ class ReportSettings:
         "without Mean False Distance and CREMI's scores, which take most of the time",
         flag="--no-distances",
     )
+    watch: int | None = setting(
+        None, "write the page anew every so many seconds while the training goes on; the browser follows",
+        metavar="SECONDS",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if (self.predictions is None) != (self.labels is None):
@@ -42,5 +47,7 @@ class ReportSettings:
                 f"{got} was given without {lacks}; expected both, a folder of predictions and one of their ground "
                 "truths. Leave both out to report on nnU-Net's validation predictions"
             )
+        if self.watch is not None and self.watch < 1:
+            raise RetinaError(f"--watch is {self.watch}; expected 1 second or more, such as 30")
         if self.images is not None and not self.images.is_dir():
             raise RetinaError(f"--images {self.images} is not a folder; expected one with CASE_0000 and so on")

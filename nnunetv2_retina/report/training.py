@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.display.pages import details, notice, paragraph, picture, preformatted, table
+from nnunetv2_retina.display.patches import PICTURE
 from nnunetv2_retina.display.plots import Curve, curves
 from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST
 from nnunetv2_retina.nnunet.record import TrainingRecord
@@ -35,7 +36,7 @@ def unfinished(records: Sequence[TrainingRecord]) -> list[str]:
         best = ", of the best epoch so far" if record.checkpoint == BEST else ""
         sentences.append(
             f"The training of fold {record.fold} is not finished: {len(record.epochs.train_loss)}{of} epochs in "
-            f"{record.checkpoint}{best}. Continue it with nnUNetv2_train ... --c."
+            f"{record.checkpoint}{best}. If it is not running, continue it with nnUNetv2_train ... --c."
         )
     return sentences
 
@@ -121,6 +122,19 @@ def curve_blocks(records: Sequence[TrainingRecord], pictures: Path) -> list[str]
     curves(path, panels, "epoch")
     blocks.append(picture(path, "Losses and pseudo Dice of every fold by epoch"))
     return [*blocks, *(details(f"Fold {r.fold}", one) for r, one in zip(trained, own, strict=True))]
+
+
+def patch_blocks(records: Sequence[TrainingRecord]) -> list[str]:
+    """Show the validation patches that our trainers draw, where there are any."""
+    blocks = []
+    for record in records:
+        path = record.folder / PICTURE
+        if path.is_file():
+            blocks += [
+                paragraph(f"Patches of fold {record.fold}: image, label, prediction, when they were last drawn."),
+                picture(path, f"Validation patches of fold {record.fold}: image, label and prediction"),
+            ]
+    return blocks
 
 
 def reproduce(folder: Path, records: Sequence[TrainingRecord], plans: Mapping[str, Any]) -> list[str]:

@@ -19,12 +19,8 @@ from typing import Any, ClassVar
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.files import remove_leftovers, replacing, write_json
@@ -33,13 +29,14 @@ from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
 from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_usual
 from nnunetv2_retina.training import preflight, seeding
+from nnunetv2_retina.training.watching import WatchedTrainer
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
 from nnunetv2_retina.training.weights_request import WeightsRequest, is_validation_only, requested_weights
 from nnunetv2_retina.weights import checkpoint, transfer
 from nnunetv2_retina.weights.transfer import Scope
 
 
-class ProtocolTrainer(nnUNetTrainer):
+class ProtocolTrainer(WatchedTrainer):
     """nnU-Net under a data set's protocol: iterations, checkpoints, seed and folds; in 2D patch and batch size.
 
     Network, loss, optimiser and first learning rate are nnU-Net's; the rate falls at every iteration, over the
@@ -199,14 +196,6 @@ class ProtocolTrainer(nnUNetTrainer):
     def _make_schedule(self, optimizer: torch.optim.Optimizer, epochs: float) -> PolyLRScheduler:
         """Return the schedule of the learning rate, whose steps are epochs and fractions of them."""
         return PolyLRScheduler(optimizer, self.initial_lr, epochs)
-
-    def _plain_network(self) -> nn.Module:
-        network: nn.Module = self.network
-        if isinstance(network, DistributedDataParallel):
-            network = network.module
-        if isinstance(network, OptimizedModule):
-            network = network._orig_mod
-        return network
 
     def plot_network_architecture(self) -> None:
         """Do nothing: nnU-Net's plot needs a package that no longer installs, and says so at every start."""

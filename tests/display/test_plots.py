@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection, PolyCollection
 
-from nnunetv2_retina.display.plots import Box, Spread, boxes, boxes_figure, convergence, convergence_figure
+from nnunetv2_retina.display import plots
+from nnunetv2_retina.display.plots import Box, Curve, Spread, boxes, boxes_figure, convergence, convergence_figure
 
 RUNS = [[0.2, 0.5, 0.6], [0.4, 0.5, 0.9], [0.3, 0.2, math.nan]]
 
@@ -71,6 +72,20 @@ def test_boxes_draw_quartiles_every_run_and_the_notes() -> None:
     assert [text.get_text() for text in axis.texts] == ["reference", "p = 0.1", "no score"]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["ours\nn = 5", "two\nn = 2", "none\nn = 0"]
     assert axis.get_ylim()[1] > 0.9
+
+
+def test_one_epoch_is_a_dot_on_axes_that_mean_something(tmp_path: Path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    plots.curves(
+        tmp_path / "a", {"loss": [Curve("training", [1], [0.7])], "rate": [Curve("", [1, 2], [0, 0])]}, "epoch"
+    )
+    loss, rate = drawn[0].axes
+    assert loss.lines[0].get_marker() == "o"
+    assert loss.get_ylim() == pytest.approx((0, 0.84)) and rate.get_ylim() == (0, 1)
+    drawn[0].canvas.draw()
+    shown = [place for place in rate.get_xticks() if 0 <= place <= rate.get_xlim()[1]]
+    assert shown and all(float(place).is_integer() for place in shown)
 
 
 def test_both_are_written_as_pictures(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.record import read_record
 from nnunetv2_retina.report import cases as report_cases
 from nnunetv2_retina.report import page as model_report
-from nnunetv2_retina.report import training
+from nnunetv2_retina.report import training, watching
 from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, worst_and_best
 from nnunetv2_retina.report.page import write_model_report
 from nnunetv2_retina.report.settings import ReportSettings
@@ -328,6 +328,70 @@ def test_cases_of_the_split_come_from_the_newest_log(nnunet, no_drawing) -> None
     assert "24 to train on, 6 to validate" in text(page(nnunet))
 
 
+# A training that is running
+
+
+def fold(root: Path) -> Path:
+    return model(root) / "fold_0"
+
+
+def refreshed(page: str) -> bool:
+    return '<meta http-equiv="refresh" content="30">' in page
+
+
+def test_a_running_training_is_followed_to_its_end(nnunet, no_drawing, monkeypatch) -> None:
+    final = fold(nnunet) / "checkpoint_final.pth"
+    content = torch.load(final, weights_only=False)
+    final.unlink()
+    pages, lines = [], []
+
+    def first_epoch() -> None:
+        torch.save(content | {"logging": log(1)}, fold(nnunet) / "checkpoint_latest.pth")
+
+    def being_written() -> None:
+        pages.append((model(nnunet) / "report.html").read_text())
+        (fold(nnunet) / "checkpoint_latest.pth").write_bytes(b"half a file")
+
+    def last_epoch() -> None:
+        assert (model(nnunet) / "report.html").read_text() == pages[0]
+        (fold(nnunet) / "checkpoint_latest.pth").unlink()
+        torch.save(content, final)
+
+    def validated() -> None:
+        pages.append((model(nnunet) / "report.html").read_text())
+        (fold(nnunet) / "validation" / "summary.json").write_text("{}")
+
+    steps = iter([first_epoch, being_written, last_epoch, validated])
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: next(steps)())
+    watching.watch_model_report(model(nnunet), None, ReportSettings(watch=30), lines.append)
+    pages.append((model(nnunet) / "report.html").read_text())
+    assert [refreshed(page) for page in pages] == [True, True, False]
+    assert "1 of 3 epochs in checkpoint_latest.pth" in text(pages[0]) and "3 epochs of 250" in text(pages[1])
+    assert [line.split(" ")[0] for line in lines] == ["Waiting", f"{model(nnunet) / 'report.html'}:", "The"]
+
+
+def test_what_stays_damaged_is_said(nnunet, no_drawing, monkeypatch) -> None:
+    (fold(nnunet) / "checkpoint_final.pth").write_bytes(b"half a file")
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    with pytest.raises(RetinaError, match=r"checkpoint_final\.pth"):
+        watching.watch_model_report(model(nnunet), None, ReportSettings(watch=1), print)
+    with pytest.raises(RetinaError, match="no model folder /nowhere"):
+        watching.watch_model_report("/nowhere", None, ReportSettings(watch=1), print)
+    with pytest.raises(RetinaError, match="--watch is 0; expected 1 second or more"):
+        ReportSettings(watch=0)
+
+
+def test_the_patches_of_our_trainers_are_shown(nnunet, no_drawing) -> None:
+    imsave(fold(nnunet) / "validation_patches.png", np.zeros((9, 9, 3), np.uint8), check_contrast=False)
+    assert "Validation patches of fold 0: image, label and prediction" in pictures(page(nnunet))
+
+
+def test_one_case_has_no_spread(nnunet, no_drawing) -> None:
+    for number in (1, 2, 3):
+        (fold(nnunet) / "validation" / f"case_{number}.png").unlink()
+    assert "There is one case: the bars are its scores" in text(page(nnunet))
+
+
 # What is refused
 
 
@@ -345,7 +409,7 @@ def test_no_model(nnunet, no_drawing) -> None:
     with pytest.raises(RetinaError, match=r"-f 4: .* has no checkpoint of that fold; it has folds 0\. Choose"):
         page(nnunet, folds=["4"])
     (model(nnunet) / "fold_0" / "checkpoint_final.pth").unlink()
-    with pytest.raises(RetinaError, match=r"has no checkpoint_final\.pth in any fold. Finish its training first"):
+    with pytest.raises(RetinaError, match=r"has no checkpoint yet, in the folds 0 that were begun. Wait for the first"):
         page(nnunet)
 
 
