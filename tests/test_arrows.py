@@ -19,7 +19,7 @@ ALLOWED = {
     "weights": {"network"},
     "nnunet": {"weights.checkpoint", "network"},
     "training": {"weights", "network", "protocol", "folds"},
-    "prediction": {"nnunet", "network", "protocol"},
+    "prediction": {"nnunet", "network", "protocol", "display"},
     "volumes": {"prediction", "nnunet", "protocol"},
     "evaluation": {"nnunet", "protocol"},
     "viewing": {"display", "dataset_conversion", "nnunet", "prediction", "protocol", "volumes"},

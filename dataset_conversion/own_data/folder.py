@@ -77,7 +77,7 @@ def convert_folder(
         protocol=protocol or Protocol(),
         remarks=(*remarks, *more),
     )
-    return write_raw_dataset(spec, _cases(pairs, names, mask_map, spacing), root, overwrite, progress)
+    return write_raw_dataset(spec, _cases(pairs, names, mask_map, spacing), root, overwrite, progress, len(pairs))
 
 
 def _cases(pairs: list[CaseFiles], names: dict[str, str], mask_map: MaskMap, spacing: Spacing | None) -> Iterator[Case]:
