@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina import console
+from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.datasets import RAW, find_dataset
-from nnunetv2_retina.console.progress import ProgressBar
 from pretraining.recipe import RECIPES, Execution, Recipe, recipe_of
 from pretraining.store.drawing import Drawing
 

@@ -20,9 +20,9 @@ from dataset_conversion.downloads.http_transfer import (
     transfer,
 )
 from dataset_conversion.readers.archives import ZIP, ZIP_ERRORS, SourceFile, find, find_all
+from nnunetv2_retina.console.progress import BYTES, ProgressBar
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import make_folder
-from nnunetv2_retina.console.progress import BYTES, ProgressBar
 from nnunetv2_retina.wording import format_bytes
 
 FileProgress = Callable[[str, int, int | None], None]

@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         RetinaError: for a data set, folder or file that cannot be used.
     """
     from nnunetv2_retina.evaluation.evaluate import default_processes, evaluate
-    from nnunetv2_retina.evaluation.stored import is_stored
     from nnunetv2_retina.evaluation.output import ADVICE, table, write_scores
+    from nnunetv2_retina.evaluation.stored import is_stored
     from nnunetv2_retina.files import make_folder
 
     make_folder(arguments.o, ADVICE)

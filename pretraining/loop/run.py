@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.console.progress import ProgressBar
+from nnunetv2_retina.errors import RetinaError, shorten
 from pretraining.loop import state as training_state
 from pretraining.loop.batches import Batch, read, training_batches
 from pretraining.loop.engine import Engine
