@@ -114,8 +114,12 @@ def find_images(source: Path, hdf5: str | None, slices: bool, remarks: list[str]
 
 def write_images(
     files: Mapping[str, Location], target: Path, dataset: str | Path, spacing: Spacing | None, remarks: list[str]
-) -> None:
-    """Write images as ``convert_images`` does, under names that are given: name -> where it is."""
+) -> dict[str, Spacing | None]:
+    """Write images as ``convert_images`` does, under names that are given: name -> where it is.
+
+    Returns:
+        Name -> spacing, as given or as the file states it; None if it is not known.
+    """
     from dataset_conversion.writer.target_folder import atomic_folder
     from nnunetv2_retina.nnunet.datasets import channel_count, find_dataset_json, read_dataset_json
 
@@ -128,11 +132,14 @@ def write_images(
         raise RetinaError(f"{target} exists already. Choose another folder, or move it away")
     if not target.absolute().parent.is_dir():
         raise RetinaError(f"{target.absolute().parent} is not a folder, so {target} cannot be made in it. Create it")
+    steps: dict[str, Spacing | None] = {}
     with atomic_folder(target.absolute()) as folder:
         for name, location in files.items():
             image = location.read()
-            _write(folder, name, image, contents, spacing)
+            steps[name] = _fitting(spacing or image.spacing, image.array.ndim, name)
+            _write(folder, name, image, contents, steps[name])
             remarks += [f"{name}: {text}" for text in image.remarks]
+    return steps
 
 
 def _write(folder: Path, case: str, image: ImageFile, contents: dict[str, Any], spacing: Spacing | None) -> None:
@@ -146,12 +153,15 @@ def _write(folder: Path, case: str, image: ImageFile, contents: dict[str, Any], 
             f"case {case} is a {array.ndim}D image of type {array.dtype}, which is stored as {file_ending(array)}; the "
             f"data set's images are {ending}. Expected images like those it was made of: convert this one to their kind"
         )
-    steps = spacing or image.spacing or Spacing.of((1.0,) * array.ndim)
-    if array.ndim == 2:
-        steps = replace(steps, z=None)
-    elif len(steps) != array.ndim:
-        raise RetinaError(f"case {case} has {array.ndim} axes; expected as many numbers for --spacing: z y x")
-    write_array(folder / f"{case}_0000{ending}", array, steps)
+    write_array(folder / f"{case}_0000{ending}", array, spacing or Spacing.of((1.0,) * array.ndim))
+
+
+def _fitting(spacing: Spacing | None, axes: int, case: str) -> Spacing | None:
+    if spacing is None or axes == 2:
+        return None if spacing is None else replace(spacing, z=None)
+    if len(spacing) != axes:
+        raise RetinaError(f"case {case} has {axes} axes; expected as many numbers for --spacing: z y x")
+    return spacing
 
 
 COMMAND = Command(_HELP, _DESCRIPTION, _add_arguments, _run)

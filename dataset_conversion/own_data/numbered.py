@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def check_numbers(images: Sequence[Path], masks: Sequence[Path]) -> None:
     if one != other:
         raise RetinaError(
             f"the slices in {images[0].parent} are numbered {one[0]} to {one[-1]}, those in {masks[0].parent} "
-            f"{other[0]} to {other[-1]}; expected a mask slice of the same number for each. Rename or add what is missing"
+            f"{other[0]} to {other[-1]}; expected a mask slice of each number. Rename them, or add what is missing"
         )
 
 
@@ -103,7 +104,7 @@ def _in_order(paths: Sequence[Path]) -> tuple[Path, ...]:
         RetinaError: for names that differ in more than one number, a number given twice, or a gap.
     """
     numbered = sorted(zip(_numbers(paths), paths, strict=True))
-    for (number, path), (following, other) in zip(numbered, numbered[1:], strict=False):
+    for (number, path), (following, other) in pairwise(numbered):
         if number == following:
             raise RetinaError(f"{path} and {other} are both slice {number}; expected one of each. Remove one")
         if following != number + 1:

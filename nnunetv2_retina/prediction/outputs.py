@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import locked, make_folder, replacing
 from nnunetv2_retina.nnunet.inputs import InputCase
 
@@ -20,9 +20,9 @@ UNFINISHED = ".unfinished"
 """Folder inside the output folder where results are written before they get their names."""
 
 
-def missing(cases: Sequence[InputCase], folder: Path, endings: Sequence[str]) -> list[InputCase]:
-    """Return the cases that do not have a file of each ending in the output folder yet."""
-    return [case for case in cases if not all((folder / f"{case.name}{ending}").is_file() for ending in endings)]
+def missing(cases: Sequence[InputCase], folder: Path, names: Callable[[InputCase], Sequence[str]]) -> list[InputCase]:
+    """Return the cases of which a file, or a folder of slices, is not in the output folder yet."""
+    return [case for case in cases if not all((folder / name).exists() for name in names(case))]
 
 
 @contextmanager
@@ -57,8 +57,11 @@ def appearing(folder: Path, name: str, last: str) -> Iterator[Path]:
         unfinished.mkdir(parents=True)
         yield unfinished
         for path in sorted(unfinished.iterdir(), key=lambda path: path.name == last):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            for file in path.iterdir() if path.is_dir() else (path,):
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            if path.is_dir():
+                _make_room(folder / path.name, path)
             os.replace(path, folder / path.name)
     except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as a RuntimeError
         reason = getattr(error, "strerror", None) or error
@@ -68,6 +71,23 @@ def appearing(folder: Path, name: str, last: str) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _make_room(earlier: Path, new: Path) -> None:
+    """Remove an earlier folder of slices, if it holds nothing but what the new one has.
+
+    Raises:
+        RetinaError: if it holds something else.
+    """
+    if not earlier.exists():
+        return
+    others = {path.name for path in earlier.iterdir()} - {path.name for path in new.iterdir()}
+    if others:
+        raise RetinaError(
+            f"{earlier} holds {shorten(sorted(others))}, which are no slices of this prediction. Give another folder "
+            "with -o, or move it away"
+        )
+    shutil.rmtree(earlier)
 
 
 def remove_if_empty(folder: Path) -> None:

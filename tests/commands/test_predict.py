@@ -24,7 +24,7 @@ from nnunetv2_retina.commands import predict as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import LOCK
 from nnunetv2_retina.prediction import folder as prediction_run
-from nnunetv2_retina.prediction.folder import write_wide
+from nnunetv2_retina.prediction.case_files import write_wide
 from nnunetv2_retina.prediction.outputs import UNFINISHED, appearing, held
 
 
