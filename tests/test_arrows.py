@@ -25,7 +25,7 @@ ALLOWED = {
     "viewing": {"display", "dataset_conversion", "nnunet", "prediction", "protocol", "volumes"},
     "report": {"evaluation", "prediction.objects", "nnunet", "display", "weights", "protocol"},
     "study": {"training", "prediction", "evaluation", "report", "nnunet", "display", "protocol"},
-    "quickstart": {"nnunet", "display", "report", "evaluation", "protocol"},
+    "quickstart": {"nnunet", "display", "report", "evaluation", "weights.shipped", "protocol"},
     "trainers": {"training"},
     "registration": {"trainers"},
     "commands": {

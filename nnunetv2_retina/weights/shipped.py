@@ -10,6 +10,12 @@ OPEN = "open"
 _FILES = {OPEN: Path(__file__).parent / "open" / "tiny.pth"}
 
 
+def about(text: str) -> str | None:
+    """Return what is told of shipped weights, in Markdown, by their name; None for a file."""
+    path = _FILES.get(text)
+    return None if path is None else (path.parent / "README.md").read_text(encoding="utf-8")
+
+
 def resolve(text: str | os.PathLike[str]) -> str:
     """Return the path that a name of shipped weights stands for, and any other text as a path with ``~`` replaced.
 
