@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     nnunet = parser.add_argument_group("as in nnUNetv2_predict")
     nnunet.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: cuda where there is one")
     add_settings(nnunet, PredictionSettings, ("step_size", "mirroring"))
-    add_settings(nnunet, RunSettings, ("probabilities", "continued", "preparing", "writing"))
+    add_settings(nnunet, RunSettings, ("probabilities", "continued", "parts", "part", "preparing", "writing"))
     own = parser.add_argument_group("of RETINA")
     add_settings(own, RunSettings, ("output_format", "overlay"))
     add_reading(own)

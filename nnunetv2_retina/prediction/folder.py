@@ -72,6 +72,7 @@ class FolderRun:
         self.source = source
         self.target = target
         self.settings = settings
+        self.part = f"_{settings.part}_of_{settings.parts}" if settings.parts > 1 else ""
         self.say = say
         self.dataset_json: dict[str, Any] = predictor.nnunet.dataset_json
         writer = predictor.nnunet.plans_manager.image_reader_writer_class()
@@ -91,8 +92,8 @@ class FolderRun:
         self._check_names(cases)
         if passed_over := left_out(self.source, self.dataset_json):
             self.say(f"not predicted: {shorten(passed_over)}")
-        with outputs.held(self.target):
-            return self._run(cases)
+        with outputs.held(self.target, self.part):
+            return self._run(cases[self.settings.part :: self.settings.parts])
 
     def _run(self, cases: list[InputCase]) -> list[str]:
         outputs.write_records(
@@ -110,7 +111,7 @@ class FolderRun:
         finally:
             preparing.shutdown(cancel_futures=True)
             writing.shutdown()
-            outputs.remove_if_empty(self.target / outputs.UNFINISHED)
+            outputs.remove_if_empty(outputs.unfinished(self.target, self.part))
         return [case.name for case in todo]
 
     def _check_names(self, cases: list[InputCase]) -> None:
@@ -187,7 +188,7 @@ class FolderRun:
         return data, properties
 
     def _predict(self, case: InputCase, data: Tensor, properties: dict[str, Any]) -> Prediction:
-        scratch = self.target / outputs.UNFINISHED
+        scratch = outputs.unfinished(self.target, self.part)
         scratch.mkdir(exist_ok=True)
         window, bar = self.predictor.window, ProgressBar(case.name, unit="tiles", say=self.say)
         tiles = count_tiles(window, data.shape[1:], self.predictor.mode == "orthoplane")
@@ -198,7 +199,7 @@ class FolderRun:
             raise RetinaError(f"case {case.name}: {error}") from error
 
     def _write(self, case: InputCase, prediction: Prediction, properties: dict[str, Any]) -> None:
-        with outputs.appearing(self.target, case.name, last=self.files.main(case)) as folder:
+        with outputs.appearing(self.target, case.name, last=self.files.main(case), part=self.part) as folder:
             self.files.write(folder, case, prediction, properties)
 
     def _arguments(self) -> dict[str, Any]:
@@ -212,8 +213,8 @@ class FolderRun:
             "num_processes_preprocessing": self.settings.preparing,
             "num_processes_segmentation_export": self.settings.writing,
             "folder_with_segs_from_prev_stage": None,
-            "num_parts": 1,
-            "part_id": 0,
+            "num_parts": self.settings.parts,
+            "part_id": self.settings.part,
             "retina": {
                 "inference": predictor.mode,
                 "mirroring": predictor.settings.mirroring,

@@ -86,7 +86,7 @@ class RunSettings:
     """What a run over a folder writes, and with how many workers.
 
     Raises:
-        RetinaError: for a negative number of workers or an unknown format.
+        RetinaError: for a negative number of workers, an unknown format or a part that there is not.
     """
 
     probabilities: bool = setting(
@@ -105,6 +105,11 @@ class RunSettings:
     instances: InstanceSettings | None = None
     """Also CASE_instances and a table of their classes."""
     continued: bool = setting(False, "leave out cases whose files are all there", flag=("--continue_prediction", "--c"))
+    parts: int = setting(
+        1, "share the cases between so many runs, on any machines that see the folder, each with its -part_id",
+        flag="-num_parts",
+    )  # fmt: skip
+    part: int = setting(0, "which of them this is, from 0", flag="-part_id")
     preparing: int = setting(
         3,
         "cases that are read and preprocessed at once, beside the prediction; 0: one after the other (default: "
@@ -120,5 +125,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.output_format not in (None, *OUTPUT_FORMATS):
             raise RetinaError(f"format {self.output_format!r}; expected one of {', '.join(OUTPUT_FORMATS)}")
+        if not 0 <= self.part < self.parts:
+            most = max(0, self.parts - 1)
+            raise RetinaError(f"-part_id {self.part} of -num_parts {self.parts}; expected 0 to {most}")
         if (least := min(self.preparing, self.writing)) < 0:
             raise RetinaError(f"{least} workers; expected 0 or more for -npp and -nps")
