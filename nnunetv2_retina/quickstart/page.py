@@ -70,12 +70,12 @@ def next_commands(data: Path | None, options: Sequence[str], trainer: str, devic
     folder = Path("my_data") if data is None else data.absolute()
     new = folder / "test" / "images"
     new = new if new.is_dir() else Path("new_images")
-    words = options or ("--labels", "1=mitochondria")
+    words = ["--labels", "1=mitochondria"] if data is None else options
     reading = [word for name, more in _by_name(options) if name in _FOR_NEW for word in (name, *more)]
     return [
         "retina_doctor --init",
-        f"retina_convert folder {shlex.quote(str(folder))} -d {DATASET} --name Mine {shlex.join(words)} --few-labels "
-        "--iterations 400",
+        f"retina_convert folder {shlex.quote(str(folder))} -d {DATASET} --name Mine "
+        f"{shlex.join([*words, '--few-labels', '--iterations', '400'])}",
         f"nnUNetv2_plan_and_preprocess -d {DATASET} -c 2d --verify_dataset_integrity",
         f"nnUNetv2_train {DATASET} 2d all -tr {trainer} -device {device}",
         f"retina_predict -i {shlex.quote(str(new))} -o predictions -d {DATASET} -tr {trainer} --instances "
