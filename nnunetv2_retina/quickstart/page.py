@@ -13,25 +13,24 @@ from nnunetv2_retina.weights import shipped
 DATASET = 700
 """Number of the user's data set in the commands."""
 
+_RANDOM = "The same training from random initialisation: retina_quickstart -o random -tr nnUNetTrainerTransUNet_tiny"
 
-def add_sections(page: Path, weights: str, sentences: Sequence[str], commands: Sequence[str]) -> None:
+
+def add_sections(page: Path, weights: str | None, sentences: Sequence[str], commands: Sequence[str]) -> None:
     """Add to the page that ``retina_report`` wrote.
 
     Args:
         page: the file.
-        weights: what the training started from: a name of shipped weights, or a file.
+        weights: what the training started from: a name of shipped weights, or a file; None: random initialisation.
         sentences: that compare the scores with a baseline's.
         commands: for the user's own data.
     """
     sections = {
-        "What the pre-training saw": pretraining_blocks(weights),
+        "What the pre-training saw": pretraining_blocks(weights) if weights else [],
         "Beside a baseline": [
             paragraph("The least that a trained network has to beat: one grey level, the best on the training images."),
             bullets(sentences),
-            paragraph(
-                "The same training from random initialisation: retina_quickstart -o random -tr "
-                "nnUNetTrainerTransUNet_tiny"
-            ),
+            *([paragraph(_RANDOM)] if weights else []),
         ],
         "Now your data": [
             paragraph(
@@ -53,7 +52,7 @@ def pretraining_blocks(weights: str) -> list[str]:
     return [
         paragraph(
             f"The weights {weights!r} come with the package. They were distilled, without any label, on crops of these "
-            "openly licensed images; none of this page's are among them."
+            "openly licensed images."
         ),
         table(rows[0], [row for row in rows[2:] if len(row) == len(rows[0])]),
     ]
@@ -71,12 +70,12 @@ def next_commands(data: Path | None, options: Sequence[str], trainer: str, devic
     folder = Path("my_data") if data is None else data.absolute()
     new = folder / "test" / "images"
     new = new if new.is_dir() else Path("new_images")
-    words = options or ("--labels", "1=mitochondria")
+    words = ["--labels", "1=mitochondria"] if data is None else options
     reading = [word for name, more in _by_name(options) if name in _FOR_NEW for word in (name, *more)]
     return [
         "retina_doctor --init",
-        f"retina_convert folder {shlex.quote(str(folder))} -d {DATASET} --name Mine {shlex.join(words)} --few-labels "
-        "--iterations 400",
+        f"retina_convert folder {shlex.quote(str(folder))} -d {DATASET} --name Mine "
+        f"{shlex.join([*words, '--few-labels', '--iterations', '400'])}",
         f"nnUNetv2_plan_and_preprocess -d {DATASET} -c 2d --verify_dataset_integrity",
         f"nnUNetv2_train {DATASET} 2d all -tr {trainer} -device {device}",
         f"retina_predict -i {shlex.quote(str(new))} -o predictions -d {DATASET} -tr {trainer} --instances "

@@ -92,7 +92,8 @@ def run_quickstart(
 
     sentences = compare_with_threshold(files.dataset, files.scores)
     commands = next_commands(data, options, settings.trainer, device)
-    add_sections(files.page, settings.weights, sentences, commands)
+    pretrained = settings.trainer.startswith("nnUNetTrainerRETINA")
+    add_sections(files.page, settings.weights if pretrained else None, sentences, commands)
     for sentence in sentences:
         say(sentence)
     say("Now your data:")

@@ -8,6 +8,8 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from helpers.model_folders import make_model
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from PIL import Image
 from skimage.io import imread
 
@@ -15,6 +17,7 @@ from dataset_conversion.readers.images import read_image
 from nnunetv2_retina.commands import predict as command
 from nnunetv2_retina.display.tints import CLASS_COLOURS
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.nnunet.labels import read_labels
 from nnunetv2_retina.prediction.formats import write_labels
 from nnunetv2_retina.spacing import Spacing
 
@@ -141,6 +144,13 @@ def test_numbers_survive_in_every_format(tmp_path, ending, most):
     if ending == ".tif":
         with tifffile.TiffFile(tmp_path / "a.tif") as file:
             assert file.is_imagej and file.series[0].axes == "ZYX" and file.imagej_metadata["max"] == max(255, most)
+
+
+@pytest.mark.parametrize(("shape", "reader"), [((6, 8), NaturalImage2DIO), ((4, 6, 8), Tiff3DIO)])
+def test_readers_of_nnunet_take_the_numbers_not_the_colours(tmp_path, shape, reader):
+    labels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape) % 3
+    write_labels(tmp_path / "a.tif", labels, NM if len(shape) == 3 else Spacing(None, 8.0, 9.0, "nm"), {1: "a", 2: "b"})
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.tif", reader).array, labels.reshape(-1, 6, 8))
 
 
 def test_more_than_16_bits_do_not_fit_png(tmp_path):
