@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dataset_conversion.writer.record import CaseProgress
 
+SLICES = "--slices-as-volume"
+SLICES_HELP = (
+    "a folder of numbered slices (z_0001.png, z_0002.png, ...) is one volume; of a folder of such folders, each is one"
+)
+
 
 @dataclass(frozen=True)
 class Command:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dataset_conversion.corpora import cem500k
 from dataset_conversion.own_data import command as own_data
 from dataset_conversion.own_data import new_images
 from nnunetv2_retina import console
+from nnunetv2_retina.console.progress import ProgressBar
 
 if TYPE_CHECKING:
     from dataset_conversion.writer.record import CaseRecord
@@ -40,7 +42,13 @@ def _answer(arguments: argparse.Namespace) -> str:
         from dataset_conversion.available import availability
 
         return availability(arguments.list)
-    return COMMANDS[arguments.command].run(arguments, _show_progress if sys.stderr.isatty() else None)
+    with ProgressBar("converting", unit="cases") as bar:
+        done = count(1)
+
+        def show(record: CaseRecord, number: int | None) -> None:
+            bar.update(next(done), number, f"{record.split} {record.name}")
+
+        return COMMANDS[arguments.command].run(arguments, show)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +69,6 @@ def _parser() -> argparse.ArgumentParser:
             )
         )
     return parser
-
-
-def _show_progress(record: CaseRecord) -> None:
-    console.say(f"  {record.split}  {record.name}", sys.stderr)
 
 
 if __name__ == "__main__":

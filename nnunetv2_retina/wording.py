@@ -19,6 +19,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def time_left(seconds: float) -> str:
+    """Put the time that is left into words; an estimate never says 0 s: ``< 1 min left``, ``3 h 20 min left``."""
+    return f"{'< 1 min' if seconds < 60 else duration(seconds)} left"
+
+
 def format_bytes(number: float) -> str:
     """Put a number of bytes into words: ``12.3 MB``, in decimal units, as browsers and disks give them."""
     size = float(number)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina import config_file, console
+from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.datasets import RAW, find_dataset
 from pretraining.recipe import RECIPES, Execution, Recipe, recipe_of
@@ -88,7 +89,7 @@ def _run_on(args: argparse.Namespace, arguments: Sequence[str], settings: Mappin
 
     job = Job(
         source=args.source, output=args.output, store=args.store, init=args.init, recipe=recipe, execution=execution,
-        packing=_packing(args),
+        packing=_packing(args, ProgressBar("packing", unit="files")),
     )  # fmt: skip
     if args.dry_run:
         dry_run(job, _say)
@@ -149,11 +150,11 @@ def _patterns(path: Path) -> tuple[str, ...]:
     return patterns
 
 
-def _packing(args: argparse.Namespace) -> dict[str, Any]:
+def _packing(args: argparse.Namespace, bar: ProgressBar) -> dict[str, Any]:
     return {
         "deduplicate": args.deduplicate,
         "max_rejected": args.max_rejected / 100,
-        "progress": show_packing,
+        "progress": bar.update,
         "drawing": console.read_settings(Drawing, args),
     }
 
@@ -257,7 +258,8 @@ def _pack(arguments: Sequence[str]) -> int:
     def run() -> None:
         from pretraining.store.packing import pack
 
-        store = pack(args.source, args.store, **_packing(args))
+        with ProgressBar("packing", unit="files") as bar:
+            store = pack(args.source, args.store, **_packing(args, bar))
         _say(f"{len(store):,} images of {len(store.groups)} sources; what was left out: {store.path / 'rejected.csv'}")
         console.say(str(store.path))
 
@@ -273,16 +275,11 @@ def _verify(arguments: Sequence[str]) -> int:
         from pretraining.store.reader import ImageStore
 
         store = ImageStore(args.store)
-        store.verify()
+        with ProgressBar("reading", unit="images") as bar:
+            store.verify(bar.update)
         console.say(f"{len(store):,} images are as they were packed")
 
     return console.run(run)
-
-
-def show_packing(done: int, total: int | None) -> None:
-    """Print a line of progress every thousand files."""
-    if done % 1000 == 0 or done == total:
-        _say(f"packed {done:,}{'' if total is None else f' of {total:,}'} files")
 
 
 if __name__ == "__main__":

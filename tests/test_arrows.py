@@ -19,7 +19,7 @@ ALLOWED = {
     "weights": {"network"},
     "nnunet": {"weights.checkpoint", "network"},
     "training": {"weights", "network", "protocol", "folds", "display.patches"},
-    "prediction": {"nnunet", "network", "protocol"},
+    "prediction": {"nnunet", "network", "protocol", "display"},
     "volumes": {"prediction", "nnunet", "protocol"},
     "sharing": {
         "prediction", "volumes.model", "nnunet", "network", "weights", "protocol", "display.tints",
@@ -29,7 +29,7 @@ ALLOWED = {
     "viewing": {"display", "dataset_conversion", "nnunet", "prediction", "protocol", "volumes"},
     "report": {"evaluation", "prediction.objects", "nnunet", "display", "weights", "protocol"},
     "study": {"training", "prediction", "evaluation", "report", "nnunet", "display", "weights.checkpoint", "protocol"},
-    "quickstart": {"nnunet", "display", "report", "evaluation", "protocol"},
+    "quickstart": {"nnunet", "display", "report", "evaluation", "weights.shipped", "protocol"},
     "trainers": {"training"},
     "registration": {"trainers"},
     "commands": {

@@ -7,7 +7,6 @@ for each data set. Nothing heavy is imported before that module is.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -116,7 +115,7 @@ def _check_source(benchmark: str, source: Path, download: bool) -> None:
     if download:
         from dataset_conversion.downloads import fetch
 
-        fetch.fetch(benchmark, source, fetch.ProgressLine(sys.stderr) if sys.stderr.isatty() else None)
+        fetch.fetch(benchmark, source, fetch.Arrivals())
     if not source.exists():
         raise RetinaError(
             f"{source} does not exist; expected a folder with the files as downloaded, or a zip archive of them. "

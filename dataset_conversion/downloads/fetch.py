@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from dataset_conversion.downloads.http_transfer import (
     transfer,
 )
 from dataset_conversion.readers.archives import ZIP, ZIP_ERRORS, SourceFile, find, find_all
+from nnunetv2_retina.console.progress import BYTES, ProgressBar
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import make_folder
 from nnunetv2_retina.wording import format_bytes
@@ -188,25 +188,20 @@ def _unreachable(
     )
 
 
-class ProgressLine:
-    """A ``FileProgress`` that keeps one line of a terminal up to date."""
+class Arrivals:
+    """A ``FileProgress`` that shows each file as it arrives, and a line when it is there."""
 
-    def __init__(self, stream: TextIO, every: float = 0.2) -> None:
-        """Args: ``stream``: where to write, such as stderr; ``every``: seconds between two updates."""
-        self.stream = stream
-        self.every = every
-        self.last = 0.0
-        self.width = 0
+    def __init__(self, out: TextIO | None = None) -> None:
+        """Args: ``out``: where to; None: stderr."""
+        self._out = out
+        self._bar = ProgressBar("")
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
-        """Show how much of a file there is; the line ends when it is complete."""
-        now, complete = time.monotonic(), done == total
-        if not complete and now - self.last < self.every:
-            return
-        self.last = now
-        text = f"  {name}  {format_bytes(done)}"
-        if total:
-            text += f" of {format_bytes(total)} ({100 * done // total} %)"
-        self.stream.write("\r" + text.ljust(self.width) + ("\n" if complete else ""))
-        self.stream.flush()
-        self.width = 0 if complete else len(text)
+        """Show how much of a file there is."""
+        if name != self._bar.what:
+            self._bar.close()
+            self._bar = ProgressBar(name, total, BYTES, out=self._out)
+        self._bar.update(done, total)
+        if done == total:
+            self._bar.close()
+            self._bar.message(f"  {name}  {format_bytes(done)}")

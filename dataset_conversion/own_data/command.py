@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset_conversion.command import Command
+from dataset_conversion.command import SLICES, SLICES_HELP, Command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import FEW_LABELS, Protocol
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
@@ -23,6 +23,7 @@ Your own images and masks as an nnU-Net data set. SOURCE is one of
 
   FOLDER            with images/ and masks/ (or labels/), files of equal names: images/a.png, masks/a.tif
   FOLDER            with train/ and test/, each such a pair; test/ may have images/ only
+  FOLDER --slices-as-volume   of which images/ and masks/ hold numbered slices of a volume, or a folder of them for each
   IMAGE MASK        one image file and its mask file
   IMAGE MASK --box Z0:Z1,Y0:Y1,X0:X1 ...            of which the boxes alone are annotated: the rest is ignored
   IN.zarr LABELS.zarr --box Z0:Z1,Y0:Y1,X0:X1 ...   parts of a volume that are annotated; only they are read
@@ -45,26 +46,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mask", metavar="MASK", nargs="?", help="the mask file, if SOURCE is an image file")
     parser.add_argument("-d", "--id", type=int, required=True, metavar="ID", help="data set ID, 1 to 999")
     parser.add_argument("--name", help="data set name (default: the name of SOURCE)")
-    parser.add_argument(
-        "--labels", nargs="+", metavar="VALUE=NAME",
-        help="names of mask values: 1=mitochondria 2=lysosome; any=NAME takes all others (default: values as found)",
-    )  # fmt: skip
-    parser.add_argument("--ignore", type=int, metavar="VALUE", help="mask value of unannotated voxels")
-    parser.add_argument(
-        "--spacing", nargs="+", type=float, metavar="NM",
-        help="voxel size in nm: z y x, for 2D images y x (default: from the files, else 1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--box", nargs="+", default=(), metavar="BOX",
-        help="parts that are annotated: 0:64,0:512,512:1024 (2D images: 0:512,512:1024), or a file of such lines or of "
-        "rectangles that napari has saved",
-    )  # fmt: skip
-    parser.add_argument(
-        "--like", metavar="DATASET",
-        help="take names of mask values, pixel size and training settings from a data set, or from a model's folder",
-    )  # fmt: skip
-    parser.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
-    parser.add_argument("--hdf5-mask", metavar="PATH", help="path of the mask inside HDF5 files")
+    add_reading(parser)
     default = Protocol()
     parser.add_argument(
         "--few-labels", action="store_true",
@@ -82,6 +64,45 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations-per-epoch", type=int, help=f"default {default.iterations_per_epoch}")
     parser.add_argument("--patch-size", type=int, help=f"side of a patch in pixels (default {default.patch_size})")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
+
+
+def add_reading(group: argparse._ActionsContainer) -> None:
+    """Add the options that say how images and masks are read."""
+    group.add_argument(
+        "--labels", nargs="+", metavar="VALUE=NAME",
+        help="names of mask values: 1=mitochondria 2=lysosome; any=NAME takes all others (default: values as found)",
+    )  # fmt: skip
+    group.add_argument("--ignore", type=int, metavar="VALUE", help="mask value of unannotated voxels")
+    group.add_argument(
+        "--spacing", nargs="+", type=float, metavar="NM",
+        help="voxel size in nm: z y x, for 2D images y x (default: from the files, else 1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--box", nargs="+", default=(), metavar="BOX",
+        help="parts that are annotated: 0:64,0:512,512:1024 (2D images: 0:512,512:1024), or a file of such lines or of "
+        "rectangles that napari has saved",
+    )  # fmt: skip
+    group.add_argument(
+        "--like", metavar="DATASET",
+        help="take names of mask values, pixel size and training settings from a data set, or from a model's folder",
+    )  # fmt: skip
+    group.add_argument(SLICES, action="store_true", help=SLICES_HELP)
+    group.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
+    group.add_argument("--hdf5-mask", metavar="PATH", help="path of the mask inside HDF5 files")
+
+
+def typed_reading(args: argparse.Namespace) -> list[str]:
+    """Return the options of ``add_reading`` that were given, as they are typed."""
+    parser = argparse.ArgumentParser()
+    add_reading(parser)
+    words: list[str] = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, action.default)
+        if action.dest == "help" or value == action.default:
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words += [action.option_strings[0], *(f"{item:g}" if isinstance(item, float) else str(item) for item in values)]
+    return words
 
 
 def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
@@ -107,6 +128,7 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
         spacing=Spacing.of(args.spacing, NANOMETRES) if args.spacing else spacing,
         hdf5=Hdf5Paths(args.hdf5, args.hdf5_mask),
         boxes=args.box,
+        slices=args.slices_as_volume,
         protocol=replace(like.protocol if like else Protocol(), **{**(FEW_LABELS if args.few_labels else {}), **given}),
         overwrite=args.overwrite,
         progress=progress,

@@ -30,6 +30,7 @@ def convert_folder(
     spacing: Spacing | None = None,
     hdf5: Hdf5Paths | None = None,
     boxes: Sequence[str] = (),
+    slices: bool = False,
     protocol: Protocol | None = None,
     held_out: Collection[str] = (),
     root: str | Path | None = None,
@@ -49,6 +50,7 @@ def convert_folder(
         hdf5: paths inside HDF5 files.
         boxes: parts that are annotated, each ``z0:z1,y0:y1,x0:x1`` (2D: ``y0:y1,x0:x1``) or a file of such lines or of
             napari's rectangles. Of a Zarr volume each becomes a case; of an image file the rest is ignored.
+        slices: numbered slices in a folder, or in each folder in it, are one volume.
         protocol: training settings for ``dataset.json``; None: the defaults.
         held_out: stems of training images that become test cases.
         root: see ``write_raw_dataset``.
@@ -62,7 +64,7 @@ def convert_folder(
         RetinaError: for anything a user can put right; nothing is left on disk then.
     """
     check_target(root, dataset_folder_name(dataset_id, name), overwrite)
-    pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5, boxes)
+    pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5, boxes, slices)
     pairs = [replace(pair, split="test") if pair.name in held_out else pair for pair in pairs]
     names = case_names(pair.name for pair in pairs)
     mask_map, more = (declared_map(labels, ignore), ()) if labels else _found(pairs, ignore)
@@ -79,7 +81,7 @@ def convert_folder(
         protocol=protocol or Protocol(),
         remarks=(*remarks, *more),
     )
-    return write_raw_dataset(spec, _cases(pairs, names, mask_map, spacing), root, overwrite, progress)
+    return write_raw_dataset(spec, _cases(pairs, names, mask_map, spacing), root, overwrite, progress, len(pairs))
 
 
 def _cases(pairs: list[CaseFiles], names: dict[str, str], mask_map: MaskMap, spacing: Spacing | None) -> Iterator[Case]:

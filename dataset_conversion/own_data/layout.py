@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dataset_conversion.command import SLICES
 from dataset_conversion.own_data.boxes import Annotated, box_lists, box_text, parts, read_boxes
+from dataset_conversion.own_data.numbered import check_numbers, find_volumes, read_volume
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
 from nnunetv2_retina.errors import RetinaError, shorten
@@ -28,11 +30,13 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Location:
-    """A file, and the data set inside it if it is HDF5; a Zarr volume, its level and a part of it."""
+    """A file, and the data set inside it if it is HDF5; a Zarr volume, its level and a part of it; numbered slices."""
 
     path: Path
     dataset: str | None = None
     box: str | None = None
+    slices: tuple[Path, ...] = ()
+    """Of one volume, in their order; then ``path`` is their folder."""
 
     def __str__(self) -> str:
         name = str(self.path) if self.dataset is None else f"{self.path}{SEPARATOR}{self.dataset}"
@@ -40,6 +44,8 @@ class Location:
 
     def read(self, mask: bool = False) -> ImageFile:
         """Read the file: see ``images.read_image``."""
+        if self.slices:
+            return read_volume(self.slices, mask)
         return read_image(self.path, self.dataset, mask, self.box)
 
 
@@ -65,12 +71,18 @@ class Hdf5Paths:
 
 
 def find_pairs(
-    source: str, mask: str | None = None, hdf5: Hdf5Paths | None = None, boxes: Sequence[str] = ()
+    source: str,
+    mask: str | None = None,
+    hdf5: Hdf5Paths | None = None,
+    boxes: Sequence[str] = (),
+    slices: bool = False,
 ) -> tuple[list[CaseFiles], list[str]]:
     """Find the cases of a folder, or of one image file (``FILE.h5::path`` for HDF5) and its mask file.
 
     Of a Zarr volume and its labels, each box is a case, named by where it begins. Of an image file they say what of its
     mask is annotated; of a folder, the files in ``boxes/`` do.
+
+    With ``slices`` the image files of a folder, or of each folder in it, are the slices of one volume.
 
     Returns:
         Training cases, then test cases, each by name; and remarks.
@@ -82,6 +94,8 @@ def find_pairs(
     path, dataset = split_location(source)
     if not path.exists():
         raise RetinaError(f"{path}: no such file or folder. {EXPECTED}")
+    if slices and (is_zarr(path) or path.is_file()):
+        raise RetinaError(f"{SLICES} is for folders of slices; {path} is a single image. Leave it out")
     if is_zarr(path):
         return _volume(Location(path, dataset), mask, read_boxes(boxes)), []
     if path.is_file():
@@ -96,10 +110,10 @@ def find_pairs(
         raise RetinaError(f"{path} is a folder, so its masks lie in it; got also {mask}. {EXPECTED}")
     remarks: list[str] = []
     training = path / "train" if (path / "train").is_dir() else path
-    pairs = _pairs(training, "train", hdf5, remarks)
+    pairs = _pairs(training, "train", hdf5, remarks, slices)
     read = {"train"} if training != path else {"images", BOX_FOLDER, *_mask_folder(path)}
     if (path / "test").is_dir() and (training != path or (path / "test" / "images").is_dir()):
-        pairs += _pairs(path / "test", "test", hdf5, remarks)
+        pairs += _pairs(path / "test", "test", hdf5, remarks, slices)
         read.add("test")
     remarks += _left_out(path, read)
     _check_both_splits(pairs)
@@ -140,13 +154,13 @@ def _single(image: Location, mask: str | None, hdf5: Hdf5Paths) -> list[CaseFile
     return _match(images, masks, "train", str(image), str(mask_location))
 
 
-def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> list[CaseFiles]:
+def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str], slices: bool) -> list[CaseFiles]:
     if not (folder / "images").is_dir():
         raise RetinaError(f"{folder} holds {_contents(folder)}; there is no images/. {EXPECTED}")
-    images = image_files(folder / "images", hdf5.image, remarks)
+    images = image_files(folder / "images", hdf5.image, remarks, slices)
     mask_folder = next((folder / name for name in _mask_folder(folder)), None)
     if mask_folder is not None:
-        masks = image_files(mask_folder, hdf5.mask, remarks)
+        masks = image_files(mask_folder, hdf5.mask, remarks, slices)
     elif hdf5.mask is not None:
         masks = image_files(folder / "images", hdf5.mask, [])
     elif split == "test":
@@ -154,6 +168,9 @@ def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str]) -> lis
     else:
         raise RetinaError(f"{folder} holds {_contents(folder)}; there is no masks/ or labels/. {EXPECTED}")
     cases = _match(images, masks, split, str(folder / "images"), str(mask_folder or folder))
+    for case in cases:
+        if case.mask is not None and case.image.slices:
+            check_numbers(case.image.slices, case.mask.slices)
     lists = box_lists(folder / BOX_FOLDER, [case.name for case in cases])
     return [replace(case, boxes=lists.get(case.name, ())) for case in cases]
 
@@ -202,8 +219,16 @@ def _without_channel(images: dict[str, Location], masks: dict[str, Location]) ->
     return {names[name] if name not in masks and names[name] in masks else name: images[name] for name in images}
 
 
-def image_files(folder: Path, dataset: str | None, remarks: list[str]) -> dict[str, Location]:
-    """Return name -> location of every readable file of a folder."""
+def image_files(
+    folder: Path, dataset: str | None, remarks: list[str], slices: bool = False, name: str | None = None
+) -> dict[str, Location]:
+    """Return name -> location of every readable file of a folder; with ``slices``, of every volume of slices.
+
+    A volume whose slices lie in the folder itself is called ``name``; None: as the folder that this one is in.
+    """
+    if slices:
+        volumes = find_volumes(folder, name or folder.resolve().parent.name, remarks)
+        return {found: Location(paths[0].parent, slices=paths) for found, paths in volumes.items()}
     locations: dict[str, Location] = {}
     ignored = []
     for path in sorted(folder.iterdir()):

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_conversion.command import Command
+from dataset_conversion.command import SLICES, SLICES_HELP, Command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dataset_conversion.own_data.layout import Location
     from dataset_conversion.readers.images import ImageFile
     from dataset_conversion.writer.record import CaseProgress
 
@@ -29,8 +32,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "-d", "--dataset", required=True, metavar="DATASET",
         help="whose format: an ID, a name, or a folder with dataset.json, such as a model's",
     )  # fmt: skip
-    parser.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
-    parser.add_argument(
+    add_reading(parser)
+
+
+def add_reading(group: argparse._ActionsContainer) -> None:
+    """Add the options that say how images are read."""
+    group.add_argument(SLICES, action="store_true", help=SLICES_HELP)
+    group.add_argument("--hdf5", metavar="PATH", help="path of the image inside HDF5 files")
+    group.add_argument(
         "--spacing",
         nargs="+",
         type=float,
@@ -39,9 +48,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def given_spacing(arguments: argparse.Namespace) -> Spacing | None:
+    """Return what ``--spacing`` says."""
+    return Spacing.of(arguments.spacing, NANOMETRES) if arguments.spacing else None
+
+
 def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
-    spacing = Spacing.of(args.spacing, NANOMETRES) if args.spacing else None
-    remarks = convert_images(args.source, args.target, args.dataset, args.hdf5, spacing)
+    remarks = convert_images(
+        args.source, args.target, args.dataset, args.hdf5, given_spacing(args), args.slices_as_volume
+    )
     shown = ["", "Remarks", *(f"  - {text}" for text in remarks)] if remarks else []
     number = sum(1 for _ in args.target.iterdir())
     return "\n".join(
@@ -50,9 +65,14 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
 
 
 def convert_images(
-    source: Path, target: Path, dataset: str | Path, hdf5: str | None = None, spacing: Spacing | None = None
+    source: Path,
+    target: Path,
+    dataset: str | Path,
+    hdf5: str | None = None,
+    spacing: Spacing | None = None,
+    slices: bool = False,
 ) -> list[str]:
-    """Write images alone, named ``CASE_0000`` and so on.
+    """Write images alone, named ``CASE_0000`` and so on, CASE with letters that every program takes.
 
     Args:
         source: an image file, or a folder of them.
@@ -60,6 +80,7 @@ def convert_images(
         dataset: whose ``file_ending`` counts: its ID, name or folder.
         hdf5: path of the image inside HDF5 files.
         spacing: of all images; None: what they state, else 1.
+        slices: numbered slices in the folder, or in each folder in it, are one volume.
 
     Returns:
         Remarks on how files were read, and which were not.
@@ -67,8 +88,38 @@ def convert_images(
     Raises:
         RetinaError: for an image that cannot be read or does not suit the data set; nothing is left on disk then.
     """
-    from dataset_conversion.own_data.layout import Location, case_names, image_files
+    from dataset_conversion.own_data.layout import case_names
+
+    remarks: list[str] = []
+    files = find_images(source, hdf5, slices, remarks)
+    write_images({case: files[name] for name, case in case_names(files).items()}, target, dataset, spacing, remarks)
+    return remarks
+
+
+def find_images(source: Path, hdf5: str | None, slices: bool, remarks: list[str]) -> dict[str, Location]:
+    """Return name -> location of an image file, of those of a folder, or of its volumes of slices.
+
+    Raises:
+        RetinaError: if there is none.
+    """
+    from dataset_conversion.own_data.layout import Location, image_files
     from dataset_conversion.readers.images import file_stem
+
+    if not source.is_file():
+        return image_files(source, hdf5, remarks, slices, source.resolve().name)
+    if slices:
+        raise RetinaError(f"{SLICES} is for folders of slices; {source} is a file. Leave it out, or give the folder")
+    return {file_stem(source): Location(source, hdf5)}
+
+
+def write_images(
+    files: Mapping[str, Location], target: Path, dataset: str | Path, spacing: Spacing | None, remarks: list[str]
+) -> dict[str, Spacing | None]:
+    """Write images as ``convert_images`` does, under names that are given: name -> where it is.
+
+    Returns:
+        Name -> spacing, as given or as the file states it; None if it is not known.
+    """
     from dataset_conversion.writer.target_folder import atomic_folder
     from nnunetv2_retina.nnunet.datasets import channel_count, find_dataset_json, read_dataset_json
 
@@ -81,15 +132,14 @@ def convert_images(
         raise RetinaError(f"{target} exists already. Choose another folder, or move it away")
     if not target.absolute().parent.is_dir():
         raise RetinaError(f"{target.absolute().parent} is not a folder, so {target} cannot be made in it. Create it")
-    remarks: list[str] = []
-    files = {file_stem(source): Location(source, hdf5)} if source.is_file() else image_files(source, hdf5, remarks)
-    names = case_names(files)
+    steps: dict[str, Spacing | None] = {}
     with atomic_folder(target.absolute()) as folder:
         for name, location in files.items():
             image = location.read()
-            _write(folder, names[name], image, contents, spacing)
-            remarks += [f"{names[name]}: {text}" for text in image.remarks]
-    return remarks
+            steps[name] = _fitting(spacing or image.spacing, image.array.ndim, name)
+            _write(folder, name, image, contents, steps[name])
+            remarks += [f"{name}: {text}" for text in image.remarks]
+    return steps
 
 
 def _write(folder: Path, case: str, image: ImageFile, contents: dict[str, Any], spacing: Spacing | None) -> None:
@@ -103,12 +153,15 @@ def _write(folder: Path, case: str, image: ImageFile, contents: dict[str, Any], 
             f"case {case} is a {array.ndim}D image of type {array.dtype}, which is stored as {file_ending(array)}; the "
             f"data set's images are {ending}. Expected images like those it was made of: convert this one to their kind"
         )
-    steps = spacing or image.spacing or Spacing.of((1.0,) * array.ndim)
-    if array.ndim == 2:
-        steps = replace(steps, z=None)
-    elif len(steps) != array.ndim:
-        raise RetinaError(f"case {case} has {array.ndim} axes; expected as many numbers for --spacing: z y x")
-    write_array(folder / f"{case}_0000{ending}", array, steps)
+    write_array(folder / f"{case}_0000{ending}", array, spacing or Spacing.of((1.0,) * array.ndim))
+
+
+def _fitting(spacing: Spacing | None, axes: int, case: str) -> Spacing | None:
+    if spacing is None or axes == 2:
+        return None if spacing is None else replace(spacing, z=None)
+    if len(spacing) != axes:
+        raise RetinaError(f"case {case} has {axes} axes; expected as many numbers for --spacing: z y x")
+    return spacing
 
 
 COMMAND = Command(_HELP, _DESCRIPTION, _add_arguments, _run)

@@ -47,6 +47,7 @@ def write_raw_dataset(
     root: str | Path | None = None,
     overwrite: bool = False,
     progress: CaseProgress | None = None,
+    number: int | None = None,
 ) -> Path:
     """Write ``root/Dataset123_Name``; on any failure nothing is left and an existing data set stays as it was.
 
@@ -55,7 +56,8 @@ def write_raw_dataset(
         cases: at least one training case; taken one at a time, so a generator keeps one in memory. All 2D or all 3D.
         root: folder of raw data sets; None: ``$nnUNet_raw``.
         overwrite: replace an existing data set of the same ID and name.
-        progress: called after each written case.
+        progress: called after each written case, with ``number``.
+        number: of the cases, if it is known.
 
     Returns:
         The data set's folder.
@@ -69,7 +71,7 @@ def write_raw_dataset(
             record = writer.add(case)
             del case  # a volume may be large: not to be held while the next one is read
             if progress is not None:
-                progress(record)
+                progress(record, number)
         writer.finish()
     return target
 

@@ -46,8 +46,8 @@ class CaseRecord:
     remarks: tuple[str, ...] = ()
 
 
-CaseProgress = Callable[[CaseRecord], None]
-"""Called after each written case."""
+CaseProgress = Callable[[CaseRecord, "int | None"], None]
+"""Called after each written case, with the number of all where it is known."""
 
 
 def case_record(case: Case, stored: Array, spacing: Spacing, counts: dict[str, int] | None) -> CaseRecord:

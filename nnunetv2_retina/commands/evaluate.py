@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import say
+from nnunetv2_retina.console.progress import ProgressBar
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,17 +50,20 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from nnunetv2_retina.evaluation.evaluate import default_processes, evaluate
     from nnunetv2_retina.evaluation.output import ADVICE, table, write_scores
+    from nnunetv2_retina.evaluation.stored import is_stored
     from nnunetv2_retina.files import make_folder
 
     make_folder(arguments.o, ADVICE)
-    scores = evaluate(
-        arguments.p,
-        arguments.g,
-        arguments.d,
-        tolerance=arguments.tolerance,
-        distances=not arguments.no_distances,
-        processes=default_processes() if arguments.np is None else arguments.np,
-    )
+    with ProgressBar("scoring", unit="blocks" if is_stored(arguments.p) else "cases") as bar:
+        scores = evaluate(
+            arguments.p,
+            arguments.g,
+            arguments.d,
+            tolerance=arguments.tolerance,
+            distances=not arguments.no_distances,
+            processes=default_processes() if arguments.np is None else arguments.np,
+            progress=bar.update,
+        )
     files = write_scores(scores, arguments.o)
     for line in table(scores):
         say(line)

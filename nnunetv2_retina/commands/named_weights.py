@@ -35,7 +35,7 @@ def published_file(entry: NamedWeights) -> Path:
 def _fetched(entry: NamedWeights, name: str) -> Path:
     from dataset_conversion.downloads.catalogue import Collection, RemoteFile
     from dataset_conversion.downloads.checksums import Checksum
-    from dataset_conversion.downloads.fetch import ProgressLine, fetch_collection
+    from dataset_conversion.downloads.fetch import Arrivals, fetch_collection
 
     assert entry.sha256 is not None
     file = RemoteFile(name, entry.urls, Checksum("sha256", entry.sha256))
@@ -43,7 +43,7 @@ def _fetched(entry: NamedWeights, name: str) -> Path:
     collection = Collection(
         key=entry.name, title=entry.about, page=entry.page, licence=entry.licence, files=(file,), if_unreachable=offline
     )
-    progress = ProgressLine(sys.stderr) if sys.stderr.isatty() else None
+    progress = Arrivals() if sys.stderr.isatty() else None
     fetch_collection(collection, entry.folder, progress)
     return entry.folder / name
 

@@ -8,11 +8,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dataset_conversion.command import SLICES
+from dataset_conversion.own_data.new_images import add_reading
 from nnunetv2_retina import config_file, console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
+
+if TYPE_CHECKING:
+    from nnunetv2_retina.prediction.case_files import Origin
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,8 +38,10 @@ def parser() -> argparse.ArgumentParser:
     nnunet = parser.add_argument_group("as in nnUNetv2_predict")
     nnunet.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: cuda where there is one")
     add_settings(nnunet, PredictionSettings, ("step_size", "mirroring"))
-    add_settings(nnunet, RunSettings)
+    add_settings(nnunet, RunSettings, ("probabilities", "continued", "parts", "part", "preparing", "writing"))
     own = parser.add_argument_group("of RETINA")
+    add_settings(own, RunSettings, ("output_format", "overlay"))
+    add_reading(own)
     add_settings(own, PredictionSettings, ("batch_size", "precision", "force"))
     mode = own.add_mutually_exclusive_group()
     for name, text in (
@@ -69,13 +78,13 @@ def run(arguments: argparse.Namespace) -> None:
     plan = read_settings(RunSettings, arguments, instances=instances)
     folder = model_folder(arguments)
     models.check(folder, arguments.f, arguments.chk)
-    with _images(arguments.i, folder) as images:
-        _predict(arguments, folder, images, settings, plan)
+    with _images(arguments, folder) as (images, origins):
+        _predict(arguments, folder, images, origins, settings, plan)
 
 
 @contextmanager
-def _images(source: Path, model: Path) -> Iterator[Path]:
-    """Yield the folder of images as nnU-Net names them: the given one, or one that is made of other images.
+def _images(arguments: argparse.Namespace, model: Path) -> Iterator[tuple[Path, dict[str, Origin]]]:
+    """Yield the folder of images as nnU-Net names them, the given one or one that is made of other images; and those.
 
     Raises:
         RetinaError: if there is no image, or one that does not suit the model.
@@ -83,21 +92,39 @@ def _images(source: Path, model: Path) -> Iterator[Path]:
     from nnunetv2_retina.nnunet.datasets import read_dataset_json
     from nnunetv2_retina.nnunet.inputs import holds_cases, list_cases
 
-    contents = read_dataset_json(model)
-    if not source.exists() or (source.is_dir() and (holds_cases(source, contents) or not _readable(source))):
+    contents, source = read_dataset_json(model), arguments.i
+    how = [option for option in (SLICES, "--hdf5", "--spacing") if vars(arguments)[option[2:].replace("-", "_")]]
+    named = source.is_dir() and not arguments.slices_as_volume and holds_cases(source, contents)
+    if named and how:
+        raise RetinaError(
+            f"{source} holds images named as nnU-Net has them, which say themselves what {how[0]} would. Leave it out"
+        )
+    if not source.exists() or named or (source.is_dir() and not arguments.slices_as_volume and not _readable(source)):
         list_cases(source, contents)
-        yield source
+        yield source, {}
         return
-    from dataset_conversion.own_data.new_images import convert_images
-
     with tempfile.TemporaryDirectory(prefix="retina_predict-") as scratch:
         images = Path(scratch) / "images"
-        remarks = convert_images(source, images, model)
+        origins, remarks = _read(arguments, images, model)
         number = len(list_cases(images, contents))
         say(f"{number} {'image' if number == 1 else 'images'} of {source} read as retina_convert images does")
         for remark in remarks:
             say(f"  - {remark}")
-        yield images
+        yield images, origins
+
+
+def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dict[str, Origin], list[str]]:
+    """Write images under their own names, with nnU-Net's ending; return where they come from, and remarks."""
+    from dataset_conversion.own_data.new_images import find_images, given_spacing, write_images
+    from nnunetv2_retina.prediction.case_files import Origin
+
+    remarks: list[str] = []
+    found = find_images(arguments.i, arguments.hdf5, arguments.slices_as_volume, remarks)
+    steps = write_images(found, target, model, given_spacing(arguments), remarks)
+    return {
+        name: Origin(location.slices or (location.path,), bool(location.slices), steps[name])
+        for name, location in found.items()
+    }, remarks
 
 
 def _readable(folder: Path) -> bool:
@@ -108,7 +135,12 @@ def _readable(folder: Path) -> bool:
 
 
 def _predict(
-    arguments: argparse.Namespace, folder: Path, images: Path, settings: PredictionSettings, plan: RunSettings
+    arguments: argparse.Namespace,
+    folder: Path,
+    images: Path,
+    origins: dict[str, Origin],
+    settings: PredictionSettings,
+    plan: RunSettings,
 ) -> None:
     import torch
 
@@ -124,7 +156,7 @@ def _predict(
     def begun() -> None:
         config_file.write(arguments.o, parser(), vars(arguments), leave_out=("o",))
 
-    done = FolderRun(predictor, images, arguments.o, plan, say, begun).run()
+    done = FolderRun(predictor, images, arguments.o, plan, say, origins, begun).run()
     say(f"{len(done)} predicted, in {arguments.o}")
     if plan.instances is not None:
         from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_page

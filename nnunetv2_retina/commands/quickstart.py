@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dataset_conversion.own_data.command import add_reading, typed_reading
 from nnunetv2_retina import console
 from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import check_file, check_folder
 from nnunetv2_retina.quickstart.settings import DEFAULT_OUTPUT, QuickstartSettings
 from nnunetv2_retina.weights import shipped
@@ -32,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "then held out for the scores), or train/ and test/ with both in each (default: generated volumes)",
     )
     add_settings(parser, QuickstartSettings)
+    add_reading(parser.add_argument_group("with --data, as in retina_convert folder"))
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -49,12 +52,15 @@ def run(arguments: argparse.Namespace) -> None:
     """
     settings = read_settings(QuickstartSettings, arguments)
     check_file(Path(shipped.resolve(settings.weights)), "checkpoint")
+    options = typed_reading(arguments)
+    if arguments.data is None and options:
+        raise RetinaError(f"{options[0]} says how images of your own are read. Add --data FOLDER, or leave it out")
     if arguments.data is not None:
         check_folder(arguments.data, "folder of images and masks")
 
     from nnunetv2_retina.quickstart.run import run_quickstart
 
-    say(str(run_quickstart(arguments.output, arguments.data, settings, arguments.overwrite, say)))
+    say(str(run_quickstart(arguments.output, arguments.data, settings, arguments.overwrite, say, options)))
 
 
 main = console.command(parser, run)

@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.report.settings import ReportSettings
 
 
@@ -38,10 +39,12 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_retina.report.page import write_model_report
     from nnunetv2_retina.report.watching import watch_model_report
 
-    if settings.watch is None:
-        say(str(write_model_report(folder, arguments.o, settings)))
-    else:
+    if settings.watch is not None:
         watch_model_report(folder, arguments.o, settings, say)
+        return
+    with ProgressBar("scoring", unit="cases") as bar:
+        page = write_model_report(folder, arguments.o, settings, bar.update)
+    say(str(page))
 
 
 main = console.command(parser, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _MOST_COLUMNS = 20
@@ -19,7 +19,7 @@ _STYLE = (
     "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
     "td,th{border-bottom:1px solid #ccc;padding:.3em 1em;text-align:left;vertical-align:top}"
     "th{border-bottom:2px solid #999}tbody tr:hover{background:#f6f8fa}"
-    "pre{background:#f4f4f4;padding:1em;overflow-x:auto}"
+    "pre{background:#f4f4f4;padding:1em;white-space:pre-wrap;overflow-wrap:anywhere}"
     f"{_RIGHT}{{text-align:right}}"
     ".wide{overflow-x:auto}"
     ".notice{background:#fff6e0;border-left:4px solid #e69f00;padding:.5em 1em;margin:1em 0}"
@@ -51,6 +51,13 @@ def html_page(title: str, blocks: Sequence[str], refresh: int | None = None) -> 
     )
 
 
+def extended(page: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """Return a page of ``html_page`` with more sections at its end, heading -> blocks, and links to them."""
+    links = "".join(_link(text) for text in sections)
+    blocks = "\n".join(block for text, section in sections.items() for block in (heading(text), *section))
+    return page.replace("</nav>", f"{links}</nav>", 1).replace("\n</body></html>", f"\n{blocks}\n</body></html>")
+
+
 def heading(text: str) -> str:
     """Return a section heading, which ``contents`` can point to."""
     return f'<h2 id="{_anchor(text)}">{html.escape(text)}</h2>'
@@ -63,7 +70,11 @@ def subheading(text: str) -> str:
 
 def contents(headings: Sequence[str]) -> str:
     """Return links to the sections of the page with these headings."""
-    return "<nav>" + "".join(f'<a href="#{_anchor(text)}">{html.escape(text)}</a>' for text in headings) + "</nav>"
+    return f"<nav>{''.join(map(_link, headings))}</nav>"
+
+
+def _link(text: str) -> str:
+    return f'<a href="#{_anchor(text)}">{html.escape(text)}</a>'
 
 
 def paragraph(text: str) -> str:

@@ -12,7 +12,7 @@ import math
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -31,6 +31,9 @@ from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import check_dataset_json, find_dataset_json, read_dataset_json
 from nnunetv2_retina.nnunet.labels import choose_reader
 
+Progress = Callable[[int, int], None]
+"""Gets how much is scored, and of how much."""
+
 
 def evaluate(
     predictions: str | Path,
@@ -40,6 +43,7 @@ def evaluate(
     tolerance: float | None = None,
     distances: bool = True,
     processes: int = 1,
+    progress: Progress | None = None,
 ) -> Scores:
     """Score a folder of predictions against a folder of ground truths, by the data set's rule; or two Zarr volumes.
 
@@ -52,6 +56,7 @@ def evaluate(
         distances: False: without Mean False Distance and CREMI's scores, which take most of the time.
         processes: cases scored at a time; each takes some 9 bytes a voxel. More than 1 only in a script whose
             entry is guarded by ``if __name__ == "__main__"``.
+        progress: called with the number of cases, or of blocks, that are done, and of all.
 
     Returns:
         The scores, cases in the order of their names, whatever the number of processes.
@@ -66,13 +71,21 @@ def evaluate(
         raise RetinaError(f"tolerance is {tolerance}; expected a number of at least 0, in nm")
     rule = Rule.from_dataset_json(contents, tolerance, distances)
     if is_stored(predictions) or is_stored(labels):
-        case = score_stored(open_pair(predictions, labels), rule)
+        case = score_stored(open_pair(predictions, labels), rule, progress=progress)
         return replace(combine([case], rule), dataset=name)
     pairs, extra = pair_files(Path(predictions), Path(labels), str(contents["file_ending"]))
-    return replace(score_pairs(pairs, contents, rule, processes), dataset=name, extra_predictions=tuple(extra))
+    return replace(
+        score_pairs(pairs, contents, rule, processes, progress), dataset=name, extra_predictions=tuple(extra)
+    )
 
 
-def score_pairs(pairs: Sequence[Pair], dataset_json: Mapping[str, Any], rule: Rule, processes: int = 1) -> Scores:
+def score_pairs(
+    pairs: Sequence[Pair],
+    dataset_json: Mapping[str, Any],
+    rule: Rule,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> Scores:
     """Score pairs of files.
 
     Args:
@@ -80,13 +93,14 @@ def score_pairs(pairs: Sequence[Pair], dataset_json: Mapping[str, Any], rule: Ru
         dataset_json: a loaded ``dataset.json``.
         rule: what is counted.
         processes: pairs scored at a time, see ``evaluate``.
+        progress: called with the number of pairs that are done, and of all.
 
     Raises:
         RetinaError: for a file that cannot be used; nothing is scored in part.
     """
     reader = choose_reader(dataset_json, pairs[0].truth)
     jobs = [(pair, reader, rule) for pair in pairs]
-    return combine(_score_all(jobs, min(processes, len(jobs))), rule)
+    return combine(_score_all(jobs, min(processes, len(jobs)), progress or (lambda done, total: None)), rule)
 
 
 def default_processes() -> int:
@@ -105,16 +119,16 @@ def _dataset(dataset: str | int | Path | Mapping[str, Any]) -> tuple[dict[str, A
 _Job = tuple[Pair, type[Any], Rule]
 
 
-def _score_all(jobs: Sequence[_Job], processes: int) -> list[CaseScores]:
+def _score_all(jobs: Sequence[_Job], processes: int, progress: Progress) -> list[CaseScores]:
     """Score in the order of the jobs. Processes are spawned: forked ones may hang in the libraries' threads."""
     if processes == 1:
-        return [_score_files(job) for job in jobs]
+        return _told(map(_score_files, jobs), len(jobs), progress)
     try:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             try:
                 with _inherit_no_interrupt():
                     scores = pool.map(_score_files, jobs)
-                return list(scores)
+                return _told(scores, len(jobs), progress)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -122,6 +136,16 @@ def _score_all(jobs: Sequence[_Job], processes: int) -> list[CaseScores]:
         raise RetinaError(
             f"one of {processes} processes was killed, most likely for lack of memory. Use fewer of them (-np 1)"
         ) from error
+
+
+def _told(scores: Iterable[CaseScores], total: int, progress: Progress) -> list[CaseScores]:
+    """Take what is scored, and tell how much that is."""
+    progress(0, total)
+    taken = []
+    for number, case in enumerate(scores, start=1):
+        taken.append(case)
+        progress(number, total)
+    return taken
 
 
 @contextmanager

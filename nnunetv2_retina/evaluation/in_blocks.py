@@ -7,7 +7,7 @@ read whole slices, a few at a time, and score them as in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -37,13 +37,19 @@ _HELD = 3
 """Boxes whose labels are held: a block, and what is around it by either spacing."""
 
 
-def score_stored(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None = None) -> CaseScores:
+def score_stored(
+    pair: StoredPair,
+    rule: Rule,
+    side: tuple[int, int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CaseScores:
     """Score a prediction in a Zarr store.
 
     Args:
         pair: of labels.
         rule: what is counted.
         side: of the blocks, along z, y and x; None: what suits the chunks, up to 2^24 voxels.
+        progress: called with the number of blocks that are done, and of all.
 
     Returns:
         The scores of ``score_case``; sums of distances are of other order, so may differ in the last digits.
@@ -57,10 +63,29 @@ def score_stored(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None
             f"neither {pair.prediction.path} nor {pair.truth.path} states its spacing, and CREMI's scores are in nm. "
             "Write one of them as OME-Zarr, or score with --no-distances"
         )
-    return _images(pair, rule, side) if rule.score_unit == "slice" else _volume(pair, rule, side)
+    steps = _Steps(progress or (lambda done, total: None))
+    return _images(pair, rule, side, steps) if rule.score_unit == "slice" else _volume(pair, rule, side, steps)
 
 
-def _images(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None) -> CaseScores:
+class _Steps:
+    """Tells of blocks that are done."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+        self._done = self._total = 0
+
+    def over(self, boxes: Iterable[Box], rounds: int = 1) -> Iterator[Box]:
+        """Yield boxes; so many rounds over as many, this one among them, are to come."""
+        listed = list(boxes)
+        self._total = max(self._total, rounds * len(listed))
+        self._progress(self._done, self._total)
+        for box in listed:
+            yield box
+            self._done += 1
+            self._progress(self._done, self._total)
+
+
+def _images(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None, steps: _Steps) -> CaseScores:
     """Score each slice along z: whole slices are read, as many as make up a block."""
     z, y, x = pair.shape
     if y * x > LARGEST:
@@ -70,7 +95,7 @@ def _images(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None) -> 
         )
     depth = min(z, side[0] if side else max(1, BLOCK // (y * x)))
     parts = []
-    for box in pair.blocks((depth, y, x)):
+    for box in steps.over(pair.blocks((depth, y, x))):
         prediction, truth = _read(pair, box, rule)
         parts.append((box[0].start, score_case(pair.name, prediction, truth, rule, pair.spacing)))
     classes = {}
@@ -86,7 +111,7 @@ def _images(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None) -> 
     return CaseScores(pair.name, classes, case_mean(classes, rule), pair.shape, pair.spacing, ignored, images)
 
 
-def _volume(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None) -> CaseScores:
+def _volume(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None, steps: _Steps) -> CaseScores:
     """Score the volume as one."""
     if rule.mask_rule == "instance_match":
         raise RetinaError(
@@ -94,13 +119,13 @@ def _volume(pair: StoredPair, rule: Rule, side: tuple[int, int, int] | None) -> 
             "blocks do not hold. Cut out a part that fits memory, as files, and score that"
         )
     counts, ignored = {entry.name: Counts() for entry in rule.classes}, 0
-    for box in pair.blocks(side):
+    for box in steps.over(pair.blocks(side), rounds=2 if rule.distances else 1):
         labels = _read(pair, box, rule)
         valid = _valid(labels[1], rule)
         ignored += int(valid.size - np.count_nonzero(valid))
         for entry in rule.classes:
             counts[entry.name] += count_masks(*class_masks(entry, *labels, valid, rule))
-    distances, classes = _Distances(pair, rule, counts, side), {}
+    distances, classes = _Distances(pair, rule, counts, side, steps), {}
     for entry in rule.classes:
         unit = unit_of(None, counts[entry.name], rule, pair.spacing, distances.of(entry))
         classes[entry.name] = class_scores([unit] if ignored < prod(pair.shape) else [], rule)
@@ -127,10 +152,16 @@ class _Distances:
         rule: what is counted.
         counts: class -> its voxels.
         side: of the blocks.
+        steps: tells of them.
     """
 
     def __init__(
-        self, pair: StoredPair, rule: Rule, counts: Mapping[str, Counts], side: tuple[int, int, int] | None
+        self,
+        pair: StoredPair,
+        rule: Rule,
+        counts: Mapping[str, Counts],
+        side: tuple[int, int, int] | None,
+        steps: _Steps,
     ) -> None:
         self._pair, self._rule, self._counts = pair, rule, counts
         self._read = lru_cache(maxsize=_HELD)(lambda *ends: pair.read(_box(ends)))
@@ -143,7 +174,7 @@ class _Distances:
             for key in wanted
             if counts[entry.name].tp + min(counts[entry.name].fp, counts[entry.name].fn)
         }
-        for box in pair.blocks(side) if self._sums else ():
+        for box in steps.over(pair.blocks(side) if self._sums else ()):
             for entry in rule.classes:
                 self._add(entry, box)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS
+from nnunetv2_retina.wording import time_left
 
 Say = Callable[[str], None]
 Watch = Callable[[str], str | None]
@@ -158,12 +159,13 @@ class TrainingProgress:
         if not text.startswith("Epoch time:") or self._first is None:
             return None
         done = self._epoch + 1
-        left = (self._clock() - self._first) / done * (self._epochs - done)
-        return (
+        left = "" if done >= self._epochs else time_left((self._clock() - self._first) / done * (self._epochs - done))
+        told = (
             f"epoch {done:3d} of {self._epochs}   loss {self._values.get('train_loss', '?')}   "
             f"validation: loss {self._values.get('val_loss', '?')}, "
-            f"pseudo Dice {self._values.get('Pseudo dice', '?')}   {left:.0f} s left"
+            f"pseudo Dice {self._values.get('Pseudo dice', '?')}   {left}"
         )
+        return told.rstrip()
 
 
 def _environment(command: str, workspace: Workspace) -> dict[str, str]:

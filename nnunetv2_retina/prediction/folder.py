@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import SimpleITK as sitk
-import tifffile
-from batchgenerators.utilities.file_and_folder_operations import save_pickle
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from torch import Tensor
 
+from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.images.plain import check_plain
 from nnunetv2_retina.images.whole import check_whole
-from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
-from nnunetv2_retina.nnunet.labels import INSTANCES, known_spacing
 from nnunetv2_retina.prediction import outputs
-from nnunetv2_retina.prediction.instances import find_instances
+from nnunetv2_retina.prediction.case_files import CaseFiles, Origin, check_names
 from nnunetv2_retina.prediction.objects import table
-from nnunetv2_retina.prediction.objects.columns import VOXELS
 from nnunetv2_retina.prediction.predictor import Prediction, Predictor
-from nnunetv2_retina.prediction.settings import InstanceSettings, RunSettings
-from nnunetv2_retina.protocol import BLOCK, Protocol, with_unit
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.prediction.settings import RunSettings
+from nnunetv2_retina.prediction.tile_count import count_tiles, counted
+from nnunetv2_retina.protocol import BLOCK
 
 AHEAD_BYTES = 2**28
 """Cases that are prepared while another is predicted take no more than this, judged by the one before them. While a
@@ -64,6 +56,7 @@ class FolderRun:
         target: folder for CASE<ending>.
         settings: what to write.
         say: takes lines for the user.
+        origins: where the images of cases were read from, if they were not in the source from the start.
         begun: called once the target folder is this run's.
     """
 
@@ -74,17 +67,19 @@ class FolderRun:
         target: Path,
         settings: RunSettings,
         say: Callable[[str], None],
+        origins: Mapping[str, Origin] | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.predictor = predictor
         self.source = source
         self.target = target
         self.settings = settings
+        self.part = f"_{settings.part}_of_{settings.parts}" if settings.parts > 1 else ""
         self.say = say
         self.begun = begun
         self.dataset_json: dict[str, Any] = predictor.nnunet.dataset_json
-        self.ending: str = self.dataset_json["file_ending"]
-        self.writer = predictor.nnunet.plans_manager.image_reader_writer_class()
+        writer = predictor.nnunet.plans_manager.image_reader_writer_class()
+        self.files = CaseFiles(self.dataset_json, writer, settings, origins or {})
 
     def run(self) -> list[str]:
         """Predict the cases that have no result yet, or all.
@@ -100,8 +95,8 @@ class FolderRun:
         self._check_names(cases)
         if passed_over := left_out(self.source, self.dataset_json):
             self.say(f"not predicted: {shorten(passed_over)}")
-        with outputs.held(self.target):
-            return self._run(cases)
+        with outputs.held(self.target, self.part):
+            return self._run(cases[self.settings.part :: self.settings.parts])
 
     def _run(self, cases: list[InputCase]) -> list[str]:
         outputs.write_records(
@@ -110,7 +105,7 @@ class FolderRun:
         if self.settings.instances is not None:
             table.write_dictionary(self.target)
         self.begun()
-        todo = outputs.missing(cases, self.target, self._endings()) if self.settings.continued else cases
+        todo = outputs.missing(cases, self.target, self.files.names) if self.settings.continued else cases
         if len(todo) < len(cases):
             self.say(f"{len(cases) - len(todo)} of {len(cases)} cases are finished already")
         preparing = self._pool(self.settings.preparing)
@@ -120,7 +115,7 @@ class FolderRun:
         finally:
             preparing.shutdown(cancel_futures=True)
             writing.shutdown()
-            outputs.remove_if_empty(self.target / outputs.UNFINISHED)
+            outputs.remove_if_empty(outputs.unfinished(self.target, self.part))
         return [case.name for case in todo]
 
     def _check_names(self, cases: list[InputCase]) -> None:
@@ -131,13 +126,12 @@ class FolderRun:
         """
         if self.target.exists() and self.target.samefile(self.source):
             raise RetinaError(f"{self.target} is the folder of the images and of the predictions; give another with -o")
-        names = {case.name for case in cases}
-        twins = sorted(name for name in names if name + INSTANCES in names)
-        if twins and self.settings.instances is not None:
-            raise RetinaError(
-                f"the instances of case {twins[0]} and the prediction of case {twins[0]}{INSTANCES} would be one file. "
-                "Rename the image, or predict without --instances"
-            )
+        for name, origin in self.files.origins.items():
+            if self.target.exists() and any(self.target.samefile(file.parent) for file in origin.files):
+                raise RetinaError(
+                    f"{self.target} is the folder of {name}, an image that is to be predicted; give another with -o"
+                )
+        check_names(cases, self.files)
 
     @staticmethod
     def _pool(workers: int) -> ThreadPoolExecutor | _AtOnce:
@@ -198,59 +192,19 @@ class FolderRun:
         return data, properties
 
     def _predict(self, case: InputCase, data: Tensor, properties: dict[str, Any]) -> Prediction:
-        scratch = self.target / outputs.UNFINISHED
+        scratch = outputs.unfinished(self.target, self.part)
         scratch.mkdir(exist_ok=True)
+        window, bar = self.predictor.window, ProgressBar(case.name, unit="tiles", say=self.say)
+        tiles = count_tiles(window, data.shape[1:], self.predictor.mode == "orthoplane")
         try:
-            return self.predictor.predict_preprocessed(data, properties, self.settings.probabilities, scratch)
+            with bar, counted(window, tiles, bar.update):
+                return self.predictor.predict_preprocessed(data, properties, self.settings.probabilities, scratch)
         except RetinaError as error:
             raise RetinaError(f"case {case.name}: {error}") from error
 
     def _write(self, case: InputCase, prediction: Prediction, properties: dict[str, Any]) -> None:
-        with outputs.appearing(self.target, case.name, last=f"{case.name}{self.ending}") as folder:
-            if prediction.probabilities is not None:
-                np.savez_compressed(folder / f"{case.name}.npz", probabilities=prediction.probabilities)
-                save_pickle(properties, str(folder / f"{case.name}.pkl"))
-            if self.settings.instances is not None:
-                self._write_instances(folder, case, prediction.labels, properties, self.settings.instances)
-            self.writer.write_seg(prediction.labels, str(folder / f"{case.name}{self.ending}"), properties)
-
-    def _write_instances(
-        self, folder: Path, case: InputCase, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings
-    ) -> None:
-        frame = self._frame(labels, properties, settings)
-        ids, instances = find_instances(labels, frame.spacing, settings)
-        found = table.describe(ids, [item.label for item in instances], class_names(self.dataset_json), frame)
-        table.write(folder / f"{case.name}{INSTANCES}.csv", found)
-        path = folder / f"{case.name}{INSTANCES}{self.ending}"
-        if ids.dtype.itemsize <= 2:
-            self.writer.write_seg(ids, str(path), properties)
-        else:
-            write_wide(self.writer, path, ids, properties)
-
-    def _frame(self, labels: np.ndarray, properties: dict[str, Any], settings: InstanceSettings) -> table.Frame:
-        """Return shape and spacing of an image: the file's or, of formats that hold none, the data set's.
-
-        Raises:
-            RetinaError: if neither is known and instances are measured in its unit.
-        """
-        spacing, size = Spacing.of(properties["spacing"]), Protocol.from_dataset_json(self.dataset_json).pixel_size
-        known = known_spacing(self.ending, len(labels), spacing, size)
-        if known is None and settings.units == "physical":
-            raise RetinaError(
-                f"instances are to be measured in the unit of the spacing, but {self.ending} images hold none, and the "
-                f'model\'s dataset.json has no "pixel_size": [Y, X] (nm) in its block "{BLOCK}". Add it there, or '
-                "measure in voxels"
-            )
-        if known is None:
-            return table.Frame.of(labels.shape, spacing, VOXELS)
-        return table.Frame.of(labels.shape, known if known.unit else with_unit(known, self.dataset_json))
-
-    def _endings(self) -> list[str]:
-        """Return the endings of a finished case's files."""
-        more = [".npz", ".pkl"] if self.settings.probabilities else []
-        if self.settings.instances is not None:
-            more += [f"{INSTANCES}{self.ending}", f"{INSTANCES}.csv"]
-        return [*more, self.ending]
+        with outputs.appearing(self.target, case.name, last=self.files.main(case), part=self.part) as folder:
+            self.files.write(folder, case, prediction, properties)
 
     def _arguments(self) -> dict[str, Any]:
         """Return what nnU-Net writes to predict_from_raw_data_args.json, and the settings that it does not know."""
@@ -263,8 +217,8 @@ class FolderRun:
             "num_processes_preprocessing": self.settings.preparing,
             "num_processes_segmentation_export": self.settings.writing,
             "folder_with_segs_from_prev_stage": None,
-            "num_parts": 1,
-            "part_id": 0,
+            "num_parts": self.settings.parts,
+            "part_id": self.settings.part,
             "retina": {
                 "inference": predictor.mode,
                 "mirroring": predictor.settings.mirroring,
@@ -273,25 +227,3 @@ class FolderRun:
                 "folds": len(predictor.window.models),
             },
         }
-
-
-def write_wide(writer: BaseReaderWriter, path: Path, ids: np.ndarray, properties: dict[str, Any]) -> None:
-    """Write more than 65535 ids (z, y, x), which nnU-Net's writers would cut to 16 bits.
-
-    Raises:
-        RetinaError: for a kind of file that this cannot write 32-bit numbers to, such as PNG.
-    """
-    if type(writer) is SimpleITKIO:
-        geometry = properties["sitk_stuff"]
-        image = sitk.GetImageFromArray(ids[0] if len(geometry["spacing"]) == 2 else ids)
-        image.SetSpacing(geometry["spacing"])
-        image.SetOrigin(geometry["origin"])
-        image.SetDirection(geometry["direction"])
-        sitk.WriteImage(image, str(path), True)
-    elif path.suffix.lower() in (".tif", ".tiff"):
-        tifffile.imwrite(path, ids[0] if ids.shape[0] == 1 else ids, compression="zlib")
-    else:
-        raise RetinaError(
-            f"{path.name} would hold {int(ids.max())} instances, but {type(writer).__name__} writes numbers up to "
-            "65535. Leave out small ones with --instance-size, or train on TIFF images"
-        )

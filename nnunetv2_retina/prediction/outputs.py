@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,38 +12,45 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import locked, make_folder, replacing
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import LOCK, locked, make_folder, replacing
 from nnunetv2_retina.nnunet.inputs import InputCase
 
-UNFINISHED = ".unfinished"
-"""Folder inside the output folder where results are written before they get their names."""
+
+def unfinished(folder: Path, part: str) -> Path:
+    """Return the folder inside the output folder where a part's results are written before they get their names.
+
+    Args:
+        folder: the output folder.
+        part: what tells this part from others that write to the folder; empty if it is all.
+    """
+    return folder / f".unfinished{part}"
 
 
-def missing(cases: Sequence[InputCase], folder: Path, endings: Sequence[str]) -> list[InputCase]:
-    """Return the cases that do not have a file of each ending in the output folder yet."""
-    return [case for case in cases if not all((folder / f"{case.name}{ending}").is_file() for ending in endings)]
+def missing(cases: Sequence[InputCase], folder: Path, names: Callable[[InputCase], Sequence[str]]) -> list[InputCase]:
+    """Return the cases of which a file, or a folder of slices, is not in the output folder yet."""
+    return [case for case in cases if not all((folder / name).exists() for name in names(case))]
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, part: str = "") -> Iterator[None]:
     """Make the output folder and hold it for the duration; what a killed run left half written is removed.
 
     Raises:
-        RetinaError: if it cannot be written to, or another run writes to it.
+        RetinaError: if it cannot be written to, or another run of the same part writes to it.
     """
     make_folder(folder, "Give another output folder with -o")
     busy = (
         f"another prediction is writing to {folder}. Wait until it has ended, then add --continue_prediction, or give "
         "another folder with -o"
     )
-    with locked(folder, busy):
-        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    with locked(folder, busy, LOCK + part):
+        shutil.rmtree(unfinished(folder, part), ignore_errors=True)
         yield
 
 
 @contextmanager
-def appearing(folder: Path, name: str, last: str) -> Iterator[Path]:
+def appearing(folder: Path, name: str, last: str, part: str = "") -> Iterator[Path]:
     """Yield a folder to write results of a case into; then move them to ``folder``, the one named ``last`` last.
 
     What a killed run leaves is in a folder of its own and is overwritten by the next; it never has a final name.
@@ -51,14 +58,17 @@ def appearing(folder: Path, name: str, last: str) -> Iterator[Path]:
     Raises:
         RetinaError: if they cannot be written.
     """
-    unfinished = folder / UNFINISHED / name
+    partial = unfinished(folder, part) / name
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == last):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
+            for file in path.iterdir() if path.is_dir() else (path,):
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            if path.is_dir():
+                _make_room(folder / path.name, path)
             os.replace(path, folder / path.name)
     except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as a RuntimeError
         reason = getattr(error, "strerror", None) or error
@@ -67,7 +77,24 @@ def appearing(folder: Path, name: str, last: str) -> Iterator[Path]:
             "and has room, then continue with --continue_prediction"
         ) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_room(earlier: Path, new: Path) -> None:
+    """Remove an earlier folder of slices, if it holds nothing but what the new one has.
+
+    Raises:
+        RetinaError: if it holds something else.
+    """
+    if not earlier.exists():
+        return
+    others = {path.name for path in earlier.iterdir()} - {path.name for path in new.iterdir()}
+    if others:
+        raise RetinaError(
+            f"{earlier} holds {shorten(sorted(others))}, which are no slices of this prediction. Give another folder "
+            "with -o, or move it away"
+        )
+    shutil.rmtree(earlier)
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -11,6 +11,8 @@ from nnunetv2_retina.protocol import INFERENCE_MODES
 
 SLAB_BYTES = 2**27
 """Memory for one slab: its image, its logits and what turns those into labels."""
+SAME = "same"
+OUTPUT_FORMATS = ("tif", "png", "nii.gz", "nrrd", "mrc", "h5", SAME)
 UNITS = ("voxels", "physical")
 PRECISIONS = ("fp32", "bf16")
 
@@ -84,15 +86,30 @@ class RunSettings:
     """What a run over a folder writes, and with how many workers.
 
     Raises:
-        RetinaError: for a negative number of workers.
+        RetinaError: for a negative number of workers, an unknown format or a part that there is not.
     """
 
     probabilities: bool = setting(
-        False, "also CASE.npz and CASE.pkl, for ensembles; needs memory for all classes", flag="--save_probabilities"
+        False,
+        "also CASE.npz and CASE.pkl, for ensembles, and with --output-format tif CASE_probabilities.tif, a channel for "
+        "each class; needs memory for all classes",
+        flag="--save_probabilities",
     )
+    output_format: str | None = setting(
+        None,
+        "of the labels: tif has the pixel size and the classes' colours for ImageJ; same: each image's own, of a "
+        "folder of slices such a folder (default: the data set's, as nnU-Net has it)",
+        choices=OUTPUT_FORMATS,
+    )
+    overlay: bool = setting(False, "also CASE_overlay.png: the image, or slices of it, under its labels")
     instances: InstanceSettings | None = None
     """Also CASE_instances and a table of their classes."""
     continued: bool = setting(False, "leave out cases whose files are all there", flag=("--continue_prediction", "--c"))
+    parts: int = setting(
+        1, "share the cases between so many runs, on any machines that see the folder, each with its -part_id",
+        flag="-num_parts",
+    )  # fmt: skip
+    part: int = setting(0, "which of them this is, from 0", flag="-part_id")
     preparing: int = setting(
         3,
         "cases that are read and preprocessed at once, beside the prediction; 0: one after the other (default: "
@@ -106,5 +123,10 @@ class RunSettings:
     )
 
     def __post_init__(self) -> None:
+        if self.output_format not in (None, *OUTPUT_FORMATS):
+            raise RetinaError(f"format {self.output_format!r}; expected one of {', '.join(OUTPUT_FORMATS)}")
+        if not 0 <= self.part < self.parts:
+            most = max(0, self.parts - 1)
+            raise RetinaError(f"-part_id {self.part} of -num_parts {self.parts}; expected 0 to {most}")
         if (least := min(self.preparing, self.writing)) < 0:
             raise RetinaError(f"{least} workers; expected 0 or more for -npp and -nps")

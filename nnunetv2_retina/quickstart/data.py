@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ Files = dict[str, Path]
 """Name of an image -> its file."""
 
 _MASK_FOLDERS = ("masks", "labels")
+SLICES, MASKS_INSIDE = "--slices-as-volume", "--hdf5-mask"
+"""Options of ``retina_convert folder`` that change where images and masks are."""
 _LEAST_TRAIN, _MOST_HELD_OUT = 2, 10
 _Z_STEP, _NM_PER_PIXEL = 5.0, 8.0
 
@@ -67,13 +70,16 @@ class OwnImages:
     """Test images with masks."""
     held_out: tuple[str, ...]
     """Training images that are scored instead; none where there are test images with masks."""
+    options: tuple[str, ...] = ()
+    """Of ``retina_convert folder``."""
 
     @classmethod
-    def examine(cls, folder: Path) -> OwnImages:
+    def examine(cls, folder: Path, options: Sequence[str] = ()) -> OwnImages:
         """Read the layout of a folder; nothing is written.
 
         Args:
             folder: laid out as for ``retina_convert folder``.
+            options: of that command, which say where images and masks are.
 
         Raises:
             RetinaError: for another layout, or too few images.
@@ -81,8 +87,8 @@ class OwnImages:
         if not folder.is_dir():
             raise RetinaError(f"{folder} is not a folder; expected one with images/ and masks/, or train/ and test/.")
         split = (folder / "train").is_dir()
-        train = _with_masks(folder / "train" if split else folder)
-        test = _with_masks(folder / "test", required=False) if split else {}
+        train = _with_masks(folder / "train" if split else folder, options)
+        test = _with_masks(folder / "test", options, required=False) if split else {}
         held_out = [] if test else sorted(train)[-_held_out_number(len(train)) :]
         if len(train) - len(held_out) < _LEAST_TRAIN:
             raise RetinaError(
@@ -90,24 +96,26 @@ class OwnImages:
                 f"expected at least {_LEAST_TRAIN} to train on and 1 to score. Cut larger images into parts, one file "
                 "each."
             )
-        return cls(folder, train, test, tuple(held_out))
+        return cls(folder, train, test, tuple(held_out), tuple(options))
 
     def lay_out(self, folder: Path) -> Source:
         """Return where train/ and test/ are; where images are held out, make both in ``folder`` from links."""
         rest = f"{len(self.train) - len(self.held_out)} images of {self.folder} to train on"
         if not self.held_out:
-            return Source(self.folder, f"{rest}, and its {len(self.test)} test images for the scores.")
+            return Source(self.folder, f"{rest}, and its {len(self.test)} test images for the scores.", self.options)
         split = (self.folder / "train").is_dir()
         for kind in ("images", "masks"):
-            for name, path in _files(self.folder / "train" if split else self.folder, kind).items():
+            for name, path in _files(self.folder / "train" if split else self.folder, kind, self.options).items():
                 _link(path, folder / ("test" if name in self.held_out else "train") / kind)
-            for path in _files(self.folder / "test", kind).values() if split else ():
+            for path in _files(self.folder / "test", kind, self.options).values() if split else ():
                 _link(path, folder / "test" / kind)
-        return Source(folder, f"{rest}; held out for the scores: {', '.join(self.held_out)}.")
+        return Source(folder, f"{rest}; held out for the scores: {', '.join(self.held_out)}.", self.options)
 
 
-def _with_masks(folder: Path, required: bool = True) -> Files:
-    images, masks = _files(folder, "images"), _files(folder, "masks")
+def _with_masks(folder: Path, options: Sequence[str], required: bool = True) -> Files:
+    images, masks = _files(folder, "images", options), _files(folder, "masks", options)
+    if not masks and MASKS_INSIDE in options:
+        masks = images
     if required and not (images and masks):
         held = shorten(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise RetinaError(
@@ -117,15 +125,18 @@ def _with_masks(folder: Path, required: bool = True) -> Files:
     return {name: path for name, path in images.items() if name in masks}
 
 
-def _files(folder: Path, kind: str) -> Files:
-    """Return the files in ``images/``, or in ``masks/`` or ``labels/``; none if there is no such folder."""
+def _files(folder: Path, kind: str, options: Sequence[str]) -> Files:
+    """Return the files in ``images/``, or in ``masks/`` or ``labels/``, or the folders of slices; none without it."""
     names = _MASK_FOLDERS if kind == "masks" else (kind,)
     found = next((folder / name for name in names if (folder / name).is_dir()), None)
     files = sorted(found.iterdir()) if found else []
-    return {_stem(path): path for path in files if path.is_file() and not path.name.startswith(".")}
+    wanted = Path.is_dir if SLICES in options else Path.is_file
+    return {_stem(path): path for path in files if wanted(path) and not path.name.startswith(".")}
 
 
 def _stem(path: Path) -> str:
+    if path.is_dir():
+        return path.name
     return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
@@ -140,4 +151,5 @@ def _link(path: Path, folder: Path) -> None:
     try:
         (folder / path.name).symlink_to(path.resolve())
     except OSError:
-        shutil.copy2(path, folder / path.name)
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        copy(path, folder / path.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.commands import Say, TrainingProgress, Watch, run_command
 from nnunetv2_retina.quickstart.data import OwnImages, Source, write_generated
 from nnunetv2_retina.quickstart.folder import Output
+from nnunetv2_retina.quickstart.page import add_sections, next_commands
 from nnunetv2_retina.quickstart.settings import DEFAULT_OUTPUT, DEFAULT_TRAINER, QuickstartSettings
 
 __all__ = ["DEFAULT_OUTPUT", "DEFAULT_TRAINER", "QuickstartSettings", "run_quickstart"]
@@ -54,6 +56,7 @@ def run_quickstart(
     settings: QuickstartSettings | None = None,
     overwrite: bool = False,
     say: Say = lambda line: None,
+    options: Sequence[str] = (),
 ) -> Path:
     """Run everything.
 
@@ -63,6 +66,7 @@ def run_quickstart(
         settings: Sizes and iterations; None: the defaults.
         overwrite: Use an output folder that holds other files; those are left alone.
         say: Takes lines of progress.
+        options: Of ``retina_convert folder``, for ``data``, as they are typed.
 
     Returns:
         The path of the report, an HTML page that needs no other file.
@@ -71,7 +75,7 @@ def run_quickstart(
         RetinaError: for an output folder or data that cannot be used, or a command that failed.
     """
     settings = settings or QuickstartSettings()
-    own = None if data is None else OwnImages.examine(data)
+    own = None if data is None else OwnImages.examine(data, options)
     files = Output(output)
     files.prepare(overwrite, data)
     device = settings.device or _best_device()
@@ -86,8 +90,15 @@ def run_quickstart(
 
     from nnunetv2_retina.quickstart.results import compare_with_threshold  # imports nnU-Net
 
-    for sentence in compare_with_threshold(files.dataset, files.scores):
+    sentences = compare_with_threshold(files.dataset, files.scores)
+    commands = next_commands(data, options, settings.trainer, device)
+    pretrained = settings.trainer.startswith("nnUNetTrainerRETINA")
+    add_sections(files.page, settings.weights if pretrained else None, sentences, commands)
+    for sentence in sentences:
         say(sentence)
+    say("Now your data:")
+    for command in commands:
+        say(f"    {command}")
     return files.page
 
 

@@ -26,7 +26,7 @@ from nnunetv2_retina.display.pages import (
 from nnunetv2_retina.display.plots import Bar, class_bars
 from nnunetv2_retina.display.sheets import overlay_sheet
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.evaluate import score_pairs
+from nnunetv2_retina.evaluation.evaluate import Progress, score_pairs
 from nnunetv2_retina.evaluation.metric import IOU, F
 from nnunetv2_retina.evaluation.output import versions
 from nnunetv2_retina.evaluation.rule import Rule
@@ -52,7 +52,10 @@ REPORT = "report.html"
 
 
 def write_model_report(
-    folder: str | Path, output: str | Path | None = None, settings: ReportSettings | None = None
+    folder: str | Path,
+    output: str | Path | None = None,
+    settings: ReportSettings | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the report of a model: one HTML file that needs no other and fetches nothing.
 
@@ -60,6 +63,7 @@ def write_model_report(
         folder: model folder, with plans.json, dataset.json and fold_0 and so on.
         output: the file; None: ``report.html`` in the model folder. It appears whole or not at all.
         settings: what to report on.
+        progress: called with the number of cases that are scored, and of all.
 
     Returns:
         The file's path.
@@ -75,7 +79,7 @@ def write_model_report(
     records = [read_record(folder, fold) for fold in folds]
     cases = _find_cases(folder, folds, dataset_json, plans, settings)
     with tempfile.TemporaryDirectory() as pictures:
-        page = _page(folder, records, dataset_json, plans, cases, settings, Path(pictures))
+        page = _page(folder, records, dataset_json, plans, cases, settings, Path(pictures), progress)
     return write_text(path, page, "Give another file with -o")
 
 
@@ -87,10 +91,11 @@ def _page(
     cases: CaseSet,
     settings: ReportSettings,
     pictures: Path,
+    progress: Progress | None,
 ) -> str:
     configuration = folder.name.split("__")[-1]
     rule = Rule.from_dataset_json(dataset_json, distances=settings.distances)
-    scores = score_pairs(cases.pairs, dataset_json, rule) if cases.pairs else None
+    scores = score_pairs(cases.pairs, dataset_json, rule, progress=progress) if cases.pairs else None
     now = datetime.now(timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M %Z")
     lead = f"{configuration}, {_folds(records)}. {_headline(scores)} Written {now}."
     sections: dict[str, list[str]] = {

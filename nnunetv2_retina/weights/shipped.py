@@ -10,6 +10,12 @@ from nnunetv2_retina.weights.catalogue import OPEN as OPEN
 from nnunetv2_retina.weights.catalogue import WEIGHTS, nearest
 
 
+def about(text: str) -> str | None:
+    """Return what is told of shipped weights, in Markdown, by their name; None for others and for a file."""
+    card = WEIGHTS[text].path.parent / "README.md" if text == OPEN else None
+    return None if card is None else card.read_text(encoding="utf-8")
+
+
 def resolve(text: str | os.PathLike[str], folder: Path | None = None) -> str:
     """Return the path that a name of weights stands for, and any other text as a path with ``~`` replaced.
 

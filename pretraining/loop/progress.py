@@ -1,14 +1,12 @@
-"""What a run shows and writes: a line of progress, a JSON line an epoch, curves, pictures, TensorBoard if wanted."""
+"""What a run writes: a JSON line an epoch, curves, pictures, TensorBoard if wanted."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from torch import Tensor
 
@@ -16,56 +14,9 @@ from nnunetv2_retina.display.plots import Curve, curves
 from nnunetv2_retina.display.sheets import grey_sheet
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing
-from nnunetv2_retina.wording import duration
 
 LOG = "log.jsonl"
 PLOT = "progress.png"
-_SECONDS_BETWEEN_LINES = 30
-_SECONDS_BETWEEN_UPDATES = 0.5
-_SECONDS_TO_MEASURE = 1
-
-
-class ProgressLine:
-    """Images a second and the time left: one changing line in a terminal, a line every half minute elsewhere.
-
-    Args:
-        total: steps of the run.
-        batch_size: images a step, over all processes.
-        out: where to write; None: stderr.
-    """
-
-    def __init__(self, total: int, batch_size: int, out: TextIO | None = None) -> None:
-        self.total = total
-        self.batch_size = batch_size
-        self.out = out or sys.stderr
-        self._changing = self.out.isatty()
-        self._written = time.monotonic()
-        self._since: tuple[float, int] | None = None
-
-    def update(self, done: int, loss: float) -> None:
-        """Show how far it is after ``done`` steps. The speed leaves out the first step, which is slow."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now, done
-        then, before = self._since
-        due = now - self._written >= (_SECONDS_BETWEEN_UPDATES if self._changing else _SECONDS_BETWEEN_LINES)
-        if due and now - then >= _SECONDS_TO_MEASURE:
-            speed = (done - before) / (now - then)  # steps a second
-            left = duration((self.total - done) / speed)
-            images = f"{speed * self.batch_size:,.1f} images/s"
-            self._write(f"step {done:,} of {self.total:,}  loss {loss:.4f}  {images}  {left} left")
-            self._written = now
-            if not self._changing:
-                self._since = now, done
-
-    def message(self, text: str) -> None:
-        """Write a line that stays."""
-        self.out.write(("\r\x1b[K" if self._changing else "") + text + "\n")
-        self.out.flush()
-
-    def _write(self, text: str) -> None:
-        self.out.write(f"\r\x1b[K{text}" if self._changing else f"{text}\n")
-        self.out.flush()
 
 
 def write_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.errors import RetinaError, shorten
 from pretraining.loop import state as training_state
 from pretraining.loop.batches import Batch, read, training_batches
 from pretraining.loop.engine import Engine
 from pretraining.loop.processes import StopSignals
-from pretraining.loop.progress import ProgressLine, TensorBoard, plot, write_log, write_pictures
+from pretraining.loop.progress import TensorBoard, plot, write_log, write_pictures
 from pretraining.loop.state import FINAL, LATEST, Progress
 from pretraining.loop.stream import Indices, Stream
 from pretraining.probe import DatasetProbe
@@ -82,7 +83,8 @@ class Run:
         self.progress = Progress()
         first = self.processes.is_first
         self.probe = DatasetProbe(execution.probe, execution.probe_label) if first and execution.probe else None
-        self.line = ProgressLine(self.total, self.recipe.batch_size) if first else None
+        images = ("images", self.recipe.batch_size)
+        self.line = ProgressBar("pre-training", self.total, "steps", rate=images) if first else None
         self.board = TensorBoard(output) if first and execution.tensorboard else None
         self.say = self.line.message if self.line else say
 
@@ -102,6 +104,13 @@ class Run:
 
     def fit(self, signals: StopSignals) -> Outcome:
         """Train to the last step, or until a signal stops it."""
+        try:
+            return self._fit(signals)
+        finally:
+            if self.line:
+                self.line.close()
+
+    def _fit(self, signals: StopSignals) -> Outcome:
         state = self.progress
         clock = _Clock(time.monotonic(), time.monotonic())
         unread: tuple[Tensor, Indices] | None = None
@@ -158,7 +167,7 @@ class Run:
             self.progress.loss_sum += loss
             self.progress.loss_count += 1
             if self.line:
-                self.line.update(self.progress.iteration, loss)
+                self.line.update(self.progress.iteration, note=f"loss {loss:.4f}")
         return stopping > 0, writing > 0
 
     def _non_finite(self, loss: float, indices: Indices) -> str:

@@ -25,8 +25,8 @@ from nnunetv2_retina.config_file import RUN_YAML
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import LOCK
 from nnunetv2_retina.prediction import folder as prediction_run
-from nnunetv2_retina.prediction.folder import write_wide
-from nnunetv2_retina.prediction.outputs import UNFINISHED, appearing, held
+from nnunetv2_retina.prediction.case_files import write_wide
+from nnunetv2_retina.prediction.outputs import appearing, held, unfinished
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_killed_while_writing(model, images, tmp_path, capsys):
     arguments = ["-i", str(images), "-o", str(out), "-m", str(model), "-device", "cpu", "-npp", "0", "-nps", "0"]
     done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert files(out) == RECORDS | {"case_0.png", UNFINISHED, LOCK}, "nothing of case_1 under its name"
+    assert files(out) == RECORDS | {"case_0.png", unfinished(out, "").name, LOCK}, "nothing of case_1 under its name"
     before = os.stat(out / "case_0.png").st_mtime_ns
     assert command.main([*arguments, "--continue_prediction"]) == 0
     assert "1 of 3 cases are finished already" in capsys.readouterr().out
@@ -217,10 +217,10 @@ def test_labels_come_last(tmp_path, monkeypatch):
 def test_one_run_in_an_output_folder_at_a_time(model, images, tmp_path, capsys):
     out = tmp_path / "out"
     with held(out):
-        (out / UNFINISHED / "case_0").mkdir(parents=True)
+        (unfinished(out, "") / "case_0").mkdir(parents=True)
         assert predict("-i", images, "-o", out, "-m", model) == 2
         assert "another prediction is writing to" in (shown := capsys.readouterr().err) and "Traceback" not in shown
-        assert (out / UNFINISHED / "case_0").is_dir() and not RECORDS & files(out)
+        assert (unfinished(out, "") / "case_0").is_dir() and not RECORDS & files(out)
     assert predict("-i", images, "-o", out, "-m", model) == 0
     assert files(out) == RECORDS | {f"case_{i}.png" for i in range(3)}
 
@@ -389,3 +389,23 @@ def test_other_images_are_read_as_conversion_reads_them(model, images, tmp_path,
     (tmp_path / "other" / "case_1.tif").write_bytes(b"II*\0cut")
     assert predict("-i", tmp_path / "other", "-o", tmp_path / "none", "-m", model) == 2
     assert "case_1.tif: cannot be read as tif" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_parts_share_the_cases_and_do_not_disturb_each_other(model, images, tmp_path, capsys):
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    assert predict("-i", images, "-o", whole, "-m", model) == 0
+    shared.mkdir()
+    other = unfinished(shared, "_1_of_2") / "case_1"
+    with held(shared, "_0_of_2"):
+        assert predict("-i", images, "-o", shared, "-m", model, "-num_parts", 2, "-part_id", 0) == 2
+    assert "another prediction is writing" in capsys.readouterr().err
+    with held(shared, "_1_of_2"):
+        other.mkdir(parents=True)  # as the other part would have it
+        assert predict("-i", images, "-o", shared, "-m", model, "-num_parts", 2, "-part_id", 0) == 0
+        assert other.is_dir() and not (shared / "case_1.png").exists()
+    assert predict("-i", images, "-o", shared, "-m", model, "-num_parts", 2, "-part_id", 1) == 0
+    assert files(shared) == files(whole)
+    for i in range(3):
+        np.testing.assert_array_equal(imread(shared / f"case_{i}.png"), imread(whole / f"case_{i}.png"))
+    assert predict("-i", images, "-o", shared, "-m", model, "-num_parts", 2, "-part_id", 2) == 2
+    assert "-part_id 2 of -num_parts 2; expected 0 to 1" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_training_output_becomes_a_line_an_epoch() -> None:
     ]
     said = [message for line in lines if (message := progress(line + "\n")) is not None]
     assert said == [
-        "epoch   1 of 4   loss 0.457   validation: loss -0.000, pseudo Dice 0.500 nan   30 s left",
+        "epoch   1 of 4   loss 0.457   validation: loss -0.000, pseudo Dice 0.500 nan   < 1 min left",
         "final validation: predicting train_03",
     ]
 

@@ -1,5 +1,6 @@
 """The quickstart: its settings, folders, progress and errors; and, slowly, the whole chain."""
 
+import html
 import io
 import json
 import sys
@@ -12,6 +13,7 @@ from helpers.own_images import write_own
 from dataset_conversion.convert import main as convert
 from nnunetv2_retina import console
 from nnunetv2_retina.commands import quickstart as command
+from nnunetv2_retina.display.pages import contents, html_page
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Workspace
 from nnunetv2_retina.protocol import FEW_LABELS, Protocol
@@ -142,6 +144,8 @@ def only_convert(tmp_path: Path, monkeypatch) -> list[str]:
 
     def run(name: str, words: list[str], workspace: Workspace, *_: object) -> None:
         names.append(name)
+        if name == "retina_report":
+            Path(words[-1]).write_text(html_page("report", [contents([])]))
         if name == "retina_convert":
             for variable, folder in workspace.folders().items():
                 monkeypatch.setenv(variable, str(folder))
@@ -155,7 +159,9 @@ def only_convert(tmp_path: Path, monkeypatch) -> list[str]:
 def test_generated_volumes_are_converted_with_the_settings(tmp_path: Path, only_convert: list[str]) -> None:
     lines: list[str] = []
     page = run_quickstart(tmp_path / "out", settings=TINY, say=lines.append)
-    assert page == tmp_path / "out" / "report.html" and lines[-1] == "a: mean IoU 1"
+    assert page == tmp_path / "out" / "report.html" and lines[-7:-5] == ["a: mean IoU 1", "Now your data:"]
+    text = page.read_text()
+    assert "EMPIAR" in text and "a: mean IoU 1" in text and all(html.escape(line[4:]) in text for line in lines[-5:])
     assert only_convert[-1] == "retina_report"
     dataset = Output(tmp_path / "out").dataset
     contents = json.loads((dataset / "dataset.json").read_text())
@@ -175,6 +181,23 @@ def test_own_images_are_converted_with_some_held_out(tmp_path: Path, only_conver
     dataset = Output(tmp_path / "out").dataset
     assert sorted(path.name for path in (dataset / "labelsTr").iterdir()) == ["a.png", "b.png"]
     assert [path.name for path in (dataset / "labelsTs").iterdir()] == ["c.png"]
+
+
+def test_own_slices_are_volumes_with_their_options(tmp_path: Path, only_convert: list[str]) -> None:
+    for number in range(3):
+        write_own(tmp_path / "one" / str(number), [f"z{z}" for z in (1, 2, 3)])
+        for kind in ("images", "masks"):
+            (tmp_path / "own" / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "one" / str(number) / kind).rename(tmp_path / "own" / kind / f"v{number}")
+    options = ["--labels", "1=mito", "--spacing", "40", "8", "8", "--slices-as-volume"]
+    lines: list[str] = []
+    run_quickstart(tmp_path / "out", tmp_path / "own", TINY, say=lines.append, options=options)
+    dataset = Output(tmp_path / "out").dataset
+    assert sorted(path.name for path in (dataset / "labelsTr").iterdir()) == ["v0.nii.gz", "v1.nii.gz"]
+    assert json.loads((dataset / "dataset.json").read_text())["labels"] == {"background": 0, "mito": 1}
+    converted, predict = lines[-4].split(), lines[-1].split()
+    assert converted[2] == str(tmp_path / "own") and all(word in converted for word in options)
+    assert predict[-5:] == ["--spacing", "40", "8", "8", "--slices-as-volume"]
 
 
 # ---- the command
@@ -214,9 +237,11 @@ def test_arguments_reach_the_settings(tmp_path, monkeypatch, capsys) -> None:
     calls: list = []
     monkeypatch.setattr(quickstart, "run_quickstart", lambda *given: calls.append(given) or Path("report.html"))
     options = ["--data", str(tmp_path), "--iterations", "7", "--batch-size", "3", "--seed", "5"]
+    options += ["--labels", "1=a", "2=b", "--spacing", "40", "8.5", "8", "--slices-as-volume"]
     assert command.main(["-o", "there", *options]) == 0
-    output, data, settings, overwrite, _ = calls[0]
+    output, data, settings, overwrite, _, more = calls[0]
     assert (output, data, overwrite) == (Path("there"), tmp_path, False)
+    assert more == ["--labels", "1=a", "2=b", "--spacing", "40", "8.5", "8", "--slices-as-volume"]
     assert (settings.iterations, settings.batch_size, settings.seed, settings.device) == (7, 3, 5, None)
     assert capsys.readouterr().out.splitlines()[-1] == "report.html"
 
@@ -240,7 +265,7 @@ def test_whole_chain_on_generated_volumes(tmp_path: Path, worker_processes) -> N
         "data", "predictions", "scores", "report.html",
     }  # fmt: skip
     iou = json.loads((tmp_path / "out" / "scores" / "scores.json").read_text())["mean"]["iou"]
-    assert lines[-1].startswith(f"mitochondria: mean IoU {iou:.3f} by the network, ")
+    assert lines[-7].startswith(f"mitochondria: mean IoU {iou:.3f} by the network, ")
     (transfer,) = (tmp_path / "out" / "nnUNet_results").rglob("transfer_report.json")
     assert len(json.loads(transfer.read_text())["loaded"]) > 50
     assert f"Mean IoU {iou:.3f} over 1 case." in page.read_text()

@@ -21,7 +21,7 @@ from dataset_conversion.convert import main
 from dataset_conversion.downloads import catalogue, http_transfer
 from dataset_conversion.downloads.catalogue import Collection, RemoteFile
 from dataset_conversion.downloads.checksums import RECORD, Checksum, compute
-from dataset_conversion.downloads.fetch import ProgressLine, fetch
+from dataset_conversion.downloads.fetch import Arrivals, fetch
 from dataset_conversion.downloads.status import MISSING, PRESENT, describe, status
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.wording import format_bytes
@@ -547,15 +547,13 @@ def test_unknown_keys(tmp_path):
         fetch("cem500k", tmp_path)
 
 
-def test_progress_line():
+def test_a_line_tells_of_each_file_that_arrived():
     stream = io.StringIO()
-    line = ProgressLine(stream, every=0)
-    line("a.bin", 500, 2000)
-    line("a.bin", 2000, 2000)
-    line("b.bin", 1_500_000, None)
-    assert stream.getvalue() == (
-        "\r  a.bin  500 bytes of 2.0 kB (25 %)\r  a.bin  2.0 kB of 2.0 kB (100 %)  \n\r  b.bin  1.5 MB"
-    )
+    arrivals = Arrivals(stream)
+    arrivals("a.bin", 500, 2000)
+    arrivals("a.bin", 2000, 2000)
+    arrivals("b.bin", 1_500_000, None)
+    assert stream.getvalue() == "  a.bin  2.0 kB\n"
 
 
 def test_bytes_for_people():

@@ -162,7 +162,7 @@ def test_one_case_in_memory_at_a_time(tmp_path):
             assert [record.name for record in seen] == [c for c in "abc" if c < name]
             yield case(name)
 
-    write_raw_dataset(spec(), cases(), tmp_path, progress=seen.append)
+    write_raw_dataset(spec(), cases(), tmp_path, progress=lambda record, number: seen.append(record))
     assert len(seen) == 3
 
 

@@ -1,42 +1,11 @@
-"""What a run tells of its progress."""
+"""What a run writes of its progress."""
 
-import io
 import json
 
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from pretraining.loop import progress
-from pretraining.loop.progress import ProgressLine, TensorBoard, plot, write_log
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands until it is moved."""
-    now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_a_line_every_half_minute_tells_speed_and_time_left(clock):
-    out = io.StringIO()
-    line = ProgressLine(1000, 8, out)
-    for done in range(1, 61):
-        line.update(done, 0.5)
-        clock[0] += 1 if done > 1 else 60  # the first step is slow
-    assert out.getvalue().splitlines() == [
-        "step 2 of 1,000  loss 0.5000  0.1 images/s  16 h 38 min left",
-        "step 32 of 1,000  loss 0.5000  8.0 images/s  16 min left",
-    ]
-
-
-def test_no_speed_is_told_of_no_time(clock):
-    out = io.StringIO()
-    line = ProgressLine(3, 4, out)
-    clock[0] += 100
-    line.update(1, 1.0)
-    line.update(2, 1.0)
-    assert out.getvalue() == ""
+from pretraining.loop.progress import TensorBoard, plot, write_log
 
 
 def test_log_and_plot_follow_the_history(tmp_path):

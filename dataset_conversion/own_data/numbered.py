@@ -1,0 +1,142 @@
+"""Folders of numbered slices, one image file each, that are one volume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.command import SLICES
+from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES
+from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
+from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.files import check_links
+
+_KINDS = tuple(suffix for suffix in SUPPORTED if suffix not in HDF5_SUFFIXES)
+
+
+def find_volumes(folder: Path, name: str, remarks: list[str]) -> dict[str, tuple[Path, ...]]:
+    """Find the slices of a folder, or of each folder in it, in the order of their numbers.
+
+    Args:
+        folder: with images, or with folders of images.
+        name: of the volume, if the images lie in the folder itself.
+        remarks: gets the names of what is not read.
+
+    Returns:
+        Name of a volume -> its slices.
+
+    Raises:
+        RetinaError: if there is no image, or the names of a volume's slices do not number them without gap.
+    """
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = _images(entries)
+    folders = {} if files else {path.name: _images(sorted(path.iterdir())) for path in entries if path.is_dir()}
+    volumes = {name: files} if files else {name: found for name, found in folders.items() if found}
+    if not volumes:
+        raise RetinaError(
+            f"{folder} holds no slices; expected numbered images ({', '.join(_KINDS)}), or a folder of them a volume"
+        )
+    read = {*files, *(folder / name for name in volumes)}
+    if left := [path.name for path in entries if path not in read]:
+        remarks.append(f"not read in {folder}: {shorten(left)}")
+    return {name: _in_order(found) for name, found in volumes.items()}
+
+
+def read_volume(paths: Sequence[Path], mask: bool = False) -> ImageFile:
+    """Read slices as one volume (Z, Y, X).
+
+    Its spacing is unknown, since no slice tells how far the next one is.
+
+    Raises:
+        RetinaError: for a slice that cannot be read, is no 2D image, or has another shape or type than the first.
+    """
+    planes: list[ImageFile] = []
+    for path in paths:
+        plane = read_image(path, mask=mask)
+        first = planes[0] if planes else plane
+        if plane.array.ndim != 2:
+            raise RetinaError(f"{path} has shape {plane.array.shape}; expected one slice (Y, X) a file with {SLICES}")
+        if (plane.array.shape, plane.array.dtype) != (first.array.shape, first.array.dtype):
+            raise RetinaError(
+                f"{path} is {_shown(plane)}, and {paths[0]} {_shown(first)}; slices of one volume must be alike. Crop "
+                "or convert them, or move what does not belong to it elsewhere"
+            )
+        planes.append(plane)
+    remarks = list(dict.fromkeys(text for plane in planes for text in plane.remarks))
+    size = planes[0].spacing
+    if not mask and size is not None:
+        remarks.append(
+            f"the slices state {size.y:g} x {size.x:g} nm in their plane, not their distance: give --spacing z y x"
+        )
+    remarks.append(f"{len(paths)} slices, {paths[0].name} to {paths[-1].name}, are one volume")
+    return ImageFile(np.stack([plane.array for plane in planes]), None, tuple(remarks))
+
+
+def check_numbers(images: Sequence[Path], masks: Sequence[Path]) -> None:
+    """Check that the slices of a mask have the numbers of the image's.
+
+    Raises:
+        RetinaError: if they have not.
+    """
+    one, other = (_numbers(paths) for paths in (images, masks))
+    if one != other:
+        raise RetinaError(
+            f"the slices in {images[0].parent} are numbered {one[0]} to {one[-1]}, those in {masks[0].parent} "
+            f"{other[0]} to {other[-1]}; expected a mask slice of each number. Rename them, or add what is missing"
+        )
+
+
+def _images(entries: Sequence[Path]) -> list[Path]:
+    check_links(entries)
+    return [
+        path for path in entries if path.is_file() and not path.name.startswith(".") and file_suffix(path) in _KINDS
+    ]
+
+
+def _in_order(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Sort slices by number, ``z9`` before ``z10``.
+
+    Raises:
+        RetinaError: for names that differ in more than one number, a number given twice, or a gap.
+    """
+    numbered = sorted(zip(_numbers(paths), paths, strict=True))
+    for (number, path), (following, other) in pairwise(numbered):
+        if number == following:
+            raise RetinaError(f"{path} and {other} are both slice {number}; expected one of each. Remove one")
+        if following != number + 1:
+            missing = f"{number + 1}" if following == number + 2 else f"{number + 1} to {following - 1}"
+            raise RetinaError(
+                f"{path.parent} has no slice {missing}, between {path.name} and {other.name}; expected numbers without "
+                "gap. Add what is missing (a copy of its neighbour if it was lost), or make two volumes of it"
+            )
+    return tuple(path for _, path in numbered)
+
+
+def _numbers(paths: Sequence[Path]) -> list[int]:
+    """Return each slice's number: the one number in which all names differ."""
+    parts = [re.split(r"(\d+)", file_stem(path)) for path in paths]
+    folder, first = paths[0].parent, parts[0]
+    for path, other in zip(paths, parts, strict=True):
+        if len(other) < 3:
+            raise RetinaError(f"{path} has no number in its name; expected a slice number, as in z_0001.png. Rename it")
+        if other[::2] != first[::2]:
+            raise RetinaError(
+                f"{paths[0].name} and {path.name} in {folder} differ in more than a number, so they are not taken for "
+                "slices of one volume. Put the slices of each volume into a folder of their own"
+            )
+    differing = [place for place in range(1, len(first), 2) if len({int(other[place]) for other in parts}) > 1]
+    if len(differing) > 1:
+        raise RetinaError(
+            f"the names in {folder}, from {paths[0].name} to {paths[-1].name}, differ in {len(differing)} numbers; "
+            "expected one, the slice's. Put the slices of each volume into a folder of their own"
+        )
+    place = differing[0] if differing else len(first) - 2
+    return [int(other[place]) for other in parts]
+
+
+def _shown(image: ImageFile) -> str:
+    return f"{' x '.join(map(str, image.array.shape))} {image.array.dtype}"
