@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 HERE = Path(__file__).parent
-WIDTH = 1200
+WIDTH = 1000
 PICTURES = {
     "first_steps_curves": "Losses, pseudo Dice and learning rate",
     "first_steps_cases": "(?:Best|Worst) cases",
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
             raise SystemExit(f"no picture '{beginning} ...' in the pages of {folder}")
         picture = Image.open(io.BytesIO(base64.b64decode(data[1]))).convert("RGB")
         picture.thumbnail((WIDTH, WIDTH))
-        picture.quantize(dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
+        picture.save(HERE / f"{name}.png", optimize=True)
     (patches,) = model.glob("fold_*/validation_patches.png")
     shutil.copyfile(patches, HERE / patches.name)
 
