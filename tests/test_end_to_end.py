@@ -87,12 +87,6 @@ def type_in(root: Path, line: str, warm: WarmCommands | None = None, **environme
     return shown
 
 
-@pytest.fixture(scope="module")
-def warm():
-    with WarmCommands(bare_environment()) as commands:
-        yield commands
-
-
 def prepare(root: Path, dataset: int, kind: str, *options: str, warm: WarmCommands | None = None) -> Path:
     settings = f"--name {kind} --labels 1=one 2=two --iterations 4 --batch-size 2 {' '.join(options)}"
     type_in(root, f"retina_convert folder {root / kind} -d {dataset} {settings}", warm)
