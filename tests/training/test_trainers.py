@@ -8,7 +8,6 @@ import pytest
 import torch
 from helpers.trainings import CPU, KilledError, fold_folder, log_of, results, set_protocol, train, write_weights
 from nnunetv2.run import run_training as nnunet_run
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.errors import RetinaError
@@ -19,12 +18,7 @@ from nnunetv2_retina.weights import checkpoint, shipped, transfer
 from nnunetv2_retina.weights.adaptation import resample_positions, stem_kernel
 from nnunetv2_retina.weights.importing import import_weights
 
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    """The final validation starts processes, the progress plot takes seconds; test_end_to_end.py has both."""
-    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
+pytestmark = pytest.mark.usefixtures("short")
 
 
 @pytest.fixture
