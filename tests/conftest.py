@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = base / f"{name}.done"
         if not done.exists():
+            shutil.rmtree(base / name, ignore_errors=True)  # another worker failed: its error shows here again
             (base / name).mkdir()
             make(base / name)
             done.touch()
@@ -66,8 +68,6 @@ def datasets(tmp_path_factory):
 @pytest.fixture
 def workspace(datasets, tmp_path, monkeypatch):
     """nnU-Net's folders set to the data sets above, with results (and changes of the settings) of this test alone."""
-    import shutil
-
     root = tmp_path / "workspace"
     root.mkdir()
     for name in ("nnUNet_raw", "nnUNet_preprocessed"):
