@@ -71,7 +71,7 @@ class WarmSubprocess:
         assert command[0] == sys.executable and (stdin, stderr) == (self.DEVNULL, self.STDOUT)
         arguments, folder = list(command[1:]), Path.cwd()
         if not isinstance(stdout, int):
-            return _Ended(self._commands.python(arguments, env, folder, stdout.name))
+            return _Ended(self._commands.python(arguments, env, folder, str(stdout.name)))
         with tempfile.NamedTemporaryFile(suffix=".txt") as output:
             status = self._commands.python(arguments, env, folder, output.name)
             return _Ended(status, io.StringIO(Path(output.name).read_text(encoding="utf-8", errors="replace")))
