@@ -79,6 +79,7 @@ def plan_and_preprocess(root: Path, dataset_id: int, configuration: str = "2d", 
             patch.setenv(name, str(root / name))
         patch.setenv("nnUNet_n_proc_DA", "1")  # the planner takes it for torch's threads
         patch.setattr(multiprocessing, "get_context", lambda *_: ThreadsForProcesses)
+        patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
         patch.setattr(DatasetFingerprintExtractor, "__init__", draw_little)
         nnunet.extract_fingerprints([dataset_id], num_processes=1, check_dataset_integrity=check)
         with torch.device("meta"):
