@@ -12,6 +12,7 @@ from helpers import benchmark_sources, benchmark_sources_2d
 from helpers.environment import FOLDERS, plan_and_preprocess
 from helpers.raw_datasets import read_back, report_of
 from nnunetv2.run import run_training
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from dataset_conversion.benchmarks import DATASETS
 from dataset_conversion.convert import main
@@ -89,6 +90,7 @@ def test_trains_an_iteration(cheap, name, trainer, monkeypatch):
         made.disable_checkpointing = True
         made.plot_network_architecture = lambda: None
         monkeypatch.setattr(made, "on_train_end", lambda: None)  # it drops the loaders
+        monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
         made.run_training()
         assert len(made.logger.get_value("train_losses", step=None)) == 1
         assert np.isfinite(made.logger.get_value("train_losses", step=-1))
