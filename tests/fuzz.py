@@ -53,7 +53,9 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
     if arguments.data:
         subjects += real_subjects(arguments.data)
     each = -(-arguments.number // len(subjects))
-    start, counts, faults = time.time(), collections.Counter(), []
+    start = time.time()
+    counts: collections.Counter[str] = collections.Counter()
+    faults: list[str] = []
     with ThreadPool(arguments.workers) as pool:
         jobs = [(subject, arguments.seed, each, folder) for subject in subjects]
         for name, found in pool.imap_unordered(_all_of_one, jobs):

@@ -1,6 +1,7 @@
 """Rooms and the imports that are allowed between them; sizes of modules. Imports inside functions count, too."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -44,8 +45,19 @@ ALLOWED = {
 MOST_LINES, MOST_ENTRIES = 350, 27
 
 
+@cache
 def modules() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def known() -> set[str]:
+    return {module_name(path) for path in modules()}
 
 
 def module_name(path: Path) -> str:
@@ -64,16 +76,15 @@ def room(module: str) -> str:
 
 def imports(path: Path) -> list[tuple[int, str]]:
     """Line and module of every import of this project's own modules."""
-    known = {module_name(module) for module in modules()}
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                found.append((node.lineno, whole if whole in known else str(node.module)))
+                found.append((node.lineno, whole if whole in known() else str(node.module)))
     return [(line, name) for line, name in found if name.partition(".")[0] in PACKAGES]
 
 
@@ -137,7 +148,7 @@ def test_modules_import_each_other_in_no_circle(package):
     """At the top of modules, where a circle would be an error at the first import."""
     graph = {}
     for path in modules():
-        top = ast.parse(path.read_text(encoding="utf-8")).body
+        top = parsed(path).body
         lines = {node.lineno for node in top if isinstance(node, (ast.Import, ast.ImportFrom))}
         graph[module_name(path)] = {name for line, name in imports(path) if line in lines and name.startswith(package)}
     assert list(TopologicalSorter(graph).static_order())

@@ -1,13 +1,10 @@
 """Correct and train again: predictions go out, the corrected boxes come back, and training goes on from the model."""
 
 import json
-import multiprocessing
-from multiprocessing.pool import ThreadPool
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.environment import CASES, blobs
+from helpers.environment import CASES, blobs, plan_and_preprocess
 from helpers.raw_datasets import read_back
 from helpers.trainings import fold_folder, set_protocol, train
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -32,23 +29,7 @@ def corrected(tmp_path):
     return folder, image, truth
 
 
-@pytest.fixture
-def plan_and_preprocess(monkeypatch):
-    """nnU-Net's planning and preprocessing, in threads: its processes take a dozen seconds to start."""
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
-
-    def plan(dataset: int) -> None:
-        with monkeypatch.context() as patch:
-            patch.setenv("nnUNet_n_proc_DA", "1")
-            patch.setattr(multiprocessing, "get_context", lambda *_: SimpleNamespace(Pool=ThreadPool))
-            extract_fingerprints([dataset], num_processes=1)
-            plan_experiments([dataset])
-            preprocess([dataset], configurations=["2d"], num_processes=[1])
-
-    return plan
-
-
-def test_the_loop(workspace, corrected, plan_and_preprocess, one_thread, capsys, monkeypatch):
+def test_the_loop(workspace, corrected, one_thread, capsys, monkeypatch):
     monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda *_: None)  # starts processes
     folder, image, truth = corrected
     set_protocol(workspace, iterations=1, iterations_per_epoch=1)
@@ -76,7 +57,7 @@ def test_the_loop(workspace, corrected, plan_and_preprocess, one_thread, capsys,
     np.testing.assert_array_equal(read_back(raw / "Dataset911_test", "new")[1][0], expected)
     assert (read_back(raw / "Dataset911_test", CASES[0])[1] < 3).all()
 
-    plan_and_preprocess(911)
+    plan_and_preprocess(workspace, 911)
     final = trained / "checkpoint_final.pth"
     train("nnUNetTrainerRETINA_full_tiny", 911, "all", pretrained_weights=str(final))
     again = fold_folder(workspace, "nnUNetTrainerRETINA_full_tiny", 911, "all")

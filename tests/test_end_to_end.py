@@ -87,15 +87,9 @@ def type_in(root: Path, line: str, warm: WarmCommands | None = None, **environme
     return shown
 
 
-@pytest.fixture(scope="module")
-def warm():
-    with WarmCommands(bare_environment()) as commands:
-        yield commands
-
-
-def prepare(root: Path, dataset: int, kind: str, *options: str, warm: WarmCommands | None = None) -> Path:
+def prepare(root: Path, dataset: int, kind: str, *options: str, warm: WarmCommands) -> Path:
     settings = f"--name {kind} --labels 1=one 2=two --iterations 4 --batch-size 2 {' '.join(options)}"
-    type_in(root, f"retina_convert folder {root / kind} -d {dataset} {settings}", warm)
+    type_in(root, f"retina_convert folder {root / kind} -d {dataset} {settings}")
     type_in(root, f"nnUNetv2_plan_and_preprocess -d {dataset} -c 2d --verify_dataset_integrity -np 1", warm)
     return root / "nnUNet_raw" / f"Dataset{dataset}_{kind}"
 
@@ -105,9 +99,9 @@ def fold(root: Path, dataset: str, fold: int | str, trainer: str = "nnUNetTraine
 
 
 @pytest.fixture(scope="module")
-def png(root):
+def png(root, warm):
     """PNG images, trained in fold 0 with -pretrained_weights."""
-    raw = prepare(root, 921, "png")
+    raw = prepare(root, 921, "png", warm=warm)
     type_in(root, f"nnUNetv2_train 921 2d 0 {TRAINER} -pretrained_weights {root / 'pretrained.pth'}")
     return raw
 

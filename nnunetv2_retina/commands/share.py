@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "Write a trained model for others: a package of the BioImage Model Zoo, or a folder for the Hugging Face Hub. "
         "Both become a model folder of nnU-Net again. Nothing is uploaded.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help="what to do:")
-    for name, (add, _, text) in COMMANDS.items():
-        add(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False))
+    console.add_subcommands(parser, COMMANDS)
     return parser
 
 
@@ -104,10 +101,7 @@ def _import(arguments: argparse.Namespace) -> None:
     say(f"{folder}: every file is as it was packed. Predict with: retina_predict -i images -o out -m {folder}")
 
 
-COMMANDS: dict[
-    str,
-    tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str],
-] = {
+COMMANDS: console.Subcommands = {
     "zoo": (_add_zoo, _zoo, "write a 2d model as a package of the BioImage Model Zoo"),
     "hub": (_add_hub, _hub, "write a model as a folder for the Hugging Face Hub, with a model card"),
     "import": (_add_import, _import, "make a model folder of what zoo or hub wrote, every hash checked"),

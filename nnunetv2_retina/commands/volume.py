@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "Predict volumes larger than memory, block by block, from OME-Zarr to OME-Zarr: the labels of the whole "
         "volume, whatever the blocks. A run that was stopped or killed goes on with the same command.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help="what to do:")
-    for name, (add, _, text) in COMMANDS.items():
-        add(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False))
+    console.add_subcommands(parser, COMMANDS)
     return parser
 
 
@@ -177,9 +174,7 @@ def _status(arguments: argparse.Namespace) -> None:
         say(line)
 
 
-Add = Callable[[argparse.ArgumentParser], None]
-Act = Callable[[argparse.Namespace], None]
-COMMANDS: dict[str, tuple[Add, Act, str]] = {
+COMMANDS: console.Subcommands = {
     "info": (_add_info, _info, "say what a volume holds and, with a model, what a prediction would take"),
     "predict": (_add_predict, _predict, "predict a volume"),
     "instances": (_add_instances, _instances, "number the objects of a prediction"),

@@ -117,6 +117,17 @@ def parser(command: str, description: str, **options: Any) -> argparse.ArgumentP
     return made
 
 
+Subcommands = Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str]]
+"""Name -> what adds its options, what it does, and its line of help, in small letters."""
+
+
+def add_subcommands(parser: argparse.ArgumentParser, subcommands: Subcommands) -> None:
+    """Add them to the parser of a command; the chosen one's name is then ``command`` of the arguments."""
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help="what to do:")
+    for name, (add, _, text) in subcommands.items():
+        add(parsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False))
+
+
 def setting(default: Any, help: str, **option: Any) -> Any:
     """Declare a field of a settings dataclass that is also an option of a command.
 

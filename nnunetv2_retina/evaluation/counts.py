@@ -72,32 +72,6 @@ class Counts:
         return _ratio(self.tp, self.tp + self.fn)
 
 
-def count_classes(
-    prediction: NDArray[Any], truth: NDArray[Any], classes: Sequence[int], ignore: int | None = None
-) -> dict[int, Counts]:
-    """Count the voxels of each class.
-
-    Args:
-        prediction: Label values, integer or bool, any axes.
-        truth: Label values of the same shape.
-        classes: Label values to count.
-        ignore: Label value of the ground truth whose voxels are left out altogether; None: no such value.
-
-    Returns:
-        Label value -> its counts.
-
-    Raises:
-        RetinaError: if the shapes differ or an array does not hold whole numbers.
-    """
-    check_labels(prediction, truth)
-    valid = np.ones(truth.shape, bool) if ignore is None else truth != ignore
-    counts = {}
-    for label in classes:
-        predicted, actual = (prediction == label) & valid, (truth == label) & valid
-        counts[label] = count_masks(predicted, actual)
-    return counts
-
-
 def count_masks(predicted: Mask, actual: Mask) -> Counts:
     """Count the voxels of one class, given as two masks (bool, any axes, one shape)."""
     tp = int(np.count_nonzero(predicted & actual))

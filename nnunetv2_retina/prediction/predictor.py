@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -100,6 +100,24 @@ class Predictor:
             )
             models.initialise(nnunet, Path(folder), found, checkpoint)
         return cls(nnunet, settings)
+
+    @overload
+    def predict(
+        self,
+        image: np.ndarray,
+        spacing: Sequence[float] | Spacing,
+        probabilities: Literal[False] = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self,
+        image: np.ndarray,
+        spacing: Sequence[float] | Spacing,
+        probabilities: Literal[True],
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
     def predict(
         self,

@@ -99,7 +99,6 @@ def predict_array(
         raise RetinaError(f"{name} has the shape {image.shape}; expected (y, x) or (z, y, x) of one channel")
     sides = model_spacing(predictor, image.ndim, spacing)
     labels = predictor.predict(image[None], sides, progress=progress)
-    assert isinstance(labels, np.ndarray)
     contents = predictor.nnunet.dataset_json
     layers = [LabelLayer(f"{name} labels", labels, class_names(contents))]
     if instances is not None:

@@ -2,6 +2,7 @@
 
 import webbrowser
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_with_a_display_the_page_is_opened(files, monkeypatch):
 def test_with_napari_and_a_display_it_is_napari_that_shows(files, monkeypatch):
     from nnunetv2_retina.viewing import in_napari
 
-    shown = []
+    shown: list[Any] = []
     monkeypatch.setattr(browser, "has_napari", lambda: True)
     monkeypatch.setattr(in_napari, "show", shown.append)
     assert main(["image.tif"]) == 0 and not shown, "no display"

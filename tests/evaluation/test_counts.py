@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.evaluation.counts import Counts, count_classes, count_masks, matched_objects, mean_score
+from nnunetv2_retina.evaluation.counts import Counts, check_labels, count_masks, matched_objects, mean_score
 
 TRUTH = np.array([[0, 1, 1], [2, 2, 0]], np.uint8)
 PREDICTION = np.array([[1, 1, 1], [2, 0, 0]], np.uint8)
 
 
 def test_counts_of_two_classes() -> None:
-    counts = count_classes(PREDICTION, TRUTH, (1, 2))
-    assert counts == {1: Counts(tp=2, fp=1, fn=0), 2: Counts(tp=1, fp=0, fn=1)}
+    assert count_masks(PREDICTION == 1, TRUTH == 1) == Counts(tp=2, fp=1, fn=0)
+    assert count_masks(PREDICTION == 2, TRUTH == 2) == Counts(tp=1, fp=0, fn=1)
 
 
 def test_scores_follow_their_formulas() -> None:
@@ -23,12 +23,6 @@ def test_scores_follow_their_formulas() -> None:
     assert counts.f == pytest.approx(4 / 8)
     assert counts.precision == pytest.approx(2 / 3)
     assert counts.recall == pytest.approx(2 / 5)
-
-
-def test_voxels_of_the_ignore_label_count_nowhere() -> None:
-    truth = np.array([1, 255, 255, 0], np.uint8)
-    prediction = np.array([1, 1, 0, 0], np.uint8)
-    assert count_classes(prediction, truth, (1,), ignore=255)[1] == Counts(tp=1, fp=0, fn=0)
 
 
 def test_counts_of_images_add_up() -> None:
@@ -47,28 +41,24 @@ def test_mean_leaves_out_what_is_undefined() -> None:
     assert math.isnan(mean_score([float("nan")]))
 
 
-def test_bool_masks_are_labels_too() -> None:
-    assert count_classes(PREDICTION > 0, TRUTH > 0, (1,))[1] == Counts(tp=3, fp=1, fn=1)
-
-
 def test_shapes_must_agree() -> None:
     with pytest.raises(RetinaError, match=r"prediction of shape \(3,\) against a ground truth of shape \(4,\)"):
-        count_classes(np.zeros(3, int), np.zeros(4, int), (1,))
+        check_labels(np.zeros(3, int), np.zeros(4, int))
 
 
 def test_probabilities_are_refused() -> None:
     with pytest.raises(RetinaError, match="prediction is of type float32; expected whole numbers"):
-        count_classes(np.zeros(3, np.float32), np.zeros(3, int), (1,))
+        check_labels(np.zeros(3, np.float32), np.zeros(3, int))
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_counts_of_random_volumes_against_voxel_by_voxel(seed) -> None:
     rng = np.random.default_rng(seed)
-    prediction, truth = rng.integers(0, 4, (2, *rng.integers(1, 6, 3)))
-    for label, counts in count_classes(prediction, truth, (1, 2), ignore=3).items():
-        pairs = [(p == label, t == label) for p, t in zip(prediction.flat, truth.flat, strict=True) if t != 3]
-        expected = [sum(pair == wanted for pair in pairs) for wanted in ((True, True), (True, False), (False, True))]
-        assert [counts.tp, counts.fp, counts.fn] == expected
+    predicted, actual = rng.integers(0, 2, (2, *rng.integers(1, 6, 3)), bool)
+    pairs = list(zip(predicted.flat, actual.flat, strict=True))
+    expected = [sum(pair == wanted for pair in pairs) for wanted in ((True, True), (True, False), (False, True))]
+    counts = count_masks(predicted, actual)
+    assert [counts.tp, counts.fp, counts.fn] == expected
 
 
 def test_the_iou_of_an_image_is_smoothed() -> None:

@@ -67,7 +67,8 @@ def kasthuri(folder: Path, packed: bool = True, outside: int = 2) -> dict[str, W
 
 def perez_members() -> tuple[dict[str, bytes], dict[str, dict[str, Written]]]:
     """Files of the archive, and structure -> case -> what it becomes. Image and mask have different prefixes."""
-    members, expected = {}, {}
+    members: dict[str, bytes] = {}
+    expected: dict[str, dict[str, Written]] = {}
     for s, structure in enumerate(PEREZ_STRUCTURES):
         expected[structure] = {}
         for split, numbers in PEREZ_NUMBERS.items():

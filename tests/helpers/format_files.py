@@ -41,11 +41,11 @@ def _hdf5(**options: object) -> Callable[[Path], None]:
     return write
 
 
-def _bytes(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content) and None
+def _bytes(content: bytes | bytearray) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
 
 
-FORMATS: dict[str, tuple[np.ndarray, Callable[[Path], None]]] = {
+FORMATS: dict[str, tuple[np.ndarray, Callable[[Path], object]]] = {
     "grey.png": (PLANE, _bytes(pillow(PLANE, "PNG"))),
     "grey16.png": (DEEP[0], _bytes(imagecodecs.png_encode(DEEP[0]))),
     "rgb.png": (PLANE, _bytes(pillow(np.dstack([PLANE] * 3), "PNG"))),
@@ -81,7 +81,7 @@ def _palette_png(indices: np.ndarray, colours: np.ndarray) -> bytes:
     return pillow(image, "PNG")
 
 
-TRAPS: dict[str, tuple[np.ndarray, np.ndarray, Callable[[Path], None]]] = {
+TRAPS: dict[str, tuple[np.ndarray, np.ndarray, Callable[[Path], object]]] = {
     "negative.tif": (PLANE, 255 - PLANE, _bytes(tiff(255 - PLANE, photometric="miniswhite"))),
     "negative16.tif": (DEEP[0], 65535 - DEEP[0], _bytes(tiff(65535 - DEEP[0], photometric="miniswhite"))),
     "one_bit.tif": (255 - OBJECT * 255, OBJECT, _bytes(tiff(OBJECT > 0, photometric="miniswhite"))),

@@ -230,7 +230,7 @@ def _made() -> dict[str, Subject]:
         for name, kind in (("new.pth", "zip"), ("old.pt", "old format")):
             WRITERS[kind](weights, Path(folder) / name)
             made[name] = Subject(name, (Path(folder) / name).read_bytes(), {"weights": _weights})
-        arrays = {"a": PLANE, "b": np.arange(9.0, dtype=np.float32)}
+        arrays: dict[str, Any] = {"a": PLANE, "b": np.arange(9.0, dtype=np.float32)}
         np.savez(Path(folder) / "w.npz", **arrays)
         made["w.npz"] = Subject("w.npz", (Path(folder) / "w.npz").read_bytes(), {"weights": _weights})
         import safetensors.torch

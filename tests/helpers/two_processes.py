@@ -1,5 +1,7 @@
 """What each of two processes does; spawned processes find these functions by the name of this module."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -37,7 +39,7 @@ def train_one_step(rank, folder):
         value.backward()
         optimizer.step()
         values.append(value.item())
-    state = {name: (p.detach() - before[name]).numpy() for name, p in network.named_parameters()}
+    state: dict[str, Any] = {name: (p.detach() - before[name]).numpy() for name, p in network.named_parameters()}
     np.savez(f"{folder}/rank{rank}.npz", values=values, **state)
     dist.destroy_process_group()
 

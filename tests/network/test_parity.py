@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def case(request):
     rng = np.random.Generator(np.random.PCG64([fixture["seed"], 12345]))
     size = fixture["image_size"]
     image = torch.from_numpy(rng.standard_normal((2, 1, size, size)).astype(np.float32))
-    seen = {}
+    seen: dict[Any, Any] = {}
     network.cnn.register_forward_hook(lambda module, inputs, output: seen.update(cnn=output[0]))
     network.transformer.register_forward_hook(lambda module, inputs, output: seen.update(tokens=output))
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """The 3D TransUNet: shapes, positions of other grids, gradients, and nnU-Net's own way of building it."""
 
+from typing import Any
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -8,7 +10,7 @@ from torch import nn
 
 from nnunetv2_retina.network.transunet3d import TRANSFORMERS, TransUNet3D, total_strides
 
-UNET = {
+UNET: dict[str, Any] = {
     "n_stages": 3,
     "features_per_stage": [4, 8, 8],
     "conv_op": nn.Conv3d,

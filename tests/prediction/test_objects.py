@@ -5,6 +5,7 @@ import json
 import math
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +28,12 @@ STEPS = (5.0, 2.0, 3.0)
 """nm."""
 
 
-def rows(ids, steps=STEPS, unit="nm", **options) -> list[table.Row]:
+def rows(ids, steps=STEPS, unit="nm", **options) -> list[dict[str, Any]]:
     count = int(ids.max())
     return table.describe(ids, [1] * count, {1: "one"}, table.Frame.of(ids.shape, Spacing.of(steps, unit)), **options)
 
 
-def places(shape, steps=STEPS) -> list[np.ndarray]:
+def places(shape, steps=STEPS) -> tuple[np.ndarray, ...]:
     return np.meshgrid(*(np.arange(n) * step for n, step in zip(shape, steps, strict=True)), indexing="ij")
 
 

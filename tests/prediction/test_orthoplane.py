@@ -1,5 +1,7 @@
 """Orthoplane inference on volumes whose voxels encode where they are, so that any mistake in axes or offsets shows."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ def test_every_axis_is_restored(shape, spare_bytes, slab_bytes, tmp_path):
 def test_planes_are_shown_in_the_order_of_the_axes():
     shape = (17, 21, 23)
     z, y, x = (torch.tensor(a, dtype=torch.float32)[None] for a in np.meshgrid(*map(np.arange, shape), indexing="ij"))
-    seen = []
+    seen: list[Any] = []
 
     def model(tiles):
         rows = tiles[:, :, 1, 0] - tiles[:, :, 0, 0]

@@ -1,6 +1,7 @@
 """Batched prediction against nnU-Net's own predictor: the same logits, labels and probabilities, slab by slab."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
 
 CPU = torch.device("cpu")
-TIF = {"ending": ".tif", "reader": "Tiff3DIO"}
+TIF: dict[str, Any] = {"ending": ".tif", "reader": "Tiff3DIO"}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,5 +1,7 @@
 """Regions of a volume have the values of the whole volume, bit for bit, whatever their size and place."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -115,7 +117,7 @@ def test_touching_tiles_are_those_that_share_a_pixel(rows, columns, side, step, 
 @pytest.mark.parametrize("mode", ["stack", "orthoplane"])
 def test_labels_of_a_transunet(tmp_path, mode):
     """Mirrored or not, several folds, regions: what a tile gives does not depend on the others of its batch."""
-    options = {"trainer": "nnUNetTrainerRETINA_tiny", "architecture": transunet(), "patch": 32}
+    options: dict[str, Any] = {"trainer": "nnUNetTrainerRETINA_tiny", "architecture": transunet(), "patch": 32}
     folder = make_model(
         tmp_path / "model",
         folds=(0, 1) if mode == "stack" else (0,),

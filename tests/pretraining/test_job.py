@@ -170,21 +170,21 @@ main(sys.argv[1:])
     assert log_of(tmp_path) == log_of(reference)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_continues(source, reference, tmp_path, monkeypatch, capsys, number):
-    step = Run._agree
+def test_each_signal_saves_and_the_same_command_continues(source, reference, tmp_path, monkeypatch, capsys):
+    step, signals = Run._agree, {2: signal.SIGTERM, 4: signal.SIGUSR1, 6: signal.SIGINT}
 
     def signalled(run, unread, *more):
-        if run.progress.iteration == 3:
-            os.kill(os.getpid(), number)
+        if run.progress.iteration in signals:
+            os.kill(os.getpid(), signals.pop(run.progress.iteration))
         return step(run, unread, *more)
 
+    monkeypatch.setattr(Run, "_agree", signalled)
     arguments = [str(source), "-o", str(tmp_path), *SETTINGS, "--epochs", "4", "--keep-every", "0"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "_agree", signalled)
-        assert main(arguments) == 75
-    assert "the same command continues" in capsys.readouterr().err
-    assert not (tmp_path / "checkpoint_final.pth").exists()
+    for left in (2, 1, 0):
+        assert main(arguments) == 75 and len(signals) == left
+        said = capsys.readouterr().err
+        assert "the same command continues" in said and ("continuing after step" in said) == (left < 2)
+        assert not (tmp_path / "checkpoint_final.pth").exists()
     assert main(arguments) == 0
     assert "continuing after step" in capsys.readouterr().err
     assert_equal_weights(weights_of(tmp_path), weights_of(reference))

@@ -253,7 +253,7 @@ def worker_processes(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_whole_chain_on_generated_volumes(tmp_path: Path, worker_processes) -> None:
+def test_whole_chain_on_generated_volumes(tmp_path: Path, worker_processes, warm_processes) -> None:
     lines: list[str] = []
     page = run_quickstart(tmp_path / "out", settings=TINY, say=lines.append)
     text = "\n".join(lines)

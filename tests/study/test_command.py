@@ -154,7 +154,9 @@ def test_the_commands_messages(study: Path, tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path, tmp_path: Path, capsys) -> None:
+def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(
+    study: Path, tmp_path: Path, capsys, warm_processes
+) -> None:
     change(study, "nnUNetTrainerTransUNet_tiny}", "nnUNetTrainerTransUNet_tiny, training: {learning_rate: 1.0e+30}}")
     options = [str(study), "-o", str(tmp_path / "out"), "-device", "cpu"]
     assert command.main([*options, "--estimate"]) == 1
@@ -188,7 +190,8 @@ def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(study: Path
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on(study: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on(study: Path, tmp_path: Path, warm_processes) -> None:
+    """First in a process of its own, as a user's."""
     change(study, "[2, 4]", "[2, 8]")
     loaded = read_study(study)
     planned = planned_runs(loaded, resolve(loaded), tmp_path / "out")[0]
@@ -212,7 +215,9 @@ def test_a_run_that_was_killed_goes_on(study: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_3d_system_on_the_validation_cases_of_a_fold(workspace: Path, volumes: Path, tmp_path: Path) -> None:
+def test_a_3d_system_on_the_validation_cases_of_a_fold(
+    workspace: Path, volumes: Path, tmp_path: Path, warm_processes
+) -> None:
     for name in ("nnUNet_raw", "nnUNet_preprocessed"):
         shutil.copytree(volumes / name, workspace / name, dirs_exist_ok=True)
     (tmp_path / "study.yaml").write_text(STUDY_3D)

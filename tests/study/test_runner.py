@@ -288,7 +288,8 @@ def test_a_data_set_that_cannot_be_linked_fails_its_own_runs_alone(tmp_path: Pat
         raise OSError("Operation not permitted")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    runs, said = plan(tmp_path / "out"), []
+    runs = plan(tmp_path / "out")
+    said: list[str] = []
     outcome = run_all(runs, "cpu", said.append)
     assert outcome.failed == runs
     told = "\n".join(said)

@@ -13,7 +13,6 @@ from helpers.moco import moco, resnet50
 from helpers.trainings import CPU, KilledError, fold_folder, log_of, results, train, write_weights
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run import run_training as nnunet_run
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -24,13 +23,13 @@ from nnunetv2_retina.training import baselines
 from nnunetv2_retina.weights import checkpoint
 from nnunetv2_retina.weights.importing import import_weights
 
+pytestmark = pytest.mark.usefixtures("short")
+
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch):
-    """The final validation starts processes, the progress plot takes seconds, as does waiting for the disk."""
+def unsynced(monkeypatch):
+    """Waiting for the disk takes seconds."""
     monkeypatch.setattr(checkpoint.os, "fsync", lambda file: None)
-    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from helpers.trainings import CPU, KilledError, fold_folder, results, set_protocol, train, write_weights
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.errors import RetinaError
@@ -31,11 +30,9 @@ def latest(workspace, preprocessed):
     return path
 
 
-def test_with_a_seed_a_continued_training_is_the_uninterrupted_one(workspace, monkeypatch, tmp_path):
+def test_with_a_seed_a_continued_training_is_the_uninterrupted_one(workspace, monkeypatch, short, tmp_path):
     """Bit for bit: batches, augmentation, dropout, optimiser; also with another number of processes."""
     monkeypatch.setenv("RETINA_SEED", "5")
-    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
     set_protocol(workspace, iterations=5, optimiser="adamw")
     folder, start = fold_folder(workspace, TRAINER), nnUNetTrainer.on_epoch_start
     train(TRAINER)
@@ -103,14 +100,13 @@ def test_changed_labels_and_cases_are_named(latest, preprocessed):
         train(TRAINER, continue_training=True)
 
 
-def test_what_does_not_change_a_training_may_change(latest, workspace, monkeypatch):
+def test_what_does_not_change_a_training_may_change(latest, workspace, monkeypatch, short):
     set_protocol(workspace, inference="orthoplane", checkpoints=[3], source="a paper")
     monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: None)
-    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "perform_actual_validation", lambda self, *_: None)
     train(TRAINER, continue_training=True)
 
 
-def test_a_checkpoint_without_a_choice_of_losses_goes_on_with_the_one_it_had(latest, workspace, monkeypatch):
+def test_a_checkpoint_without_a_choice_of_losses_goes_on_with_the_one_it_had(latest, workspace, monkeypatch, short):
     content = torch.load(latest, weights_only=False)
     settings = content["init_args"]["retina"]["settings"]
     for name in ("loss", "clip", "foreground", "seed", "schedule", "schedule_iterations", "weight_decay"):
@@ -120,7 +116,6 @@ def test_a_checkpoint_without_a_choice_of_losses_goes_on_with_the_one_it_had(lat
     monkeypatch.setattr(
         trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: losses.append(self.protocol.loss)
     )
-    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "perform_actual_validation", lambda self, *_: None)
     train(TRAINER, continue_training=True)
     assert losses == ["squared"]
     set_protocol(workspace, foreground=0.8)
@@ -128,13 +123,12 @@ def test_a_checkpoint_without_a_choice_of_losses_goes_on_with_the_one_it_had(lat
         train(TRAINER, continue_training=True)
 
 
-def test_a_checkpoint_of_an_earlier_version_is_continued(latest, workspace, monkeypatch):
+def test_a_checkpoint_of_an_earlier_version_is_continued(latest, workspace, monkeypatch, short):
     content = torch.load(latest, weights_only=False)
     del content["init_args"]["retina"]["settings"]
     torch.save(content, latest)
     set_protocol(workspace, learning_rate=0.1)
     monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: None)
-    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "perform_actual_validation", lambda self, *_: None)
     train(TRAINER, continue_training=True)
 
 

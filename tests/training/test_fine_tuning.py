@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.trainings import CPU, fold_folder, set_protocol, train, write_weights
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.training import trainers
@@ -14,11 +13,7 @@ from nnunetv2_retina.training import trainers
 BINARY = {"background": 0, "cleft": 1}
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    """The final validation starts processes, the progress plot takes seconds."""
-    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
+pytestmark = pytest.mark.usefixtures("short")
 
 
 @pytest.fixture

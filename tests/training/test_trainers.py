@@ -9,7 +9,6 @@ import torch
 from helpers.environment import PROTOCOL
 from helpers.trainings import CPU, KilledError, fold_folder, log_of, results, set_protocol, train, write_weights
 from nnunetv2.run import run_training as nnunet_run
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.errors import RetinaError
@@ -20,12 +19,7 @@ from nnunetv2_retina.weights import checkpoint, shipped, transfer
 from nnunetv2_retina.weights.adaptation import resample_positions, stem_kernel
 from nnunetv2_retina.weights.importing import import_weights
 
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    """The final validation starts processes, the progress plot takes seconds; test_end_to_end.py has both."""
-    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *args: None)
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
+pytestmark = pytest.mark.usefixtures("short")
 
 
 @pytest.fixture
@@ -53,6 +47,13 @@ def weights(tmp_path) -> Path:
     return write_weights(tmp_path / "pretrained.pth", "tiny")
 
 
+def initialised(trainer: str, dataset: int = 901) -> nnUNetTrainer:
+    """A trainer that has its network and loss, and has not trained."""
+    made = nnunet_run.get_trainer_from_args(str(dataset), "2d", 0, trainer, device=CPU)
+    made.initialize()
+    return made
+
+
 SCOPES = {
     "nnUNetTrainerRETINA_tiny": ("transformer.",),
     "nnUNetTrainerRETINA_encoder_tiny": ("cnn.", "embedding.", "transformer."),
@@ -60,22 +61,23 @@ SCOPES = {
 }
 
 
-@pytest.mark.parametrize("trainer", SCOPES)
-@pytest.mark.parametrize("by", ["option", "variable"])
+@pytest.mark.parametrize(
+    ("trainer", "by"), [("nnUNetTrainerRETINA_tiny", "variable"), *((trainer, "option") for trainer in SCOPES)]
+)
 def test_transfer(trainer, by, workspace, weights, seen, monkeypatch):
     monkeypatch.setenv("RETINA_SEED", "3")
-    train("nnUNetTrainerTransUNet_tiny")
+    fresh = initialised("nnUNetTrainerTransUNet_tiny")._plain_network().state_dict()
     if by == "option":
         train(trainer, pretrained_weights=str(weights))
     else:
         monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
         train(trainer)
-    fresh, run = seen
+    run = seen[-1]
     stored = checkpoint.load(weights).weights
     frozen = trainer != "nnUNetTrainerRETINA_full_tiny"
     ended = checkpoint.load(fold_folder(workspace, trainer) / "checkpoint_final.pth").weights
     for key, value in run.at_start.items():
-        expected = stored[key] if key.startswith(SCOPES[trainer]) else fresh.at_start[key]
+        expected = stored[key] if key.startswith(SCOPES[trainer]) else fresh[key]
         assert torch.equal(value, expected), key
         still = frozen and key.startswith("transformer.")
         assert torch.equal(ended[key], value) == still or key.endswith("attn.key.bias"), key
@@ -267,7 +269,7 @@ def test_a_seed_gives_the_same_losses(workspace, seen, monkeypatch, processes):
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerTransUNet_tiny", "nnUNetTrainerRETINA_tiny"])
 def test_regions_and_the_ignore_label_train(workspace, seen, weights, dataset, trainer, monkeypatch):
     monkeypatch.setenv("RETINA_SEED", "1")
-    set_protocol(workspace, dataset, iterations=30, iterations_per_epoch=10)
+    set_protocol(workspace, dataset, iterations=15, iterations_per_epoch=5)
     options = {"pretrained_weights": str(weights)} if "RETINA" in trainer else {}
     train(trainer, dataset, **options)
     losses = seen[0].logger.get_value("train_losses", step=None)
@@ -277,8 +279,8 @@ def test_regions_and_the_ignore_label_train(workspace, seen, weights, dataset, t
 
 
 @pytest.mark.parametrize("dataset", [902, 903])
-def test_ignored_pixels_give_no_gradient(workspace, seen, dataset, monkeypatch):
-    train("nnUNetTrainerTransUNet_tiny", dataset)
+def test_ignored_pixels_give_no_gradient(workspace, dataset):
+    loss = initialised("nnUNetTrainerTransUNet_tiny", dataset).loss
     logits = torch.zeros(1, 3 if dataset == 902 else 2, 8, 8, requires_grad=True)
     if dataset == 902:
         target = torch.zeros(1, 1, 8, 8)
@@ -286,15 +288,14 @@ def test_ignored_pixels_give_no_gradient(workspace, seen, dataset, monkeypatch):
     else:
         target = torch.zeros(1, 3, 8, 8, dtype=torch.bool)
         target[:, 2, :, 4:] = True
-    seen[0].loss(logits, target).backward()
+    loss(logits, target).backward()
     assert logits.grad[..., :4].abs().min() > 0
     assert logits.grad[..., 4:].abs().max() == 0
 
 
-def test_class_weights_reach_the_cross_entropy(workspace, seen):
+def test_class_weights_reach_the_cross_entropy(workspace):
     set_protocol(workspace, class_weights=[0.1, 1, 3])
-    train("nnUNetTrainerTransUNet_tiny")
-    assert seen[0].loss.ce.weight.tolist() == pytest.approx([0.1, 1, 3])
+    assert initialised("nnUNetTrainerTransUNet_tiny").loss.ce.weight.tolist() == pytest.approx([0.1, 1, 3])
 
 
 def test_protocol_and_network_are_in_the_saved_plans(workspace):
@@ -316,31 +317,32 @@ def damaged(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda p: write_weights(p, "retina"), r"is of another size: retina .*embed_dim 192.*use|Use the trainer"),
-        (lambda p: torch.save({"state_dict": {}}, p), r"holds no network_weights \(its entries are state_dict\)"),
-        (
-            lambda p: write_weights(p, "tiny", trained=["cnn."]),
-            r"holds trained values of cnn\. alone, but scope transformer takes and freezes transformer\., which would "
-            r"stay random\. Use nnUNetTrainerRETINA_full_tiny, which freezes nothing",
-        ),
-        (damaged, r"cannot be read as a PyTorch checkpoint: it is truncated"),
-        (lambda p: p.unlink(), r"no checkpoint at .*: no such file"),
-    ],
+SPOILT = (
+    (lambda p: write_weights(p, "retina"), r"is of another size: retina .*embed_dim 192.*use|Use the trainer"),
+    (lambda p: torch.save({"state_dict": {}}, p), r"holds no network_weights \(its entries are state_dict\)"),
+    (
+        lambda p: write_weights(p, "tiny", trained=["cnn."]),
+        r"holds trained values of cnn\. alone, but scope transformer takes and freezes transformer\., which would "
+        r"stay random\. Use nnUNetTrainerRETINA_full_tiny, which freezes nothing",
+    ),
+    (damaged, r"cannot be read as a PyTorch checkpoint: it is truncated"),
+    (lambda p: p.unlink(), r"no checkpoint at .*: no such file"),
 )
+
+
 @pytest.mark.parametrize("by", ["option", "variable"])
-def test_a_wrong_checkpoint_leaves_nothing_behind(workspace, weights, spoil, message, by, monkeypatch, seen):
+def test_a_wrong_checkpoint_leaves_nothing_behind(workspace, weights, by, monkeypatch, seen):
+    """However many are refused: the right one then trains."""
     good = weights.read_bytes()
-    spoil(weights)
     if by == "variable":
         monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
     options = {"pretrained_weights": str(weights)} if by == "option" else {}
-    with pytest.raises(RetinaError, match=message):
-        train("nnUNetTrainerRETINA_tiny", **options)
-    assert results(workspace) == []
-    weights.write_bytes(good)
+    for spoil, message in SPOILT:
+        spoil(weights)
+        with pytest.raises(RetinaError, match=message):
+            train("nnUNetTrainerRETINA_tiny", **options)
+        assert results(workspace) == []
+        weights.write_bytes(good)
     train("nnUNetTrainerRETINA_tiny", **options)
     assert (fold_folder(workspace, "nnUNetTrainerRETINA_tiny") / "checkpoint_final.pth").is_file()
 
@@ -406,7 +408,7 @@ def test_class_weights_do_not_go_with_regions(workspace):
         train("nnUNetTrainerTransUNet_tiny", 903)
 
 
-def initialised(workspace, trainer, channels, weights, monkeypatch):
+def with_channels(workspace, trainer, channels, weights, monkeypatch):
     """A trainer of a data set with so many channels, with the weights of a file."""
     monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
     folder = workspace / "nnUNet_preprocessed/Dataset901_test"
@@ -419,7 +421,7 @@ def initialised(workspace, trainer, channels, weights, monkeypatch):
 
 @pytest.mark.parametrize("channels", [2, 3, 5])
 def test_weights_go_with_any_number_of_channels(workspace, weights, channels, monkeypatch):
-    made = initialised(workspace, trainers.nnUNetTrainerRETINA_encoder_tiny, channels, weights, monkeypatch)
+    made = with_channels(workspace, trainers.nnUNetTrainerRETINA_encoder_tiny, channels, weights, monkeypatch)
     stored, now = checkpoint.load(weights).weights, made.network.state_dict()
     kernel = stored["cnn.stem.0.weight"]
     assert torch.equal(now["cnn.stem.0.weight"], stem_kernel(kernel, channels))
@@ -434,7 +436,7 @@ def test_weights_go_with_any_number_of_channels(workspace, weights, channels, mo
 
 
 def test_what_is_not_taken_need_not_fit(workspace, weights, monkeypatch):
-    made = initialised(workspace, trainers.nnUNetTrainerRETINA_tiny, 2, weights, monkeypatch)
+    made = with_channels(workspace, trainers.nnUNetTrainerRETINA_tiny, 2, weights, monkeypatch)
     assert made.network.cnn.stem[0].weight.shape[1] == 2 and made._record["adapted"] == {}
     stored = checkpoint.load(weights).weights
     assert torch.equal(made.network.transformer.norm.weight, stored["transformer.norm.weight"])

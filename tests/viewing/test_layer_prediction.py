@@ -1,5 +1,7 @@
 """What the napari widget computes, without napari: the predictor's labels, instances, progress and errors."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers.model_folders import LABELS, REGIONS, make_model
@@ -13,7 +15,7 @@ from nnunetv2_retina.viewing.layer_prediction import load_model, model_spacing, 
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (3, 40, 48), np.uint8)
 SIZE = Spacing(40, 8, 8, "nm")
-NIFTI = {"ending": ".nii.gz", "reader": "SimpleITKIO"}
+NIFTI: dict[str, Any] = {"ending": ".nii.gz", "reader": "SimpleITKIO"}
 
 
 @pytest.fixture(autouse=True)

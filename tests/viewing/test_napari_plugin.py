@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_the_widget_predicts_a_layer_beside_the_window(viewer, tmp_path, qtbot):
 def test_what_goes_wrong_is_said_in_one_sentence(viewer, tmp_path, qtbot, monkeypatch, given, message):
     from nnunetv2_retina.viewing import widget as module
 
-    said = []
+    said: list[Any] = []
     monkeypatch.setattr(module, "show_error", said.append)
     made = module.PredictWidget(viewer)
     made.button.native.click()

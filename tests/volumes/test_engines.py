@@ -1,6 +1,7 @@
 """What an engine says while it works."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ class Client:
     """A scheduler whose workers come and go."""
 
     def __init__(self):
-        self.there = {"a": {}}
+        self.there: dict[str, Any] = {"a": {}}
 
     def scheduler_info(self, n_workers):
         return {"workers": self.there}

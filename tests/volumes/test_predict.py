@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from nnunetv2_retina.prediction.settings import PredictionSettings
 
 pytestmark = needs_zarr
 SHAPE = (18, 66, 50)
-TIF = {"ending": ".tif", "reader": "Tiff3DIO"}
+TIF: dict[str, Any] = {"ending": ".tif", "reader": "Tiff3DIO"}
 
 
 @pytest.fixture(scope="module")

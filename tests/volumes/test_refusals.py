@@ -1,6 +1,7 @@
 """Volumes, models and outputs that do not fit are refused in one sentence, and nothing is written."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from nnunetv2_retina.volumes.blocks import candidates, check_block, cut, shard_s
 from nnunetv2_retina.volumes.settings import VolumeSettings, parse_bytes
 
 pytestmark = needs_zarr
-TIF = {"ending": ".tif", "reader": "Tiff3DIO"}
+TIF: dict[str, Any] = {"ending": ".tif", "reader": "Tiff3DIO"}
 
 
 @pytest.fixture

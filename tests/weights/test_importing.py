@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def network_of(config=TINY, outputs=1, seed=0):
     return network
 
 
-def as_jax(network, class_token=True) -> dict[str, np.ndarray]:
+def as_jax(network, class_token=True) -> dict[str, Any]:
     """The encoder in the layout of R50+ViT-B_16.npz, written independently of the table under test."""
     out: dict[str, np.ndarray] = {}
     dim, heads = network.config.embed_dim, network.config.num_heads
@@ -362,7 +363,8 @@ def test_the_command_on_a_checkpoint_of_ones_own(tmp_path, network, capsys):
 
 
 def plain_vit(path):
-    np.savez(path, **{"embedding/kernel": np.zeros((16, 16, 3, 8), np.float32), "cls": np.zeros((1, 1, 8))})
+    arrays: dict[str, Any] = {"embedding/kernel": np.zeros((16, 16, 3, 8), np.float32), "cls": np.zeros((1, 1, 8))}
+    np.savez(path, **arrays)
 
 
 def truncated(write):

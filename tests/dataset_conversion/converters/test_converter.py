@@ -1,21 +1,23 @@
 """All eight data sets of the five benchmarks, from files in the sources' layout to one training iteration."""
 
 import json
-import multiprocessing
-from multiprocessing.pool import ThreadPool
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import benchmark_sources, benchmark_sources_2d
-from helpers.environment import FOLDERS
+from helpers.environment import FOLDERS, plan_and_preprocess
 from helpers.raw_datasets import read_back, report_of
 from nnunetv2.run import run_training
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from dataset_conversion.benchmarks import DATASETS
 from dataset_conversion.convert import main
 
-MAKERS = {
+MAKERS: dict[str, Callable[[Path], Any]] = {
     "cremi": benchmark_sources.cremi,
     "guay": benchmark_sources.guay,
     "kasthuri": benchmark_sources_2d.kasthuri,
@@ -27,32 +29,11 @@ NAMES = list(BENCHMARK_OF)
 CHEAP = {"iterations": 1, "iterations_per_epoch": 1, "batch_size": 2, "patch_size": 32}
 
 
-class _Threads:
-    """``multiprocessing.get_context("spawn")`` with threads for processes: the same work without five-second starts."""
-
-    Pool = ThreadPool
-
-
-def _sample_little(patch):
-    """nnU-Net draws 100 million voxels a data set for its intensity statistics, however small the images."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-
-    start = DatasetFingerprintExtractor.__init__
-
-    def small(self, *args, **options):
-        start(self, *args, **options)
-        self.num_foreground_voxels_for_intensitystats = 10_000
-
-    patch.setattr(DatasetFingerprintExtractor, "__init__", small)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """All benchmarks converted by the command, planned and preprocessed by nnU-Net; and what the cases must hold."""
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
-
     root = tmp_path_factory.mktemp("benchmarks")
-    expected = {}
+    expected: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         for name in FOLDERS:
             (root / name).mkdir()
@@ -64,12 +45,8 @@ def root(tmp_path_factory):
             names = [name for name in NAMES if benchmark == BENCHMARK_OF[name]]
             expected |= dict(zip(names, made.values() if len(names) > 1 else [made], strict=True))
             assert main([benchmark, str(source)]) == 0
-        patch.setattr(multiprocessing, "get_context", lambda method: _Threads)
-        _sample_little(patch)
-        for dataset in DATASETS:
-            extract_fingerprints([dataset.id], num_processes=1, check_dataset_integrity=True)
-            plan_experiments([dataset.id])
-            preprocess([dataset.id], configurations=["2d"], num_processes=[1])
+    for dataset in DATASETS:
+        plan_and_preprocess(root, dataset.id)
     return root, expected
 
 
@@ -86,6 +63,8 @@ def cheap(root, monkeypatch):
         (folder / "dataset.json").write_text(json.dumps(settings))
         plans = json.loads((folder / "nnUNetPlans.json").read_text())
         plans["configurations"]["2d"]["batch_size"] = 2
+        network = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+        network["features_per_stage"] = [4] * network["n_stages"]
         (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
     return root
 
@@ -111,6 +90,7 @@ def test_trains_an_iteration(cheap, name, trainer, monkeypatch):
         made.disable_checkpointing = True
         made.plot_network_architecture = lambda: None
         monkeypatch.setattr(made, "on_train_end", lambda: None)  # it drops the loaders
+        monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
         made.run_training()
         assert len(made.logger.get_value("train_losses", step=None)) == 1
         assert np.isfinite(made.logger.get_value("train_losses", step=-1))

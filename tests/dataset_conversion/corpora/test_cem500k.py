@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_counts_everything(download):
     tifffile.imwrite(download / "wide.tif", np.zeros((300, 224), np.uint8))
     tifffile.imwrite(download / "tiny.tif", np.zeros((20, 224), np.uint8))
     Image.fromarray(np.zeros((224, 224, 3), np.uint8)).save(download / "colour.png")
-    seen = []
+    seen: list[Any] = []
     found = check(download, seen.append)
     assert seen == [8]
     assert (found.images, found.shapes[224, 224], found.others) == (8, 5, {".md": 1, "index": 1})

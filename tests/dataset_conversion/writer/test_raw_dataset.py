@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_one_grey_level(tmp_path):
 
 def test_one_case_in_memory_at_a_time(tmp_path):
     """The generator is asked for the next case only when the last one is on disk."""
-    seen = []
+    seen: list[Any] = []
 
     def cases():
         for name in "abc":

@@ -5,6 +5,7 @@ import json
 import math
 import random
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def test_without_any_transform_nothing_changes():
 
 @pytest.mark.parametrize(("name", "axis"), [("horizontal_flip_p", 2), ("vertical_flip_p", 1)])
 def test_flips(name, axis):
-    images, settings = rough_images(), replace(NOTHING, **{name: 1})
+    chosen: dict[str, Any] = {name: 1}
+    images, settings = rough_images(), replace(NOTHING, **chosen)
     np.testing.assert_array_equal(geometry(batch(images), drawn(settings), settings), np.flip(images, axis))
 
 
@@ -451,7 +453,8 @@ def test_every_setting_changes_something():
     }
     assert set(changes) == {field.name for field in fields(base)}
     for name, value in changes.items():
-        settings = replace(base, **{name: value})
+        chosen: dict[str, Any] = {name: value}
+        settings = replace(base, **chosen)
         assert not torch.equal(augment(images, drawn(settings, 16), settings).input, reference.input), name
 
 

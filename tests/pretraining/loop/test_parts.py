@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,9 @@ class Threads(Processes):
 
 def test_the_contrast_is_with_the_images_of_all_processes(images):
     loss, wanted, _ = stepped(images, 4, arm="simclr")
-    shelf, barrier, results = {}, threading.Barrier(2, timeout=60), {}
+    barrier = threading.Barrier(2, timeout=60)
+    shelf: dict[Any, Any] = {}
+    results: dict[Any, Any] = {}
 
     def work(engine, rank):
         results[rank] = float(engine.step(images[2 * rank : 2 * rank + 2], 0, 2)), gradients(engine)

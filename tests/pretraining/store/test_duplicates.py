@@ -1,5 +1,7 @@
 """Near duplicates: the hash against a plain computation, the search against all pairs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,8 @@ def test_bits_are_counted(count):
 def test_the_first_near_one_is_found(threshold):
     values = RNG.integers(0, 2**10, 400).tolist()
     groups = RNG.integers(0, 3, 400).tolist()
-    search, kept = NearDuplicates(threshold), []
+    search = NearDuplicates(threshold)
+    kept: list[Any] = []
     for image, (group, value) in enumerate(zip(groups, values, strict=True)):
         expected = next((k for k, g, v in kept if g == group and (v ^ value).bit_count() <= threshold), None)
         assert search.find(group, value) == expected
