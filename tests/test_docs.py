@@ -143,6 +143,7 @@ def test_the_reference_has_all_public_names():
 
 def test_the_site_leaves_out_links_that_lead_out_of_it_and_indents_lists():
     hooks = importlib.util.spec_from_file_location("site_hooks", DOCS / "site_hooks.py")
+    assert hooks and hooks.loader
     module = importlib.util.module_from_spec(hooks)
     hooks.loader.exec_module(module)
     text = "[`a.yaml`](../studies/a.yaml) [b](b.md)\n1. item\n\n       code\n\n   text\n"

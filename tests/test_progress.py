@@ -62,7 +62,8 @@ def test_nothing_is_foretold_without_a_total_or_at_the_end(clock):
 
 
 def test_a_terminal_gets_a_bar_that_goes_away(clock):
-    out, lines = Terminal(), []
+    lines: list[str] = []
+    out = Terminal()
     with ProgressBar("case_1", 400, "tiles", out=out, say=lines.append) as bar:
         bar.update(0)
         clock[0] += 50

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -54,7 +55,7 @@ def short(monkeypatch, one_thread):
 @pytest.fixture
 def tensorboard(monkeypatch):
     module = types.ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer
+    vars(module)["SummaryWriter"] = Writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     written.clear()
     return written
@@ -126,7 +127,8 @@ def test_it_can_be_switched_off(workspace, tensorboard, monkeypatch):
 
 
 def test_weights_and_biases_get_the_pictures_through_nnunets_own_logger(workspace, no_tensorboard, monkeypatch):
-    got, config = {}, {}
+    got: dict[tuple[str, int], Any] = {}
+    config: dict[str, Any] = {}
 
     class Wandb:
         def __init__(self, folder, resume):
@@ -138,7 +140,7 @@ def test_weights_and_biases_get_the_pictures_through_nnunets_own_logger(workspac
         update_config = staticmethod(config.update)
 
     fake = types.ModuleType("wandb")
-    fake.Image = lambda picture: ("picture", picture.shape)
+    vars(fake)["Image"] = lambda picture: ("picture", picture.shape)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr("nnunetv2.training.logging.nnunet_logger.WandbLogger", Wandb)
     monkeypatch.setenv("nnUNet_wandb_enabled", "1")
