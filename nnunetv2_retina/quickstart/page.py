@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunetv2_retina.display.pages import bullets, extended, paragraph, preformatted, table
 from nnunetv2_retina.files import write_text
+from nnunetv2_retina.quickstart.settings import DEFAULT_TRAINER, FEW_TRAINER
 from nnunetv2_retina.weights import shipped
 
 DATASET = 700
@@ -64,18 +65,18 @@ def next_commands(data: Path | None, options: Sequence[str], trainer: str, devic
     Args:
         data: the user's folder; None: one to be made.
         options: of ``retina_convert folder``, as typed.
-        trainer: for both training and prediction.
+        trainer: for both training and prediction, but for the default one, which has settings of its own here.
         device: where to train.
     """
     folder = Path("my_data") if data is None else data.absolute()
     new = folder / "test" / "images"
     new = new if new.is_dir() else Path("new_images")
     words = ["--labels", "1=mitochondria"] if data is None else options
+    trainer = FEW_TRAINER if trainer == DEFAULT_TRAINER else trainer
     reading = [word for name, more in _by_name(options) if name in _FOR_NEW for word in (name, *more)]
     return [
         "retina_doctor --init",
-        f"retina_convert folder {shlex.quote(str(folder))} -d {DATASET} --name Mine "
-        f"{shlex.join([*words, '--few-labels', '--iterations', '400'])}",
+        f"retina_convert folder {shlex.quote(str(folder))} -d {DATASET} --name Mine {shlex.join(words)}",
         f"nnUNetv2_plan_and_preprocess -d {DATASET} -c 2d --verify_dataset_integrity",
         f"nnUNetv2_train {DATASET} 2d all -tr {trainer} -device {device}",
         f"retina_predict -i {shlex.quote(str(new))} -o predictions -d {DATASET} -tr {trainer} --instances "

@@ -10,6 +10,7 @@ from nnunetv2_retina.errors import RetinaError
 
 DEFAULT_OUTPUT = Path("retina_quickstart")
 DEFAULT_TRAINER = "nnUNetTrainerRETINA_full_tiny"
+FEW_TRAINER = "nnUNetTrainerRETINA_few"
 _LEAST = {
     "iterations": 1,
     "iterations_per_epoch": 1,

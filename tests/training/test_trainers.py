@@ -492,8 +492,8 @@ def test_every_variant_has_its_size_and_scope():
     for name in trainers.__all__:
         trainer = getattr(trainers, name)
         suffix = name.rsplit("_", 1)[-1]
-        assert trainer.network_size == (suffix if suffix in ("base", "tiny") else "retina")
-        scopes = {"encoder": "encoder", "full": "full", "random_blocks": "random blocks"}
+        assert trainer.network_size == {"base": "base", "tiny": "tiny", "few": "tiny"}.get(suffix, "retina")
+        scopes = {"encoder": "encoder", "full": "full", "few": "full", "random_blocks": "random blocks"}
         taken = next((scope for part, scope in scopes.items() if part in name), "transformer")
         expected = None if "TransUNet" in name else taken
         assert trainer.transfer_scope == expected
@@ -504,7 +504,8 @@ def test_a_data_set_names_its_weights_and_the_variable_comes_before_it(workspace
     train("nnUNetTrainerRETINA_few")
     path = fold_folder(workspace, "nnUNetTrainerRETINA_few") / "transfer_report.json"
     assert json.loads(path.read_text())["named_by"].startswith('"weights" in dataset.json')
-    assert seen[-1].protocol == Protocol(**{**PROTOCOL, **FEW_LABELS})
+    assert seen[-1].protocol == Protocol(**{**trainers.nnUNetTrainerRETINA_few.usual, **PROTOCOL})
+    assert FEW_LABELS.items() <= trainers.nnUNetTrainerRETINA_few.usual.items()
     set_protocol(workspace, weights="open", transferred_rate=0.3)
     train("nnUNetTrainerRETINA_full_tiny")
     path = fold_folder(workspace, "nnUNetTrainerRETINA_full_tiny") / "transfer_report.json"
