@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from helpers.warm import become
+from helpers.warm import become, entry_code
 
 SENTENCE = "error: "
 MOST_FAULTS = 5
@@ -55,10 +55,8 @@ def start(folder: Path, words: list[str], environment: dict[str, str], limit: in
     """Start a command in a process group of its own; return its process and the file of its output."""
     output = folder / "output.txt"
     output.touch()
-    request = {
-        "command": words[0], "arguments": words[1:], "environment": environment, "folder": str(folder),
-        "output": str(output),
-    }  # fmt: skip
+    arguments = ["-c", entry_code(words[0]), *words[1:]]
+    request = {"arguments": arguments, "environment": environment, "folder": str(folder), "output": str(output)}
     child = os.fork()
     if child == 0:
         os.setsid()

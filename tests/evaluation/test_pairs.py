@@ -83,7 +83,7 @@ def test_an_error_in_another_process_arrives(folders) -> None:
 def test_a_killed_process_is_reported(folders, monkeypatch) -> None:
     monkeypatch.setattr(evaluation, "_score_files", os._exit)
     with pytest.raises(RetinaError, match="one of 2 processes was killed, most likely for lack of memory"):
-        evaluation._score_all([3, 3], 2)
+        evaluation._score_all([3, 3], 2, lambda done, total: None)
 
 
 def test_without_distances(folders) -> None:
@@ -208,11 +208,11 @@ def test_a_spacing_beside_one_tiff_alone_counts_for_both(tmp_path, lacking) -> N
 
 
 SLOW = """
-import sys, time
+import os, sys, time
 from nnunetv2_retina.commands import evaluate as command
 from nnunetv2_retina.evaluation import evaluate
 def slow(job):
-    print("scoring", flush=True)
+    os.write(1, b"scoring\\n")  # at once, whole beside that of the other process
     time.sleep(3)
 evaluate._score_files = slow
 if __name__ == "__main__":

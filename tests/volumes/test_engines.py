@@ -1,5 +1,6 @@
 """What an engine says while it works."""
 
+import os
 import threading
 from typing import Any
 
@@ -39,16 +40,11 @@ def test_it_says_when_the_last_worker_has_gone_and_when_there_is_one_again(monke
     assert said[1:] == ["there are workers again"]
 
 
-def seen(block):
-    import os
-
-    return os.environ["CUDA_VISIBLE_DEVICES"]
-
-
 def test_each_worker_sees_its_own_gpu_alone():
     with engines.local(2, lambda line: None, ("3", "5")) as engine:
         assert engine.workers == 2
-        assert sorted(engine._client.run(seen, None).values()) == ["3", "5"]
+        seen = engine._client.run(os.getenv, "CUDA_VISIBLE_DEVICES")  # a function that every process can import
+        assert sorted(seen.values()) == ["3", "5"]
 
 
 @pytest.mark.parametrize("text", ["0,0", "a", "0,", "-1"])
