@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``retina_convert`` and return its exit status (see ``console.run``)."""
+    console.hide_deprecations(argv)
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.list is None and arguments.command is None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from nnunetv2_retina.errors import RetinaError
 
 NANOMETRES = "nm"
+NEARLY_CUBES = 1.5
+"""Largest ratio of the sides of a voxel that passes for isotropic."""
 
 
 @dataclass(frozen=True)

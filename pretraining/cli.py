@@ -42,6 +42,7 @@ IMAGES = "images"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``retina_pretrain`` and return the exit status: 75 if a signal stopped it, else as ``console.run``."""
+    console.hide_deprecations(argv)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["pack"]:
         return _pack(arguments[1:])

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,9 @@ class DatasetProbe:
                 f"--probe {dataset}: label {label} is in {len(chosen)} labelled sections of at least {TILE} x {TILE} "
                 "px; expected 4 and more. Name another data set, or another class with --probe-label"
             )
-        self.cells = Cells([_section(folder, *holding[i]) for i in chosen], label)
+        pages = groupby((holding[i] for i in chosen), key=itemgetter(0))
+        files = ((name, [number for _, number in group]) for name, group in pages)
+        self.cells = Cells([section for name, numbers in files for section in _sections(folder, name, numbers)], label)
         self.test = list(range(1, len(chosen), 2))
         self.subsets = [[i] for i in range(0, len(chosen), 2)][:SUBSETS]
 
@@ -107,13 +111,18 @@ def _holding(folder: Path, label: int) -> Iterator[tuple[str, int]]:
                 yield path.name, number
 
 
-def _section(folder: Path, name: str, number: int) -> tuple[str, NDArray[np.float32], NDArray[np.int64]]:
+def _sections(
+    folder: Path, name: str, numbers: Sequence[int]
+) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.int64]]]:
+    """Yield some pages of a case, which is read once."""
     case, _, ending = name.partition(".")
     image = folder / IMAGES_TR / f"{case}_0000.{ending}"
-    labels, grey = _pages(folder / LABELS_TR / name)[number], _pages(image)[number]
-    if labels.shape != grey.shape:
-        raise RetinaError(f"--probe: {image} is {grey.shape} and its labels {labels.shape}; expected equal shapes")
-    return f"{case} {number}", grey.astype(np.float32), labels.astype(np.int64)
+    all_labels, all_grey = _pages(folder / LABELS_TR / name), _pages(image)
+    for number in numbers:
+        labels, grey = all_labels[number], all_grey[number]
+        if labels.shape != grey.shape:
+            raise RetinaError(f"--probe: {image} is {grey.shape} and its labels {labels.shape}; expected equal shapes")
+        yield f"{case} {number}", grey.astype(np.float32), labels.astype(np.int64)
 
 
 def _pages(path: Path) -> list[NDArray[Any]]:

@@ -47,6 +47,7 @@ class Finding:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 1 if something is wrong."""
+    console.hide_deprecations(argv)
     arguments = parser().parse_args(argv)
     return console.run(run if arguments.init is None else lambda: initialise(arguments.init))
 

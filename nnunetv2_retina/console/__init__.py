@@ -91,15 +91,20 @@ def command(
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
-        if argv is None and not sys.warnoptions:  # started by a user who asked for no warnings
-            _hide_what_developers_are_told()
+        hide_deprecations(argv)
         return run(lambda: action(config_file.parse(parser, argv)))
 
     return main
 
 
-def _hide_what_developers_are_told() -> None:
-    """Keep the deprecations of libraries under this one from the user, here and in the processes that it starts."""
+def hide_deprecations(argv: Sequence[str] | None) -> None:
+    """Keep the deprecations of libraries under this one from the user, here and in the processes that it starts.
+
+    Args:
+        argv: of the command's function; None: a user started it, who is shown them if Python was asked for warnings.
+    """
+    if argv is not None or sys.warnoptions:
+        return
     for category in (FutureWarning, DeprecationWarning):
         warnings.simplefilter("ignore", category)
     os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"

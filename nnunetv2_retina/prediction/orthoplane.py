@@ -19,10 +19,8 @@ from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source, TensorSource
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.spacing import NEARLY_CUBES, Spacing
 
-MAX_ANISOTROPY = 1.5
-"""Largest ratio of the sides of a voxel that passes for isotropic."""
 SPARE_BYTES = 2**29
 """Probabilities larger than the volume and this much more go to a file."""
 
@@ -44,11 +42,11 @@ def check_volume(shape: Sequence[int], spacing: Spacing, force: bool = False) ->
             "volumes. Predict it with --stack"
         )
     ratio = max(spacing) / min(spacing)
-    if ratio > MAX_ANISOTROPY and not force:
+    if ratio > NEARLY_CUBES and not force:
         sides = " x ".join(f"{side:g}" for side in spacing)
         raise RetinaError(
             f"the volume's voxels (z, y, x) are {sides}, {ratio:.1f} to 1; orthoplane inference shows the network the "
-            f"other planes as they are and expects at most {MAX_ANISOTROPY:g} to 1. Predict it with --stack, or insist "
+            f"other planes as they are and expects at most {NEARLY_CUBES:g} to 1. Predict it with --stack, or insist "
             "with --force"
         )
 

@@ -132,7 +132,7 @@ class ProtocolTrainer(WatchedTrainer):
     def _plan_transfer(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
         """Decide what to transfer, and check the file; see ``transfer_report.json`` for what the record holds."""
         record: dict[str, Any] = {"trainer": type(self).__name__, "scope": None, "source": None, "fingerprint": None}
-        request = requested_weights(Protocol.from_dataset_json(dataset_json).weights)
+        request = requested_weights(self.protocol.weights)
         reference = self._reference_network(preflight.count_channels(plans, configuration, dataset_json))
         if self.transfer_scope is None or reference is None:
             preflight.check_nothing_to_take(request, type(self).__name__, reference)

@@ -12,7 +12,6 @@ Memory: one crop's chunks, and the places.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.ome_zarr import Box, Level, StoredArray, open_volume, parse_box
+from nnunetv2_retina.spacing import NEARLY_CUBES
 from pretraining.store.decoding import RejectionError
 from pretraining.store.drawing import Drawing
 from pretraining.store.layout import SIZE
@@ -32,8 +32,6 @@ from pretraining.store.tiles import SMALLEST, limits, page_to_uint8
 
 PLANES = {"xy": 0, "xz": 1, "yz": 2}
 """Name of a plane: the axis (of z, y, x) across it."""
-NEARLY_CUBES = 1.5
-"""Largest ratio of a voxel's sides for which planes other than xy are drawn."""
 SAMPLE = 64
 EMPTY = 0.25
 FILLED = 0.5
@@ -54,8 +52,7 @@ class CropSource(Source):
         self.level: Level = volume.levels[0] if drawing.level is None else volume.level(drawing.level)
         whole = tuple(slice(0, n) for n in self.level.shape)
         self.box: Box = parse_box(drawing.box, self.level.shape) if drawing.box else (whole[0], whole[1], whole[2])
-        spacing = self.level.spacing
-        sides = (spacing.z or math.inf, spacing.y, spacing.x)
+        sides = tuple(self.level.spacing)
         cubes = volume.version is not None and max(sides) <= NEARLY_CUBES * min(sides)
         extent = [part.stop - part.start for part in self.box]
         self.planes = [
