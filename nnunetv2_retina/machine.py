@@ -1,8 +1,11 @@
-"""What the processors offer to this process. Imports nothing heavy."""
+"""What the machine offers to this process, and the process that started it. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import _thread
 import os
+import threading
+import time
 
 
 def available_cores() -> int:
@@ -25,3 +28,23 @@ def multiplies_bfloat16() -> bool:
     import torch
 
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def end_with(parent: int, patience: float = 30.0) -> None:
+    """End this process, as Ctrl-C does, once its parent has ended, which may have been killed.
+
+    Else it would go on unseen, beside the next start of the same work. Windows does not tell of a parent that has gone.
+
+    Args:
+        parent: its process ID, given by itself: it may be gone by now.
+        patience: seconds to the hard end, if this process does not end by itself.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        _thread.interrupt_main()
+        time.sleep(patience)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

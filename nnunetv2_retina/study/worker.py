@@ -29,7 +29,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.output import as_json, versions, write_scores
 from nnunetv2_retina.files import read_json, write_json
-from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.machine import available_cores, end_with
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, model_name
 from nnunetv2_retina.prediction.folder import FolderRun
@@ -49,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nnunetv2_retina.study.worker")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", required=True)
+    parser.add_argument("--parent", type=int, help="process that started this one, which ends with it")
     arguments = parser.parse_args(argv)
+    if arguments.parent is not None:
+        end_with(arguments.parent)
     try:
         Worker(arguments.folder, torch.device(arguments.device)).execute()
     except RetinaError as error:

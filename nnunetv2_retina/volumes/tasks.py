@@ -95,7 +95,7 @@ class Predicting:
     output: str
     source: Input
     model: Any
-    """A ``volumes.model.Model``; not imported here, so that a pass for moments alone needs no torch."""
+    """A ``prediction.model.Model``; not imported here, so that a pass for moments alone needs no torch."""
     moments: Moments
     key: str
     threads: int | None

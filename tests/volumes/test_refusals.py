@@ -81,7 +81,7 @@ def test_volumes_of_nothing_and_of_no_numbers(tmp_path, capsys):
 
 def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch):
     pytest.importorskip("distributed")
-    from nnunetv2_retina.volumes import engines
+    from nnunetv2_retina import engines
 
     monkeypatch.setattr(engines, "PATIENCE", 0.3)
     with (
