@@ -12,7 +12,7 @@ import numpy as np
 
 from dataset_conversion.readers.pixels import AXES, Array
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.images.ome_zarr import parse_part
+from nnunetv2_retina.images.box import parse_part
 
 ENDINGS = (".txt", ".csv")
 _SHAPES = ("index", "shape-type", "vertex-index")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataset_conversion.readers.decoded import Decoded
-from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume, parse_box
+from nnunetv2_retina.images.box import parse_box
+from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume
 from nnunetv2_retina.spacing import NANOMETRES
 
 

@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.zarr", help="OME-Zarr image (0.4 or 0.5), or Zarr array: a folder or URL")
+    parser.add_argument(
+        "input", metavar="IN.zarr", help="OME-Zarr image (0.4 or 0.5), Zarr array, or N5: a folder or URL"
+    )
 
 
 def _output(parser: argparse.ArgumentParser, text: str) -> None:

@@ -13,7 +13,8 @@ from nnunetv2_retina import __version__
 from nnunetv2_retina.console import part_of
 from nnunetv2_retina.engines import Engine
 from nnunetv2_retina.files import locked
-from nnunetv2_retina.images.ome_zarr import open_volume, parse_box
+from nnunetv2_retina.images.box import parse_box
+from nnunetv2_retina.images.ome_zarr import open_volume
 from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.prediction import orthoplane

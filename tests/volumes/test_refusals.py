@@ -10,7 +10,7 @@ from helpers.ome_volumes import SMALL, cells, needs_zarr, write
 
 from nnunetv2_retina.commands import volume as command
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.ome_zarr import parse_box
+from nnunetv2_retina.images.box import parse_box
 from nnunetv2_retina.volumes.blocks import candidates, check_block, cut, shard_shape, size, voxels
 from nnunetv2_retina.volumes.settings import VolumeSettings, parse_bytes
 
