@@ -17,7 +17,7 @@ from uuid import uuid4
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console import setting
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.machine import available_cores, keep_freed_memory
 
 IN_FLIGHT = 2
 """Items that a worker has at hand: the one it does and the next."""
@@ -160,7 +160,8 @@ class Dask:
                 item = next(waiting, None)
                 if item is None:
                     return
-                future = self._client.submit(task, item, pure=False, key=f"{item.name}-{uuid4().hex}", retries=0)
+                key = f"{item.name}-{uuid4().hex}"
+                future = self._client.submit(_in_worker, task, item, pure=False, key=key, retries=0)
                 held[future.key] = item
                 pending.add(future)
 
@@ -201,6 +202,11 @@ class Dask:
             yield
         finally:
             over.set()
+
+
+def _in_worker(task: Callable[[Item], Result], item: Item) -> Result:
+    keep_freed_memory()
+    return task(item)
 
 
 def _told(error: BaseException) -> BaseException:

@@ -82,6 +82,8 @@ class Attempting:
     """The work on one run, for an engine."""
 
     device: str
+    threads: int | None = None
+    """Of each run on a processor; None: a thread a core."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """nnU-Net's folders, for workers that may know others."""
 
@@ -94,7 +96,7 @@ class Attempting:
             if planned.finished():
                 return Attempt(0, 0, here=False)
             begin = time.monotonic()
-            return Attempt(run_one(planned, self.device), time.monotonic() - begin)
+            return Attempt(run_one(planned, self.device, self.threads), time.monotonic() - begin)
 
 
 def run_all(runs: Sequence[PlannedRun], device: str, say: Say, workers: Workers = ALONE) -> Outcome:
@@ -104,7 +106,8 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say, workers: Workers 
     if not todo:
         return outcome
     known = {} if workers.alone else {name: nnunet_folder(name) for name in (RAW, PREPROCESSED, RESULTS)}
-    task = Attempting(device, {name: str(folder.absolute()) for name, folder in known.items() if folder is not None})
+    variables = {name: str(folder.absolute()) for name, folder in known.items() if folder is not None}
+    task = Attempting(device, workers.threads, variables)
     with workers.engine(say) as engine:
         for number, (planned, attempt) in enumerate(engine.run(task, todo), 1):
             line = f"{number} of {len(todo)}   {planned.name}: "
@@ -123,7 +126,7 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say, workers: Workers 
     return outcome
 
 
-def run_one(planned: PlannedRun, device: str) -> int:
+def run_one(planned: PlannedRun, device: str, threads: int | None = None) -> int:
     """Run one in a process of its own; its exit status."""
     planned.begin()
     (planned.folder / FAILED).unlink(missing_ok=True)
@@ -137,7 +140,7 @@ def run_one(planned: PlannedRun, device: str) -> int:
     environment = {**process_defaults(), **os.environ, **views}
     environment |= {seeding.VARIABLE: str(planned.run.seed), WEIGHTS_VARIABLE: planned.weights_file or ""}
     command = [sys.executable, "-m", "nnunetv2_retina.study.worker", str(planned.folder), "--device", device]
-    command += ["--parent", str(os.getpid())]
+    command += ["--parent", str(os.getpid()), *([] if threads is None else ["--threads", str(threads)])]
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT

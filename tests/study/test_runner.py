@@ -62,7 +62,7 @@ def pretend(monkeypatch):
     begun: list[str] = []
     fails: set[str] = set()
 
-    def run_one(planned: PlannedRun, device: str) -> int:
+    def run_one(planned: PlannedRun, device: str, threads: int | None) -> int:
         begun.append(planned.name)
         planned.begin()
         (planned.folder / LOG).write_text("first line\nit broke\n")
