@@ -247,7 +247,7 @@ def local(workers: int, say: Say, gpus: Sequence[str] = ()) -> Iterator[Dask]:
         gpus: what each sees alone, by nvidia-smi's numbers; none: what this process sees.
     """
     distributed = import_distributed()
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what fails is said in one sentence
     with (
         _cluster_of(distributed.LocalCluster, gpus)(
             n_workers=0,
@@ -255,7 +255,7 @@ def local(workers: int, say: Say, gpus: Sequence[str] = ()) -> Iterator[Dask]:
             processes=True,
             memory_limit=0,
             dashboard_address=":0" if _has_dashboard() else None,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

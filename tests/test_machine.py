@@ -1,6 +1,7 @@
 """What a process knows of the one that started it."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -45,3 +46,28 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     while not note.exists() and time.monotonic() < end:
         time.sleep(0.1)
     assert note.read_text() == "tidied up"
+
+
+FAULTS = """
+import resource, numpy
+from nnunetv2_retina.machine import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        numpy.ones(1 << 20)  # 8 MiB, as the output of a layer
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+keep_freed_memory()
+faults()
+print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_what_a_worker_of_dask_frees_is_used_again() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_TRIM_THRESHOLD_": "65536"}
+    shown = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    given_back, kept = map(int, shown.stdout.split())
+    assert given_back > 10 * (kept + 100)
