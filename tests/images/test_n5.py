@@ -48,7 +48,7 @@ def cosem(y: float) -> dict[str, Any]:
     return {"transform": {"axes": ["z", "y", "x"], "scale": [40, y, y], "translate": [0, 0, 0], "units": ["nm"] * 3}}
 
 
-CONVENTIONS = {
+CONVENTIONS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "COSEM": ([cosem(4), cosem(8)], {}),
     "n5-viewer, levels": (
         [{"pixelResolution": {"unit": "um", "dimensions": [0.004, 0.004, 0.04]}},
