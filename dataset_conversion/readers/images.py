@@ -74,7 +74,7 @@ def read_image(
     image = open_image(path, dataset, mask, box)
     if isinstance(image.array, Slabs):
         with _errors(Path(path)):
-            check_size(image.array.nbytes, memory_bytes(), f"{' x '.join(map(str, image.array.shape))} voxels")
+            check_size(image.array.nbytes, memory_bytes(), " x ".join(map(str, image.array.shape)))
     return ImageFile(whole(image.array), image.spacing, image.remarks, image.direction, image.origin)
 
 

@@ -72,9 +72,9 @@ def read_stack(path: Path, most_bytes: int, most_whole: int | None = None) -> Pi
         pages = full_images(tiff)
         if tiff.is_ome:
             check_ome(tiff)
-        if most_whole is not None and _lies_in_planes(tiff.series[0]) and _series_bytes(tiff) > most_whole:
-            return Stack(path, tiff.series[0].shape, tiff.series[0].dtype, _read_planes(tiff, range(1)))
         if len(pages) > 1 or is_one_page_stack(tiff) or is_stack_in_planes(tiff):
+            if most_whole is not None and _series_bytes(tiff) > most_whole and _lies_in_planes(tiff.series[0]):
+                return Stack(path, tiff.series[0].shape, tiff.series[0].dtype, _read_planes(tiff, range(1)))
             return _read_series(tiff, most_bytes)
         return _read_page(pages[0], most_bytes)
 
