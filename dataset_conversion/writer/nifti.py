@@ -16,8 +16,8 @@ from nnunetv2_retina.spacing import Spacing
 
 LONGEST_SIDE = 32767
 """Voxels along an axis, by the header's 16 bits."""
-_LEVEL = 4
-"""Of gzip: see benchmarks/convert_memory.py."""
+_LEVEL = 3
+"""Of gzip: images of EM become as small as at SimpleITK's 6, in as much time or less; masks 1.5 to 1.8 times as large."""
 
 
 def write_nifti(
@@ -64,9 +64,12 @@ def nifti_header(shape: tuple[int, ...], dtype: npt.DTypeLike, spacing: Spacing)
     header.set_data_shape(shape[::-1])
     header.set_xyzt_units("mm", "sec")
     affine = np.diag([-x, -y, z, 1.0])  # ITK's x and y point the other way
+    affine[:2, 3] = -0.0
     header.set_qform(affine, "scanner")
     header.set_sform(affine, "scanner")
     header["vox_offset"] = 352
     header["scl_slope"] = 1
     header["scl_inter"] = 0
+    header["regular"] = b"r"
+    header["pixdim"][4:] = 0
     return bytes(header.binaryblock) + bytes(4)

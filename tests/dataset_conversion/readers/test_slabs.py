@@ -49,7 +49,6 @@ def test_a_box_of_a_zarr_volume_is_read_in_the_depth_of_its_chunks(tmp_path, mon
         ("shreds.h5", hdf5(VOLUME.transpose(2, 1, 0), "xyz")),
         ("one_plane.h5", hdf5(VOLUME[:1])),
         ("image.tif", tiff(VOLUME[0])),
-        ("planes.tif", tiff(VOLUME[:3], planarconfig="separate", metadata={"axes": "ZYX"})),
     ],
 )
 def test_what_cannot_be_parted_is_read_whole(tmp_path, monkeypatch, name, write):
