@@ -103,7 +103,7 @@ def convert(image: Path, mask: Path, folder: Path, checkout: Path) -> tuple[floa
     environment |= {"nnUNet_raw": str(root), "PYTHONPATH": str(checkout)}
     words = ["folder", str(image), str(mask), "-d", "700", "--labels", "1=cells", "--name", "Mine", "--spacing"]
     command = [sys.executable, "-c", _CHILD.replace("sys.argv[1:]", "sys.argv[1:-1]"), *words, "8", "8", "8"]
-    subprocess.run([*command, str(result)], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, str(result)], check=True, cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
     code, before, peak, clock, busy = json.loads(result.read_text())
     if code:
         raise SystemExit(code)
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=WRITERS, default=list(WRITERS))
     parser.add_argument("--against", type=Path)
     arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="convert_memory-"))
+    folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="convert_memory-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     checkouts = {"this": ROOT} | ({"other": arguments.against.resolve()} if arguments.against else {})
     for name in arguments.formats:

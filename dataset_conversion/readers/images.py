@@ -214,11 +214,10 @@ def _read_picture(path: Path, mask: bool) -> Decoded:
     picture = read.first if isinstance(read, Stack) else read
     _check_picture(picture, path, mask)
     try:
-        array: Volume = _values(picture, mask)
+        values = _values(picture, mask)
     except ImageError as error:
         raise RetinaError(f"{path}: {error}") from error
-    if isinstance(read, Stack):
-        array = _planes(read, array, mask)
+    array = _planes(read, values, mask) if isinstance(read, Stack) else values
     axes = len(picture.axes)
     steps = read_steps(path, axes) if picture.is_tiff else None
     return Decoded(array, steps, NANOMETRES, (*picture.remarks, *_remarks(picture, mask)), array.ndim > axes)

@@ -11,7 +11,7 @@ import SimpleITK
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.raw_planes import raw_planes, unpack_gzip, unpacking
-from dataset_conversion.readers.slabs import Slabs, Volume, is_large
+from dataset_conversion.readers.slabs import Array, Slabs, is_large
 from dataset_conversion.readers.units import nanometres
 from nnunetv2_retina.images.picture import ImageError
 from nnunetv2_retina.images.whole import check_whole, is_nifti_2, nrrd_header
@@ -46,8 +46,8 @@ def read_itk(path: Path) -> Decoded:
     )
 
 
-def _whole(reader: SimpleITK.ImageFileReader) -> Volume:
-    return SimpleITK.GetArrayFromImage(reader.Execute())
+def _whole(reader: SimpleITK.ImageFileReader) -> Array:
+    return np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
 
 
 def _large(reader: SimpleITK.ImageFileReader) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
@@ -74,9 +74,9 @@ def _nrrd_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None:
     attached = "data file" not in fields and "datafile" not in fields
     if large is None or encoding not in ("raw", "gzip", "gz") or not attached or any(name in fields for name in skips):
         return None
-    order = ">" if fields.get("endian", "little").lower() == "big" else "<"
+    big = fields.get("endian", "little").lower() == "big"
     unpack = None if encoding == "raw" else unpack_gzip
-    return raw_planes(path, large[0], large[1].newbyteorder(order), 0, unpack, end)
+    return raw_planes(path, large[0], large[1].newbyteorder(">" if big else "<"), 0, unpack, end)
 
 
 def _nifti_factor(reader: SimpleITK.ImageFileReader) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ Unpack = Callable[[IO[bytes]], IO[bytes]]
 
 def unpack_gzip(file: IO[bytes]) -> IO[bytes]:
     """Return what a stream of gzip data holds, from where it stands."""
-    return gzip.GzipFile(fileobj=file)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
 
 
 _BEGINNINGS: dict[bytes, Unpack] = {b"\x1f\x8b": unpack_gzip, b"BZ": bz2.BZ2File}

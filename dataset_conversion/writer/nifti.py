@@ -17,7 +17,10 @@ from nnunetv2_retina.spacing import Spacing
 LONGEST_SIDE = 32767
 """Voxels along an axis, by the header's 16 bits."""
 _LEVEL = 3
-"""Of gzip: images of EM become as small as at SimpleITK's 6, in as much time or less; masks 1.5 to 1.8 times as large."""
+"""Of gzip: images of EM become as small as at SimpleITK's 6, in as much time or less; masks 1.5 to 1.8 times as large.
+
+Measured on serial block-face and serial section volumes with zlib 1.2.13 and SimpleITK 2.5.7.
+"""
 
 
 def write_nifti(
