@@ -1,12 +1,12 @@
 """What converting a large volume takes: memory and time of `retina_convert folder`, by the volume's size and format.
 
-    python benchmarks/convert_memory.py [FOLDER] [--mib 256 1024] [--formats h5 mrc tif zarr] [--against CHECKOUT]
+    python benchmarks/convert_memory.py [FOLDER] [--size 256 1024] [--formats h5 mrc tif zarr] [--against CHECKOUT]
 
-Writes an image and a mask (uint8, planes of 1024 x 1024) of each size in MiB to FOLDER (default: a temporary one), in
-each format, converts them in a process of their own and prints its peak memory (VmHWM, so on Linux), the memory it had
-taken before it opened a file, and its seconds by the clock and of the processor. HDF5 and Zarr are packed in chunks,
-MRC is plain, TIFF has a packed page for each plane. --against converts the same files with another checkout of this
-project, too, in turn. The image is smoothed noise, which compresses as tissue does; the mask is a threshold of it.
+Writes an image and a mask, planes of 1024 x 1024, of each size in 2^20 voxels to FOLDER (default: a temporary one) in
+each format (8 bits a voxel, in MRC 16), converts them in a process of their own and prints its peak memory (VmHWM, so
+on Linux), the memory that it had taken before it opened a file, and its seconds by the clock and of the processor. HDF5
+and Zarr are packed in chunks, MRC is plain, TIFF has a packed page for each plane. --against converts the same files
+with another checkout of this project, too, in turn. The image is smoothed noise, which compresses as tissue does; the mask is a threshold of it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
     """Print a line for each format, size and checkout."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--mib", nargs="+", type=int, default=[256, 1024])
+    parser.add_argument("--size", nargs="+", type=int, default=[256, 1024])
     parser.add_argument("--formats", nargs="+", choices=WRITERS, default=list(WRITERS))
     parser.add_argument("--against", type=Path)
     arguments = parser.parse_args()
@@ -122,18 +122,15 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkouts = {"this": ROOT} | ({"other": arguments.against.resolve()} if arguments.against else {})
     for name in arguments.formats:
-        for mib in arguments.mib:
-            image, mask = (folder / f"{part}_{mib}.{name}" for part in ("image", "mask"))
+        for size in arguments.size:
+            image, mask = (folder / f"{part}_{size}.{name}" for part in ("image", "mask"))
             for path in (image, mask):
                 if not path.exists():
-                    WRITERS[name](path, mib * 2**20 // SIDE**2, path == mask)
+                    WRITERS[name](path, size * 2**20 // SIDE**2, path == mask)
             for label, checkout in checkouts.items():
                 before, peak, clock, busy = convert(image, mask, folder, checkout)
-                print(
-                    f"{name:5} {mib:5} MiB  {label:6} {before:.2f} GiB before, {peak:.2f} at most; {clock:.1f} s, of "
-                    f"the processor {busy:.1f}",
-                    flush=True,
-                )
+                spent = f"{clock:.1f} s, of the processor {busy:.1f}"
+                print(f"{name:5} {size:5} {label:6} {before:.2f} GiB before, {peak:.2f} at most; {spent}", flush=True)
             for path in (image, mask):
                 shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True)
