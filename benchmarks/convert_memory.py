@@ -4,9 +4,10 @@
 
 Writes an image and a mask, planes of 1024 x 1024, of each size in 2^20 voxels to FOLDER (default: a temporary one) in
 each format (8 bits a voxel, in MRC 16), converts them in a process of their own and prints its peak memory (VmHWM, so
-on Linux), the memory that it had taken before it opened a file, and its seconds by the clock and of the processor. HDF5
-and Zarr are packed in chunks, MRC is plain, TIFF has a packed page for each plane. --against converts the same files
-with another checkout of this project, too, in turn. The image is smoothed noise, which compresses as tissue does; the mask is a threshold of it.
+on Linux), the memory that it had taken before it opened a file, and its seconds by the clock and of the processor.
+HDF5 and Zarr are packed in chunks, MRC is plain, TIFF has a packed page for each plane. --against converts the same
+files with another checkout of this project, too, in turn. The image is smoothed noise, which compresses as tissue
+does; the mask is a threshold of it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def write_tif(path: Path, planes: int, mask: bool) -> None:
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for slab in slabs(planes, mask):
             for plane in slab:
-                file.write(plane, compression="zlib", compressionargs={"level": 1}, photometric="minisblack")
+                file.write(
+                    plane, compression="zlib", compressionargs={"level": 1}, photometric="minisblack", metadata=None
+                )
 
 
 def write_zarr(path: Path, planes: int, mask: bool) -> None:
