@@ -13,7 +13,7 @@ from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
 
 if TYPE_CHECKING:
-    from dataset_conversion.readers.pixels import Array
+    from dataset_conversion.readers.slabs import Volume
 
 BACKGROUND = "background"
 IGNORE = "ignore"
@@ -31,9 +31,9 @@ class Case:
 
     name: str
     """Unique in the data set; letters, digits, ``_`` and ``-``."""
-    image: Array
-    """(Y, X) or (Z, Y, X), any integer or float type, grey levels as they are."""
-    label: Array | None = None
+    image: Volume
+    """(Y, X) or (Z, Y, X), any integer or float type, grey levels as they are; an array, or ``Slabs`` of a file."""
+    label: Volume | None = None
     """Axes of the image; values of ``DatasetSpec.labels`` in any integer type, or whole numbers as float."""
     spacing: Spacing | None = None
     """Size of a voxel along each axis of the image; None: 1 along each."""

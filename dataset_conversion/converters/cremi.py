@@ -11,7 +11,7 @@ import numpy as np
 from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import SourceFile, find
 from dataset_conversion.readers.hdf5 import list_datasets, listing
-from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slabs import Array
 from dataset_conversion.spec import IGNORE, Case, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.spacing import NANOMETRES, Spacing

@@ -10,6 +10,7 @@ from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import SourceFile, find
 from dataset_conversion.readers.checked import check_pair, read_source_image
 from dataset_conversion.readers.pixels import check_values, integer_label
+from dataset_conversion.readers.slabs import whole
 from dataset_conversion.spec import Case
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
@@ -38,7 +39,7 @@ def _cases(files: dict[str, SourceFile]) -> Iterator[Case]:
 
 def _case(volume: str, split: str, image_file: SourceFile, label_file: SourceFile) -> Case:
     image = read_source_image(image_file).array
-    label = integer_label(read_source_image(label_file, mask=True).array, volume)
+    label = whole(integer_label(read_source_image(label_file, mask=True).array, volume))
     classes = list(GUAY.labels.values())
     check_pair(image, label, str(image_file), str(label_file), max(classes))
     check_values(

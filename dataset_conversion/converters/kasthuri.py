@@ -15,7 +15,7 @@ import numpy as np
 from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import find_all
 from dataset_conversion.readers.checked import check_shapes
-from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slabs import Array
 from dataset_conversion.readers.slices import SlicePair, map_values, pair_by_number, read_png
 from dataset_conversion.spec import Case, DatasetSpec
 from nnunetv2_retina.errors import RetinaError

@@ -10,7 +10,8 @@ import numpy as np
 from dataset_conversion.converters.converter import Contents
 from dataset_conversion.readers.archives import SourceFile, find
 from dataset_conversion.readers.checked import check_pair, read_source_image
-from dataset_conversion.readers.pixels import Array, check_values, first_position, format_position, integer_label
+from dataset_conversion.readers.pixels import check_values, first_position, format_position, integer_label
+from dataset_conversion.readers.slabs import Array, whole
 from dataset_conversion.spec import Case
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
@@ -110,9 +111,9 @@ def _mask(file: SourceFile, image: Array, image_file: SourceFile) -> Array:
     if image.ndim != 3:
         raise RetinaError(f"{image_file} has shape {image.shape}; expected a volume (z, y, x). {_AGAIN}")
     check_pair(image, mask, str(image_file), str(file), 1)
-    mask = integer_label(mask, str(file))
-    check_values(mask, (0, 1), str(file), _AGAIN)
-    return mask > 0
+    label = whole(integer_label(mask, str(file)))
+    check_values(label, (0, 1), str(file), _AGAIN)
+    return np.asarray(label > 0)
 
 
 def _smallest(image: Array) -> Array:

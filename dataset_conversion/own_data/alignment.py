@@ -7,13 +7,13 @@ import numpy as np
 from dataset_conversion.own_data.layout import CaseFiles
 from dataset_conversion.readers.images import ImageFile, file_suffix
 from dataset_conversion.readers.mrc import MRC_SUFFIXES
-from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slabs import Slabs, Volume
 from nnunetv2_retina.errors import RetinaError
 
 _DIRECTION_TOLERANCE = 1e-2
 
 
-def aligned_mask(image: ImageFile, mask: ImageFile, case: CaseFiles) -> tuple[Array, list[str]]:
+def aligned_mask(image: ImageFile[Volume], mask: ImageFile[Volume], case: CaseFiles) -> tuple[Volume, list[str]]:
     """Return a mask's array on its image's grid, and remarks on what cannot be decided.
 
     Raises:
@@ -22,6 +22,8 @@ def aligned_mask(image: ImageFile, mask: ImageFile, case: CaseFiles) -> tuple[Ar
     remarks = [*_row_remarks(case), *_origin_remarks(image, mask)]
     _check_direction(image, mask, case)
     array = mask.array
+    if isinstance(array, Slabs):  # of several planes
+        return array, remarks
     if array.shape == (1, *image.array.shape):
         array = array[0]
         remarks.append("the mask's single slice was taken for the image")
@@ -30,7 +32,7 @@ def aligned_mask(image: ImageFile, mask: ImageFile, case: CaseFiles) -> tuple[Ar
     return array, remarks
 
 
-def _check_direction(image: ImageFile, mask: ImageFile, case: CaseFiles) -> None:
+def _check_direction(image: ImageFile[Volume], mask: ImageFile[Volume], case: CaseFiles) -> None:
     one, other = image.direction, mask.direction
     if one is None or other is None or len(one) != len(other):
         return
@@ -43,7 +45,7 @@ def _check_direction(image: ImageFile, mask: ImageFile, case: CaseFiles) -> None
         )
 
 
-def _origin_remarks(image: ImageFile, mask: ImageFile) -> list[str]:
+def _origin_remarks(image: ImageFile[Volume], mask: ImageFile[Volume]) -> list[str]:
     one, other = image.origin, mask.origin
     if one is None or other is None or len(one) != len(other) or np.allclose(one, other, rtol=1e-3, atol=1e-3):
         return []

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.readers.pixels import AXES, Array
+from dataset_conversion.readers.pixels import AXES
+from dataset_conversion.readers.slabs import Array, Volume, mapped, plane_ranges
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.images.box import parse_part
 
@@ -113,19 +114,31 @@ def box_text(part: Sequence[slice]) -> str:
     return ",".join(f"{side.start}:{side.stop}" for side in part)
 
 
-def ignore_outside(label: Array, boxes: Sequence[Annotated], ignore: int) -> str:
-    """Set what lies in no box to the value of what is not annotated, in place; return a remark.
+def ignore_outside(label: Volume, boxes: Sequence[Annotated], ignore: int) -> tuple[Volume, str]:
+    """Return a label in which all that lies in no box has the value of what is not annotated, and a remark.
 
     Raises:
         RetinaError: for a box that does not fit.
     """
-    outside = np.ones(label.shape, bool)
     chosen = parts(boxes, label.shape)
-    for part in chosen:
-        outside[part] = False
-    label[outside] = ignore
+    stack = label.shape if label.ndim > 2 else (1, *label.shape)
+    solid = [part if label.ndim > 2 else (slice(0, 1), *part) for part in chosen]
+    inside = sum(int(np.count_nonzero(_inside(solid, z, stack[1:]))) for z in plane_ranges(stack, bool))
+
+    def ignored(z: int, slab: Array) -> Array:
+        return np.where(_inside(solid, range(z, z + len(slab)), stack[1:]), slab, label.dtype.type(ignore))
+
     number = f"{len(chosen)} boxes are" if len(chosen) > 1 else "1 box is"
-    return f"{number} annotated, {1 - outside.mean():.1%} of the voxels; the rest is ignored"
+    remark = f"{number} annotated, {inside / label.size:.1%} of the voxels; the rest is ignored"
+    return mapped(label, ignored, label.dtype), remark
+
+
+def _inside(boxes: Sequence[tuple[slice, ...]], planes: range, sides: tuple[int, ...]) -> Array:
+    """Return (n, Y, X): whether voxels of some planes lie in any of the boxes (z, y, x)."""
+    inside = np.zeros((len(planes), *sides), bool)
+    for z, y, x in boxes:
+        inside[max(0, z.start - planes.start) : max(0, z.stop - planes.start), y, x] = True
+    return inside
 
 
 def box_lists(folder: Path, cases: Sequence[str]) -> dict[str, tuple[Annotated, ...]]:

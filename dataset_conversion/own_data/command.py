@@ -32,7 +32,7 @@ A FOLDER may have boxes/, too, with NAME.txt (a box on each line) or NAME.csv (r
 each image that is annotated in part: docs/correcting.md.
 
 Read are .png .bmp .tif .tiff .nii .nii.gz .nrrd .mrc .rec .map .h5 .hdf5 .hdf, and .jpg for images only.
-All cases are 2D (Y, X), or all are 3D (Z, Y, X).
+All cases are 2D (Y, X), or all are 3D (Z, Y, X). Large volumes are read slab by slab: docs/volumes.md.
 
 HDF5. For files in images/ and masks/ give the paths inside once: --hdf5 raw --hdf5-mask labels.
 Without masks/ the masks are read from the files in images/. For one file:

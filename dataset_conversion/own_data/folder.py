@@ -86,15 +86,16 @@ def convert_folder(
 
 def _cases(pairs: list[CaseFiles], names: dict[str, str], mask_map: MaskMap, spacing: Spacing | None) -> Iterator[Case]:
     for pair in pairs:
-        image = pair.image.read()
+        image = pair.image.open()
         remarks, label = [*image.remarks], None
         if pair.mask is not None:
-            mask = pair.mask.read(mask=True)
+            mask = pair.mask.open(mask=True)
             array, more = aligned_mask(image, mask, pair)
             label = mask_map.apply(array, pair.name)
             remarks += [*(f"mask: {text}" for text in mask.remarks), *more]
             if pair.boxes and label.shape == image.array.shape:  # the writer says what is wrong with another
-                remarks.append(ignore_outside(label, pair.boxes, mask_map.labels[IGNORE]))
+                label, remark = ignore_outside(label, pair.boxes, mask_map.labels[IGNORE])
+                remarks.append(remark)
         yield Case(
             name=names[pair.name],
             image=image.array,

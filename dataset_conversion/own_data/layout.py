@@ -11,9 +11,10 @@ from pathlib import Path
 
 from dataset_conversion.command import SLICES
 from dataset_conversion.own_data.boxes import Annotated, box_lists, box_text, parts, read_boxes
-from dataset_conversion.own_data.numbered import check_numbers, find_volumes, read_volume
+from dataset_conversion.own_data.numbered import check_numbers, find_volumes, open_slices
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
-from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
+from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, open_image
+from dataset_conversion.readers.slabs import Volume
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_links
 from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume, volume_stem
@@ -42,11 +43,11 @@ class Location:
         name = str(self.path) if self.dataset is None else f"{self.path}{SEPARATOR}{self.dataset}"
         return name if self.box is None else f"{name} {self.box}"
 
-    def read(self, mask: bool = False) -> ImageFile:
-        """Read the file: see ``images.read_image``."""
+    def open(self, mask: bool = False) -> ImageFile[Volume]:
+        """Read the file, or leave a large volume in it: see ``images.open_image``."""
         if self.slices:
-            return read_volume(self.slices, mask)
-        return read_image(self.path, self.dataset, mask, self.box)
+            return open_slices(self.slices, mask)
+        return open_image(self.path, self.dataset, mask, self.box)
 
 
 @dataclass(frozen=True)

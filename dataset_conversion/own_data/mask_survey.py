@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import ndimage
 
 from dataset_conversion.own_data.layout import CaseFiles
-from dataset_conversion.readers.pixels import Array, count_values, integer_label
+from dataset_conversion.readers.pixels import count_values, integer_label
+from dataset_conversion.readers.slabs import Array, Volume, mapped, whole
 
 _LEAST_VALUES = 3
 """From so many values in one mask on they may be numbers of objects."""
 _LARGEST = 1 << 26
 """Voxels of a mask whose connected regions are counted."""
 _SHARE = 0.95
+_HIGHEST = (1 << 16) - 1
+"""Of numbers of objects that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,22 @@ def survey_masks(pairs: Iterable[CaseFiles]) -> Survey:
     for pair in pairs:
         if pair.mask is None:
             continue
-        mask = integer_label(pair.mask.read(mask=True).array, pair.name)
+        mask = integer_label(pair.mask.open(mask=True).array, pair.name)
         present = set(count_values(mask))
         values |= present
         together |= {1, 255} <= present
-        objects = sorted(value for value in present if 0 < value < 1 << 16)
+        objects = sorted(value for value in present if 0 < value <= _HIGHEST)
         if mask.size <= _LARGEST and objects:
             numbered |= len(objects) >= _LEAST_VALUES
-            single += sum(_is_connected(mask, value) for value in objects)
+            numbers = _numbers(mask)
+            single += sum(_is_connected(numbers, value) for value in objects)
             regions += len(objects)
     return Survey(frozenset(values), together, numbered and single >= _SHARE * regions)
+
+
+def _numbers(mask: Volume) -> Array:
+    """Return a mask as an array in which the values that cannot be numbers of objects are 0."""
+    return whole(mapped(mask, lambda _, slab: np.where((slab > 0) & (slab <= _HIGHEST), slab, 0), np.uint16))
 
 
 def _is_connected(mask: Array, value: int) -> bool:

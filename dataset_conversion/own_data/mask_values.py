@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from dataset_conversion.readers.pixels import Array, check_values, integer_label
+from dataset_conversion.readers.pixels import check_values, integer_label
+from dataset_conversion.readers.slabs import Array, Volume, mapped
 from dataset_conversion.spec import BACKGROUND, IGNORE
 from nnunetv2_retina.errors import RetinaError, shorten
 
@@ -33,7 +36,7 @@ class MaskMap:
         """Tell whether any declared value is stored as another."""
         return self.rest is not None or any(value != label for value, label in self.values.items())
 
-    def apply(self, mask: Array, case: str) -> Array:
+    def apply(self, mask: Volume, case: str) -> Volume:
         """Return the mask with nnU-Net's label values.
 
         Args:
@@ -48,11 +51,15 @@ class MaskMap:
         """
         mask = integer_label(mask, case)
         if self.rest is None:
-            check_values(mask, self.values, case, _advice(self, binary=mask.size > 0 and int(mask.max()) == 255))
-        result = np.full(mask.shape, self.rest or 0, dtype=np.uint8 if max(self.labels.values()) < 256 else np.uint16)
+            check_values(mask, self.values, case, partial(_advice, self))
+        dtype = np.dtype(np.uint8 if max(self.labels.values()) < 256 else np.uint16)
+        return mapped(mask, lambda _, slab: self._stored(slab, dtype), dtype)
+
+    def _stored(self, slab: Array, dtype: np.dtype[Any]) -> Array:
+        result = np.full(slab.shape, self.rest or 0, dtype)
         for value, label in self.values.items():
             if label or self.rest:
-                result[mask == value] = label
+                result[slab == value] = label
         return result
 
     def describe(self) -> str:
@@ -177,8 +184,8 @@ def _gaps(present: list[int], classes: list[int], together: bool) -> str:
     )
 
 
-def _advice(mask_map: MaskMap, binary: bool) -> str:
-    """Say what to type for an undeclared value; ``binary``: the mask's highest value is 255."""
+def _advice(mask_map: MaskMap, counts: Mapping[int, int]) -> str:
+    """Say what to type for an undeclared value of a mask, from its voxels of each value."""
     only = [name for name in mask_map.labels if name not in (BACKGROUND, IGNORE)]
-    hint = f" For a 0/255 mask write --labels 255={only[0]}." if binary and len(only) == 1 else ""
+    hint = f" For a 0/255 mask write --labels 255={only[0]}." if max(counts) == 255 and len(only) == 1 else ""
     return f"Name it (--labels VALUE=NAME), declare it unannotated (--ignore VALUE) or correct the mask.{hint}"

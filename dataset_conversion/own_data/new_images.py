@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dataset_conversion.own_data.layout import Location
     from dataset_conversion.readers.images import ImageFile
+    from dataset_conversion.readers.slabs import Volume
     from dataset_conversion.writer.record import CaseProgress
 
 _HELP = "new images without masks, to predict them: in the format of a data set's images"
@@ -135,19 +136,21 @@ def write_images(
     steps: dict[str, Spacing | None] = {}
     with atomic_folder(target.absolute()) as folder:
         for name, location in files.items():
-            image = location.read()
+            image = location.open()
             steps[name] = _fitting(spacing or image.spacing, image.array.ndim, name)
             _write(folder, name, image, contents, steps[name])
             remarks += [f"{name}: {text}" for text in image.remarks]
     return steps
 
 
-def _write(folder: Path, case: str, image: ImageFile, contents: dict[str, Any], spacing: Spacing | None) -> None:
+def _write(
+    folder: Path, case: str, image: ImageFile[Volume], contents: dict[str, Any], spacing: Spacing | None
+) -> None:
     from dataset_conversion.readers.pixels import check_image, storable_image
     from dataset_conversion.writer.case_files import TIFF, file_ending, write_array
 
-    check_image(image.array, case)
-    array, ending = storable_image(image.array), str(contents["file_ending"])
+    levels = check_image(image.array, case)
+    array, ending = storable_image(image.array, levels), str(contents["file_ending"])
     if file_ending(array) != ending and not (array.ndim == 2 and ending == TIFF):
         raise RetinaError(
             f"case {case} is a {array.ndim}D image of type {array.dtype}, which is stored as {file_ending(array)}; the "

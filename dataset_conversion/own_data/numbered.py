@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from dataset_conversion.command import SLICES
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES
 from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
+from dataset_conversion.readers.slabs import Array, Slabs, Volume, is_large, plane_ranges
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_links
 
@@ -46,34 +47,48 @@ def find_volumes(folder: Path, name: str, remarks: list[str]) -> dict[str, tuple
     return {name: _in_order(found) for name, found in volumes.items()}
 
 
-def read_volume(paths: Sequence[Path], mask: bool = False) -> ImageFile:
-    """Read slices as one volume (Z, Y, X).
+def open_slices(paths: Sequence[Path], mask: bool = False) -> ImageFile[Volume]:
+    """Read slices as one volume (Z, Y, X), or leave those of a large one in their files once each has been looked at.
 
     Its spacing is unknown, since no slice tells how far the next one is.
 
     Raises:
         RetinaError: for a slice that cannot be read, is no 2D image, or has another shape or type than the first.
     """
-    planes: list[ImageFile] = []
-    for path in paths:
-        plane = read_image(path, mask=mask)
-        first = planes[0] if planes else plane
-        if plane.array.ndim != 2:
-            raise RetinaError(f"{path} has shape {plane.array.shape}; expected one slice (Y, X) a file with {SLICES}")
-        if (plane.array.shape, plane.array.dtype) != (first.array.shape, first.array.dtype):
+    first = _read_slice(paths[0], mask)
+    shape, dtype = (len(paths), *first.array.shape), first.array.dtype
+    large, planes = is_large(shape, dtype), [first.array]
+    said = dict.fromkeys(first.remarks)
+    for path in paths[1:]:
+        plane = _read_slice(path, mask)
+        if (plane.array.shape, plane.array.dtype) != (shape[1:], dtype):
             raise RetinaError(
-                f"{path} is {_shown(plane)}, and {paths[0]} {_shown(first)}; slices of one volume must be alike. Crop "
-                "or convert them, or move what does not belong to it elsewhere"
+                f"{path} is {_shown(plane.array)}, and {paths[0]} {_shown(first.array)}; slices of one volume must be "
+                "alike. Crop or convert them, or move what does not belong to it elsewhere"
             )
-        planes.append(plane)
-    remarks = list(dict.fromkeys(text for plane in planes for text in plane.remarks))
-    size = planes[0].spacing
-    if not mask and size is not None:
+        said |= dict.fromkeys(plane.remarks)
+        if not large:
+            planes.append(plane.array)
+
+    def blocks() -> Iterator[Array]:
+        for part in plane_ranges(shape, dtype):
+            yield np.stack([_read_slice(path, mask).array for path in paths[part.start : part.stop]])
+
+    remarks = list(said)
+    if not mask and first.spacing is not None:
         remarks.append(
-            f"the slices state {size.y:g} x {size.x:g} nm in their plane, not their distance: give --spacing z y x"
+            f"the slices state {first.spacing.y:g} x {first.spacing.x:g} nm in their plane, not their distance: give "
+            "--spacing z y x"
         )
     remarks.append(f"{len(paths)} slices, {paths[0].name} to {paths[-1].name}, are one volume")
-    return ImageFile(np.stack([plane.array for plane in planes]), None, tuple(remarks))
+    return ImageFile(Slabs(shape, dtype, blocks) if large else np.stack(planes), None, tuple(remarks))
+
+
+def _read_slice(path: Path, mask: bool) -> ImageFile[Array]:
+    image = read_image(path, mask=mask)
+    if image.array.ndim != 2:
+        raise RetinaError(f"{path} has shape {image.array.shape}; expected one slice (Y, X) a file with {SLICES}")
+    return image
 
 
 def check_numbers(images: Sequence[Path], masks: Sequence[Path]) -> None:
@@ -138,5 +153,5 @@ def _numbers(paths: Sequence[Path]) -> list[int]:
     return [int(other[place]) for other in parts]
 
 
-def _shown(image: ImageFile) -> str:
-    return f"{' x '.join(map(str, image.array.shape))} {image.array.dtype}"
+def _shown(plane: Array) -> str:
+    return f"{' x '.join(map(str, plane.shape))} {plane.dtype}"

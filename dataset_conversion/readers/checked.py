@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataset_conversion.readers.archives import SourceFile
 from dataset_conversion.readers.images import ImageFile, read_image
-from dataset_conversion.readers.pixels import AXES, Array
+from dataset_conversion.readers.pixels import AXES
+from dataset_conversion.readers.slabs import Array
 from nnunetv2_retina.errors import RetinaError
 
 
-def read_source_image(file: SourceFile, mask: bool = False) -> ImageFile:
+def read_source_image(file: SourceFile, mask: bool = False) -> ImageFile[Array]:
     """Read an image from a file that may lie in a zip archive.
 
     Raises:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slabs import Volume
 
 
 @dataclass(frozen=True)
 class Decoded:
     """An image as its file holds it."""
 
-    array: Array
+    array: Volume
     """In the file's own type; (Y, X) or (Z, Y, X), and a last axis of channels if ``coloured``."""
     steps: tuple[float, ...] | None = None
     """The file's numbers for the size of a voxel, along each axis of ``array``; they may be nonsense."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from dataset_conversion.readers.decoded import Decoded
+from dataset_conversion.readers.slabs import Array, Slabs, Volume, is_large, plane_ranges
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.picture import ImageError, check_size
 from nnunetv2_retina.machine import memory_bytes
@@ -70,7 +72,7 @@ def match_datasets(path: Path, pattern: str) -> dict[str, str]:
 
 
 def read_hdf5(path: Path, dataset: str | None) -> Decoded:
-    """Read one data set.
+    """Read one data set; a large volume in slabs of the depth of its chunks, unless its layout forbids it.
 
     Args:
         path: the file.
@@ -95,7 +97,6 @@ def read_hdf5(path: Path, dataset: str | None) -> Decoded:
         raise RetinaError(f"{path}: no data set {dataset!r} with two or more axes. {listing(names)}")
     with h5py.File(path, "r") as file:
         item = file[dataset]
-        check_size(item.nbytes, memory_bytes(), " x ".join(map(str, item.shape)))
         return _decoded(item, (*remarks, *_unwritten(item)))
 
 
@@ -123,27 +124,63 @@ def _unwritten(item: h5py.Dataset) -> tuple[str, ...]:
 
 def _decoded(item: h5py.Dataset, remarks: tuple[str, ...]) -> Decoded:
     """Return (Y, X), (Z, Y, X), or these with colours, in the order that the axes' names tell where there are any."""
-    array, steps, axes = item[()], _steps(item), _axes(item)
-    if axes is None:
-        if array.ndim == 3 and array.shape[-1] == 1 and min(array.shape[:2]) > 1:  # images of one channel
-            array, steps = array[..., 0], None if steps is None else steps[:-1]
-            remarks = (*remarks, "the last axis has length 1: taken as a channel")
-        return Decoded(array, steps, NANOMETRES, remarks)
-    kept = [index for index, name in enumerate(axes) if name in "zyx" or array.shape[index] > 1]
-    order = sorted(kept, key=lambda index: _ORDER.find(axes[index]))
-    if order != list(range(array.ndim)):
-        names = "".join(axes[index] for index in order)
-        remarks = (*remarks, f"axes {axes} by the file's own names: read as {names}")
-    array = array.transpose([*order, *(index for index in range(array.ndim) if index not in kept)])
-    array = array.reshape(array.shape[: len(order)])
-    coloured = axes[order[-1]] == "c"
-    if coloured and array.shape[-1] not in (3, 4):
-        raise RetinaError(
-            f"{item.file.filename}: {item.name} has {array.shape[-1]} channels (axes {axes}, shape {item.shape}); "
-            "expected one, or grey in RGB. Save one channel to a data set of its own"
-        )
-    steps = None if steps is None else tuple(steps[index] for index in order if axes[index] != "c")
-    return Decoded(array, steps, NANOMETRES, remarks, coloured)
+    steps, axes, order = _steps(item), _axes(item), list(range(item.ndim))
+    coloured = False
+    if axes is not None:
+        kept = [index for index, name in enumerate(axes) if name in "zyx" or item.shape[index] > 1]
+        order = sorted(kept, key=lambda index: _ORDER.find(axes[index]))
+        if order != list(range(item.ndim)):
+            names = "".join(axes[index] for index in order)
+            remarks = (*remarks, f"axes {axes} by the file's own names: read as {names}")
+        coloured = axes[order[-1]] == "c"
+        if coloured and item.shape[order[-1]] not in (3, 4):
+            raise RetinaError(
+                f"{item.file.filename}: {item.name} has {item.shape[order[-1]]} channels (axes {axes}, shape "
+                f"{item.shape}); expected one, or grey in RGB. Save one channel to a data set of its own"
+            )
+    elif item.ndim == 3 and item.shape[-1] == 1 and min(item.shape[:2]) > 1:  # images of one channel
+        order, remarks = [0, 1], (*remarks, "the last axis has length 1: taken as a channel")
+    while len(order) - coloured > 3 and (single := [index for index in order if item.shape[index] == 1]):
+        order.remove(single[0])
+    steps = None if steps is None else tuple(steps[index] for index in order[: len(order) - coloured])
+    return Decoded(_volume(item, order), steps, NANOMETRES, remarks, coloured)
+
+
+def _volume(item: h5py.Dataset, order: Sequence[int]) -> Volume:
+    """Return some axes of a data set, the others of which have one entry.
+
+    Raises:
+        TooLargeError: for what cannot be read in parts, or not in small enough ones.
+    """
+    shape = tuple(item.shape[index] for index in order)
+    depth = _depth(item, order[0])
+    in_slabs = is_large(shape, item.dtype) and len(shape) <= 4 and depth < shape[0]
+    at_once = (depth, *shape[1:]) if in_slabs else shape
+    check_size(math.prod(at_once) * item.dtype.itemsize, memory_bytes(), " x ".join(map(str, at_once)))
+    if not in_slabs:
+        return _part(item, order, slice(None))
+    path, name = Path(item.file.filename), item.name
+
+    def blocks() -> Iterator[Array]:
+        with h5py.File(path, "r") as file:
+            for part in plane_ranges(shape, file[name].dtype, depth):
+                yield _part(file[name], order, slice(part.start, part.stop))
+
+    return Slabs(shape, item.dtype, blocks)
+
+
+def _depth(item: h5py.Dataset, z: int) -> int:
+    """Return how many planes along an axis are best read at once."""
+    if item.chunks is not None:
+        return int(item.chunks[z])
+    return 1 if all(side == 1 for side in item.shape[:z]) else int(item.shape[z])  # else planes lie in shreds
+
+
+def _part(item: h5py.Dataset, order: Sequence[int], part: slice) -> Array:
+    """Return some planes along the first axis of an order, with the axes in that order."""
+    chosen: list[slice | int] = [slice(None) if index in order else 0 for index in range(item.ndim)]
+    chosen[order[0]] = part
+    return np.asarray(item[tuple(chosen)].transpose([sorted(order).index(index) for index in order]))
 
 
 def _axes(item: h5py.Dataset) -> str | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -13,13 +16,14 @@ from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, read_hdf5
 from dataset_conversion.readers.itk import read_itk
 from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
-from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slabs import WHOLE, Array, Slabs, Volume, mapped, plane_ranges, slabs, whole
 from dataset_conversion.readers.tiff import read_steps
 from dataset_conversion.readers.zarr_volumes import read_zarr
 from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.images.decoder import read_picture
 from nnunetv2_retina.images.ome_zarr import is_zarr
-from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError
+from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError, check_size
+from nnunetv2_retina.images.tiff import Stack
 from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
@@ -30,12 +34,15 @@ COARSEST = 1e5
 GREY_TOOLS = 'for example in ImageJ: Image > Type > 8-bit, or with ImageMagick: magick "IN" -colorspace Gray "OUT"'
 
 
+AnyVolume = TypeVar("AnyVolume", bound=Volume)
+
+
 @dataclass(frozen=True)
-class ImageFile:
+class ImageFile(Generic[AnyVolume]):
     """One image read from a file."""
 
-    array: Array
-    """(Y, X) or (Z, Y, X), in the file's own type."""
+    array: AnyVolume
+    """(Y, X) or (Z, Y, X), in the file's own type; of ``open_image``, large volumes are ``Slabs``."""
     spacing: Spacing | None = None
     """None if the file has none."""
     remarks: tuple[str, ...] = ()
@@ -56,8 +63,25 @@ def file_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(file_suffix(path))]
 
 
-def read_image(path: str | Path, dataset: str | None = None, mask: bool = False, box: str | None = None) -> ImageFile:
-    """Read a grey image or a mask.
+def read_image(
+    path: str | Path, dataset: str | None = None, mask: bool = False, box: str | None = None
+) -> ImageFile[Array]:
+    """Read a grey image or a mask, whole: see ``open_image``.
+
+    Raises:
+        RetinaError: also for one that does not fit into memory.
+    """
+    image = open_image(path, dataset, mask, box)
+    if isinstance(image.array, Slabs):
+        with _errors(Path(path)):
+            check_size(image.array.nbytes, memory_bytes(), " x ".join(map(str, image.array.shape)))
+    return ImageFile(whole(image.array), image.spacing, image.remarks, image.direction, image.origin)
+
+
+def open_image(
+    path: str | Path, dataset: str | None = None, mask: bool = False, box: str | None = None
+) -> ImageFile[Volume]:
+    """Open a grey image or a mask: read it, or if it is a large volume and its format lets it, leave it in its file.
 
     Args:
         path: the file; see ``SUPPORTED`` for its endings.
@@ -96,22 +120,37 @@ def read_image(path: str | Path, dataset: str | None = None, mask: bool = False,
 
 
 def _decode(path: Path, suffix: str, dataset: str | None, mask: bool) -> Decoded:
+    with _errors(path):
+        decoded = read_hdf5(path, dataset) if suffix in HDF5_SUFFIXES else _READERS[suffix](path, mask)
+    if not isinstance(opened := decoded.array, Slabs):
+        return decoded
+
+    def blocks() -> Iterator[Array]:
+        with _errors(path):
+            yield from opened.blocks()
+
+    return replace(decoded, array=replace(opened, blocks=blocks))
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn what the decoders raise into a ``RetinaError``."""
     try:
-        return read_hdf5(path, dataset) if suffix in HDF5_SUFFIXES else _READERS[suffix](path, mask)
+        yield
     except RetinaError:
         raise
     except TooLargeError as error:
         raise RetinaError(f"{path}: {error}. Cut it into tiles, and give each a file") from error
     except Exception as error:  # the decoders raise whatever their C libraries and parsers do
         raise RetinaError(
-            f"{path}: cannot be read as {suffix[1:]} ({one_line(error)}). Is the file complete and of the format its "
-            "name says?"
+            f"{path}: cannot be read as {file_suffix(path)[1:]} ({one_line(error)}). Is the file complete and of the "
+            "format its name says?"
         ) from error
 
 
-def _squeeze(array: Array, steps: tuple[float, ...] | None, path: Path) -> tuple[Array, tuple[float, ...] | None]:
+def _squeeze(array: Volume, steps: tuple[float, ...] | None, path: Path) -> tuple[Volume, tuple[float, ...] | None]:
     """Bring an image to two or three axes, and its voxel size along."""
-    while array.ndim > 3 and 1 in array.shape:
+    while not isinstance(array, Slabs) and array.ndim > 3 and 1 in array.shape:
         axis = array.shape.index(1)
         array = array.squeeze(axis)
         if steps is not None and len(steps) > array.ndim:
@@ -131,7 +170,7 @@ def _spacing(steps: tuple[float, ...] | None, unit: str | None) -> Spacing | Non
     return Spacing.of(steps, unit)
 
 
-def grey(array: Array, path: Path, mask: bool) -> tuple[Array, str]:
+def grey(array: Volume, path: Path, mask: bool) -> tuple[Volume, str]:
     """Return one channel of an image whose colour channels are equal.
 
     Args:
@@ -146,9 +185,8 @@ def grey(array: Array, path: Path, mask: bool) -> tuple[Array, str]:
         RetinaError: if the colour channels differ.
     """
     channels = array.shape[-1]
-    colours = array[..., : {1: 1, 2: 1, 3: 3, 4: 3}[channels]]
-    different = (colours != colours[..., :1]).any(axis=-1)
-    if different.any():
+    number = {1: 1, 2: 1, 3: 3, 4: 3}[channels]
+    if different := sum(_count_coloured(slab[..., :number]) for _, slab in slabs(array)):
         advice = (
             "Give each class one grey value instead of a colour and export the mask again. (A stack of three or four "
             "slices that napari saved as TIFF is one, too: save it from Fiji, or as NIfTI.)"
@@ -156,24 +194,43 @@ def grey(array: Array, path: Path, mask: bool) -> tuple[Array, str]:
             else f"Convert it to grey first, {GREY_TOOLS}."
         )
         raise RetinaError(
-            f"{path}: a colour image (its channels differ in {int(different.sum())} of {different.size} pixels); "
+            f"{path}: a colour image (its channels differ in {different} of {array.size // channels} pixels); "
             f"expected grey. {advice}"
         )
     name = {1: "one channel", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}[channels]
-    return np.ascontiguousarray(colours[..., 0]), f"grey saved as {name}: the one grey channel was taken"
+    channel = mapped(array, lambda _, slab: np.ascontiguousarray(slab[..., 0]), array.dtype, colours=True)
+    return channel, f"grey saved as {name}: the one grey channel was taken"
+
+
+def _count_coloured(slab: Array) -> int:
+    return int(np.count_nonzero((slab != slab[..., :1]).any(axis=-1)))
 
 
 def _read_picture(path: Path, mask: bool) -> Decoded:
     """Read PNG, BMP, JPEG or TIFF, whatever the name ends in."""
-    picture = read_picture(path, memory_bytes())
+    read = read_picture(path, memory_bytes(), WHOLE)
+    if isinstance(read, Stack) and mask and read.first.alpha is not None:  # Picture.labels needs all of it
+        read = read_picture(path, memory_bytes())
+    picture = read.first if isinstance(read, Stack) else read
     _check_picture(picture, path, mask)
     try:
-        array = picture.labels() if mask else picture.shown()
+        values = _values(picture, mask)
     except ImageError as error:
         raise RetinaError(f"{path}: {error}") from error
+    array = _planes(read, values, mask) if isinstance(read, Stack) else values
     axes = len(picture.axes)
     steps = read_steps(path, axes) if picture.is_tiff else None
     return Decoded(array, steps, NANOMETRES, (*picture.remarks, *_remarks(picture, mask)), array.ndim > axes)
+
+
+def _values(picture: Picture, mask: bool) -> Array:
+    return picture.labels() if mask else picture.shown()
+
+
+def _planes(stack: Stack, first: Array, mask: bool) -> Slabs:
+    ranges = partial(plane_ranges, stack.shape, stack.dtype)
+    blocks = lambda: (_values(picture, mask) for picture in stack.pictures(ranges()))  # noqa: E731
+    return Slabs((stack.shape[0], *first.shape[1:]), first.dtype, blocks)
 
 
 def _check_picture(picture: Picture, path: Path, mask: bool) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import nibabel
+import numpy as np
 import SimpleITK
 
 from dataset_conversion.readers.decoded import Decoded
+from dataset_conversion.readers.raw_planes import raw_planes, unpack_gzip, unpacking
+from dataset_conversion.readers.slabs import Array, Slabs, is_large
 from dataset_conversion.readers.units import nanometres
 from nnunetv2_retina.images.picture import ImageError
-from nnunetv2_retina.images.whole import check_whole, is_nifti_2, nrrd_fields
+from nnunetv2_retina.images.whole import check_whole, is_nifti_2, nrrd_header
 from nnunetv2_retina.spacing import NANOMETRES
 
 _NIFTI_UNITS = {"1": 1e6, "3": 1e6}
@@ -17,7 +22,7 @@ _NIFTI_UNITS = {"1": 1e6, "3": 1e6}
 
 
 def read_itk(path: Path) -> Decoded:
-    """Read NIfTI or NRRD, whole.
+    """Read NIfTI or NRRD; a large one plane by plane, if its voxels lie in the file as they are meant.
 
     A size in micrometres, metres or nm becomes nm. One in mm, or without a unit, stays the header's number, without a
     unit: EM files write nm for mm.
@@ -25,27 +30,62 @@ def read_itk(path: Path) -> Decoded:
     check_whole(path)
     if is_nifti_2(path):
         raise ImageError("it is NIfTI-2, which SimpleITK does not read; save it as NIfTI-1, or as NRRD")
-    volume = SimpleITK.ReadImage(str(path))
-    factor = _nrrd_factor(path) if path.suffix.lower() == ".nrrd" else _nifti_factor(volume)
-    steps = tuple(step * (factor or 1) for step in reversed(volume.GetSpacing()))
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    is_nrrd = path.suffix.lower() == ".nrrd"
+    factor = _nrrd_factor(nrrd_header(path)[0]) if is_nrrd else _nifti_factor(reader)
+    steps = tuple(step * (factor or 1) for step in reversed(reader.GetSpacing()))
     return Decoded(
-        SimpleITK.GetArrayFromImage(volume),
+        (_nrrd_planes if is_nrrd else _nifti_planes)(path, reader) or _whole(reader),
         steps,
         NANOMETRES if factor else None,
-        coloured=volume.GetNumberOfComponentsPerPixel() in (3, 4),
-        direction=tuple(volume.GetDirection()),
-        origin=tuple(volume.GetOrigin()),
+        coloured=reader.GetNumberOfComponents() in (3, 4),
+        direction=tuple(reader.GetDirection()),
+        origin=tuple(reader.GetOrigin()),
     )
 
 
-def _nifti_factor(volume: SimpleITK.Image) -> float | None:
-    if not volume.HasMetaDataKey("xyzt_units"):
+def _whole(reader: SimpleITK.ImageFileReader) -> Array:
+    return np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
+
+
+def _large(reader: SimpleITK.ImageFileReader) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Return shape (Z, Y, X) and type of a large volume of grey levels; None for another."""
+    shape, kind = tuple(reversed(reader.GetSize())), reader.GetPixelID()
+    if len(shape) != 3 or reader.GetNumberOfComponents() != 1:
         return None
-    return _NIFTI_UNITS.get(str(int(volume.GetMetaData("xyzt_units")) & 7))
+    dtype = SimpleITK.GetArrayViewFromImage(SimpleITK.Image([1, 1, 1], kind)).dtype
+    return (shape, dtype) if is_large(shape, dtype) else None
 
 
-def _nrrd_factor(path: Path) -> float | None:
-    fields = nrrd_fields(path)
+def _nifti_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None:
+    if (large := _large(reader)) is None:
+        return None
+    stored: Any = nibabel.load(path).dataobj
+    if (stored.slope, stored.inter) != (1, 0) or stored.dtype.newbyteorder("=") != large[1]:
+        return None
+    return raw_planes(path, large[0], stored.dtype, stored.offset, unpacking(path))
+
+
+def _nrrd_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None:
+    large, (fields, end) = _large(reader), nrrd_header(path)
+    encoding, skips = fields.get("encoding", "").lower(), ("byteskip", "byte skip", "lineskip", "line skip")
+    attached = "data file" not in fields and "datafile" not in fields
+    if large is None or encoding not in ("raw", "gzip", "gz") or not attached or any(name in fields for name in skips):
+        return None
+    big = fields.get("endian", "little").lower() == "big"
+    unpack = None if encoding == "raw" else unpack_gzip
+    return raw_planes(path, large[0], large[1].newbyteorder(">" if big else "<"), 0, unpack, end)
+
+
+def _nifti_factor(reader: SimpleITK.ImageFileReader) -> float | None:
+    if not reader.HasMetaDataKey("xyzt_units"):
+        return None
+    return _NIFTI_UNITS.get(str(int(reader.GetMetaData("xyzt_units")) & 7))
+
+
+def _nrrd_factor(fields: dict[str, str]) -> float | None:
     units = set(fields.get("space units", fields.get("units", "")).split())
     factor = nanometres(units.pop()) if len(units) == 1 else None
     return None if factor == nanometres("mm") else factor

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from dataset_conversion.readers.archives import SourceFile
-from dataset_conversion.readers.pixels import Array, count_values, first_position, format_position
+from dataset_conversion.readers.pixels import count_values, first_position, format_position
+from dataset_conversion.readers.slabs import Array
 from nnunetv2_retina.errors import RetinaError, one_line, shorten
 
 SlicePair = tuple[SourceFile, SourceFile]

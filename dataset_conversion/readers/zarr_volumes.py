@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from dataset_conversion.readers.decoded import Decoded
+from dataset_conversion.readers.slabs import Array, Slabs, is_large, plane_ranges
 from nnunetv2_retina.images.box import parse_box
 from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume
 from nnunetv2_retina.spacing import NANOMETRES
 
 
 def read_zarr(path: Path, level: str | None, box: str | None) -> Decoded:
-    """Read a part of a volume.
+    """Open a part of a volume; a large one is read in the depth of its chunks.
 
     Args:
         path: of the OME-Zarr image or Zarr array.
@@ -29,4 +33,13 @@ def read_zarr(path: Path, level: str | None, box: str | None) -> Decoded:
     part = parse_box(box or ":,:,:", chosen.shape)
     steps = None if volume.version is None else tuple(chosen.spacing)
     unit = NANOMETRES if chosen.spacing.unit else None
+    shape, dtype = tuple(side.stop - side.start for side in part), np.dtype(chosen.dtype)
+
+    def blocks() -> Iterator[Array]:
+        stored = StoredArray(volume.address, chosen)
+        for z in plane_ranges(shape, dtype, chosen.chunks[0], part[0].start):
+            yield stored.read((slice(part[0].start + z.start, part[0].start + z.stop), *part[1:]))
+
+    if is_large(shape, dtype):
+        return Decoded(Slabs(shape, dtype, blocks), steps, unit)
     return Decoded(StoredArray(volume.address, chosen).read(part), steps, unit)

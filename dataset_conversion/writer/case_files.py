@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-import SimpleITK
 import tifffile
 
-from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slabs import Array, Volume, slabs
+from dataset_conversion.writer.nifti import write_nifti
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.spacing import Spacing
 
@@ -18,7 +19,7 @@ PNG_PIXEL_LIMIT = 178_956_970
 """Pillow, through which nnU-Net reads PNG, refuses larger images as a decompression bomb."""
 
 
-def file_ending(image: Array) -> str:
+def file_ending(image: Volume) -> str:
     """Return the file ending that a case needs.
 
     3D: NIfTI. 2D: PNG for uint8 and uint16; TIFF for what PNG cannot hold (int16, float32), uncompressed so that
@@ -32,30 +33,37 @@ def file_ending(image: Array) -> str:
     return PNG if image.dtype in (np.uint8, np.uint16) else TIFF
 
 
-def write_array(path: Path, array: Array, spacing: Spacing) -> None:
+def write_array(path: Path, volume: Volume, spacing: Spacing, seen: Callable[[Array], None] = lambda _: None) -> None:
     """Write one image or label file in the format of its ending.
 
     Args:
         path: ends in ``.png``, ``.tif`` or ``.nii.gz``.
-        array: (Y, X) for the first two, (Z, Y, X) for NIfTI.
+        volume: (Y, X) for the first two, (Z, Y, X) for NIfTI.
         spacing: only NIfTI stores it, as the numbers they are (the header has no nm).
+        seen: called with all planes (n, Y, X) in order, some at a time, as they are written.
 
     Raises:
         RetinaError: if the file cannot be written, or nnU-Net could not read it again.
     """
+
+    def passing() -> Iterator[Array]:
+        for _, slab in slabs(volume):
+            seen(slab)
+            yield slab
+
     try:
         if path.name.endswith(NIFTI):
-            volume = SimpleITK.GetImageFromArray(array)
-            volume.SetSpacing([float(step) for step in reversed(tuple(spacing))])
-            SimpleITK.WriteImage(volume, str(path), useCompression=True)
-        elif path.suffix == TIFF:
-            tifffile.imwrite(path, array, photometric="minisblack", metadata=None)
+            write_nifti(path, passing(), volume.shape, volume.dtype, spacing)
+            return
+        (plane,) = (slab[0] for slab in passing())
+        if path.suffix == TIFF:
+            tifffile.imwrite(path, plane, photometric="minisblack", metadata=None)
         else:
-            if array.size > PNG_PIXEL_LIMIT:
+            if plane.size > PNG_PIXEL_LIMIT:
                 raise RetinaError(
-                    f"{path.name}: {array.shape[0]} x {array.shape[1]} pixels; nnU-Net reads PNG images of at most "
+                    f"{path.name}: {plane.shape[0]} x {plane.shape[1]} pixels; nnU-Net reads PNG images of at most "
                     f"{PNG_PIXEL_LIMIT} pixels. Cut it into tiles first."
                 )
-            path.write_bytes(iio.imwrite("<bytes>", array, extension=PNG))  # on a full disk it shows tracebacks
+            path.write_bytes(iio.imwrite("<bytes>", plane, extension=PNG))  # on a full disk it shows tracebacks
     except (OSError, RuntimeError) as error:
         raise RetinaError(f"cannot write {path}: {error}. Is the disk full or the folder read-only?") from error

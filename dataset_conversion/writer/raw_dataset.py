@@ -9,9 +9,8 @@ It checks each case, writes nnU-Net's folder layout, ``dataset.json`` with the `
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-from dataset_conversion.readers.pixels import AXES, Array, check_image, check_values, integer_label, storable_image
+from dataset_conversion.readers.pixels import AXES, check_image, check_values, integer_label, storable_image
+from dataset_conversion.readers.slabs import Array, Volume, mapped
 from dataset_conversion.spec import Case, DatasetSpec
 from dataset_conversion.writer.case_files import NIFTI, file_ending, write_array
 from dataset_conversion.writer.record import (
@@ -27,6 +27,7 @@ from dataset_conversion.writer.record import (
     TOOL,
     CaseProgress,
     CaseRecord,
+    ImageNotes,
     case_record,
     dataset_report,
     ordered,
@@ -97,20 +98,21 @@ class _Writer:
             RetinaError: saying what is wrong with which case.
         """
         self._check_name(case)
-        check_image(case.image, case.name)
-        image = storable_image(case.image)
+        levels = check_image(case.image, case.name)
+        image = storable_image(case.image, levels)
+        notes = ImageNotes(image, *(image.dtype.type(level) for level in levels))
         ending = self._check_ending(case.name, image)
         spacing = _spacing(case)
         label, counts = (None, None) if case.label is None else self._checked_label(case, case.label)
         images, labels = split_folders(self.folder, case.split)
-        _write(images / f"{case.name}_0000{ending}", image, spacing)
+        _write(images / f"{case.name}_0000{ending}", image, spacing, notes.add)
         if label is not None:
             _write(labels / f"{case.name}{ending}", label, spacing)
         if self.sheet is not None:
             self.sheet.add(case, image, label)
         self.units.add(spacing.unit)
-        self.records.append(case_record(case, image, spacing, counts))
-        self._note_twin(image, self.records[-1])
+        self.records.append(case_record(case, image, notes, spacing, counts))
+        self._note_twin(notes.digest, self.records[-1])
         return self.records[-1]
 
     def finish(self) -> None:
@@ -143,12 +145,11 @@ class _Writer:
         if self.sheet is not None:
             self.sheet.write(self.folder, self.spec)
 
-    def _note_twin(self, image: Array, record: CaseRecord) -> None:
+    def _note_twin(self, digest: str, record: CaseRecord) -> None:
         """Remark on an image that is there twice, unless it is of one grey level."""
         if record.intensity_min == record.intensity_max:
             return
-        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, key=str(image.shape).encode())
-        twin = self.digests.setdefault(digest.hexdigest(), record)
+        twin = self.digests.setdefault(digest, record)
         if twin is not record:
             leak = (
                 ""
@@ -181,7 +182,7 @@ class _Writer:
             )
         self.names[case.name.lower()] = f"{case.name} ({case.split})"
 
-    def _check_ending(self, name: str, image: Array) -> str:
+    def _check_ending(self, name: str, image: Volume) -> str:
         ending = file_ending(image)
         self.ending = self.ending or ending
         if ending == self.ending:
@@ -198,7 +199,7 @@ class _Writer:
             "levels are on different scales. Convert all to one type."
         )
 
-    def _checked_label(self, case: Case, label: Array) -> tuple[Array, dict[str, int]]:
+    def _checked_label(self, case: Case, label: Volume) -> tuple[Volume, dict[str, int]]:
         """Return the label as uint8 or uint16, and the voxels of each declared value."""
         if label.shape != case.image.shape:
             raise RetinaError(
@@ -209,7 +210,8 @@ class _Writer:
         values = sorted(self.spec.labels.values())
         label = integer_label(label, case.name)
         counts = check_values(label, values, case.name, "Correct the mask, or declare the value.")
-        stored = label.astype(np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16, copy=False)
+        kind = np.dtype(np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16)
+        stored = label if label.dtype == kind else mapped(label, lambda _, slab: slab.astype(kind), kind)
         return stored, {str(value): counts.get(value, 0) for value in values}
 
     def _protocol(self, training: list[CaseRecord]) -> Protocol:
@@ -231,9 +233,9 @@ class _Writer:
         return replace(protocol, **changes)
 
 
-def _write(path: Path, array: Array, spacing: Spacing) -> None:
+def _write(path: Path, volume: Volume, spacing: Spacing, seen: Callable[[Array], None] = lambda _: None) -> None:
     path.parent.mkdir(exist_ok=True)
-    write_array(path, array, spacing)
+    write_array(path, volume, spacing, seen)
 
 
 def _spacing(case: Case) -> Spacing:

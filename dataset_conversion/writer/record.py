@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from dataset_conversion.readers.pixels import AXES, Array
+from dataset_conversion.readers.pixels import AXES
+from dataset_conversion.readers.slabs import Array, Volume
 from dataset_conversion.spec import Case, DatasetSpec
 from nnunetv2_retina import __version__
 from nnunetv2_retina.folds import Split
@@ -39,27 +41,61 @@ class CaseRecord:
     intensity_min: float
     intensity_max: float
     padding: float
-    """Share of voxels that belong to a constant black border; see ``padding_share``."""
+    """Share of voxels that belong to a constant black border; see ``ImageNotes``."""
     label_counts: Mapping[str, int] | None
     """Voxels of every declared value (as text), zeros included; None without a label."""
     group: str | None = None
     remarks: tuple[str, ...] = ()
 
 
+class ImageNotes:
+    """What is noted of an image while it is written, slab by slab.
+
+    Padding is the share of voxels in a constant black border, 0 to 1. Black is the image's lowest grey level. In each
+    slice the connected black areas that touch its border count, if they hold at least ``LEAST_PADDING`` of it: single
+    black pixels of the tissue do not.
+    """
+
+    def __init__(self, image: Volume, low: Any, high: Any) -> None:
+        """Begin with the image as it will be written, and its lowest and highest grey level in that type."""
+        self.low, self.high = low, high
+        self._size, self._padded = image.size, 0
+        self._digest = hashlib.blake2b(digest_size=16, key=str(image.shape).encode())
+
+    def add(self, slab: Array) -> None:
+        """Note some planes (n, Y, X), which come in order."""
+        self._digest.update(np.ascontiguousarray(slab).data)
+        if self.low != self.high:
+            self._padded += sum(_padded_pixels(plane == self.low) for plane in slab)
+
+    @property
+    def padding(self) -> float:
+        """Return the share of padding in the whole image; 0 for an image of one grey level."""
+        return round(self._padded / self._size, 6)
+
+    @property
+    def digest(self) -> str:
+        """Return a number that two images of equal shape and voxels share."""
+        return self._digest.hexdigest()
+
+
 CaseProgress = Callable[[CaseRecord, "int | None"], None]
 """Called after each written case, with the number of all where it is known."""
 
 
-def case_record(case: Case, stored: Array, spacing: Spacing, counts: dict[str, int] | None) -> CaseRecord:
+def case_record(
+    case: Case, stored: Volume, notes: ImageNotes, spacing: Spacing, counts: dict[str, int] | None
+) -> CaseRecord:
     """Return the record of one case.
 
     Args:
         case: as handed in.
         stored: the image as written, (Y, X) or (Z, Y, X).
+        notes: what was noted of it meanwhile.
         spacing: as written.
         counts: voxels of each label value; None without a label.
     """
-    low, high = float(stored.min()), float(stored.max())
+    low, high = float(notes.low), float(notes.high)
     remarks = [*case.remarks, *_spacing_remarks(case, spacing)]
     if low == high:
         remarks.append(f"the whole image has one grey level ({low:g})")
@@ -74,27 +110,11 @@ def case_record(case: Case, stored: Array, spacing: Spacing, counts: dict[str, i
         stored_dtype=str(stored.dtype),
         intensity_min=low,
         intensity_max=high,
-        padding=padding_share(stored),
+        padding=notes.padding,
         label_counts=counts,
         group=case.group,
         remarks=tuple(remarks),
     )
-
-
-def padding_share(image: Array) -> float:
-    """Return the share of voxels in a constant black border, 0 to 1.
-
-    Black is the image's lowest grey level. In each slice the connected black areas that touch its border count, if they
-    hold at least ``LEAST_PADDING`` of it: single black pixels of the tissue do not.
-
-    Args:
-        image: (Y, X) or (Z, Y, X), sliced along the first axis.
-    """
-    black = image.min()
-    if black == image.max():
-        return 0.0
-    count = sum(_padded_pixels(plane == black) for plane in (image if image.ndim == 3 else image[None]))
-    return round(count / image.size, 6)
 
 
 def _padded_pixels(black: Array) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.readers.pixels import Array
+from dataset_conversion.readers.slabs import Array, Volume, planes, whole
 from dataset_conversion.spec import BACKGROUND, IGNORE, Case, DatasetSpec
 from dataset_conversion.writer.record import SHEET
 from nnunetv2_retina.display.sheets import LabelledSlice, label_sheet
@@ -26,7 +26,7 @@ class _Thinning:
     seen: int = 0
     kept: list[list[LabelledSlice]] = field(default_factory=list)
 
-    def add(self, name: str, image: Array, label: Array) -> None:
+    def add(self, name: str, image: Volume, label: Volume) -> None:
         if self.seen % self.every == 0:
             if len(self.kept) == 2 * self.limit:
                 self.kept, self.every = self.kept[::2], 2 * self.every
@@ -45,7 +45,7 @@ class SheetCollector:
     def __init__(self) -> None:
         self._splits = {split: _Thinning(limit) for split, limit in CASES_SHOWN.items()}
 
-    def add(self, case: Case, image: Array, label: Array | None) -> None:
+    def add(self, case: Case, image: Volume, label: Volume | None) -> None:
         """Take a labelled case into account; arrays as stored, (Y, X) or (Z, Y, X)."""
         if label is not None:
             self._splits[case.split].add(f"{case.split}: {case.name}", image, label)
@@ -58,21 +58,22 @@ class SheetCollector:
         return folder / SHEET
 
 
-def pick_slices(name: str, image: Array, label: Array) -> list[LabelledSlice]:
+def pick_slices(name: str, image: Volume, label: Volume) -> list[LabelledSlice]:
     """Pick a 2D image, or from each half of a volume the slice along its first axis with the most labels.
 
     Most labels: the most different values first, then the most voxels that are not background.
     """
     step = max(1, -(-max(image.shape[-2:]) // LONGEST_SIDE))
     if image.ndim == 2:
-        return [LabelledSlice(name, image[::step, ::step].copy(), label[::step, ::step].copy())]
-    ranks = [_richness(plane[::step, ::step]) for plane in label]
+        return [LabelledSlice(name, whole(image)[::step, ::step].copy(), whole(label)[::step, ::step].copy())]
+    ranks = [_richness(plane[::step, ::step]) for plane in planes(label)]
     half = -(-len(ranks) // 2)
     parts = [range(half), range(half, len(ranks))]
     chosen = [max(part, key=lambda index: ranks[index]) for part in parts if part]
     return [
-        LabelledSlice(f"{name}, slice {z}", image[z, ::step, ::step].copy(), label[z, ::step, ::step].copy())
-        for z in chosen
+        LabelledSlice(f"{name}, slice {z}", grey[::step, ::step].copy(), values[::step, ::step].copy())
+        for z, (grey, values) in enumerate(zip(planes(image), planes(label), strict=True))
+        if z in chosen
     ]
 
 

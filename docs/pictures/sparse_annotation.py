@@ -19,10 +19,10 @@ def main() -> None:
 
     image, mask = (volume[0] for volume in generate_volume((1, 320, 420), seed=4))
     grey, colours = stretch(image), class_colours([1])
-    inside, trained = np.zeros_like(mask), mask.copy()
+    inside = np.zeros_like(mask)
     for part in parts(BOXES, mask.shape):
         inside[part] = mask[part]
-    ignore_outside(trained, BOXES, IGNORE)
+    trained, _ = ignore_outside(mask, BOXES, IGNORE)
     figure = new_figure(12, 3.9, 80)
     steps = {
         "1. choose boxes": colour_in(grey, mask, {}),

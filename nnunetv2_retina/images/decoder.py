@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import overload
 
 from nnunetv2_retina.errors import one_line
 from nnunetv2_retina.images import single, tiff
@@ -18,12 +19,21 @@ from nnunetv2_retina.wording import format_bytes
 _SIGNATURE = 8
 
 
-def read_picture(path: Path, most_bytes: int) -> Picture:
+@overload
+def read_picture(path: Path, most_bytes: int) -> Picture: ...
+
+
+@overload
+def read_picture(path: Path, most_bytes: int, most_whole: int) -> Picture | tiff.Stack: ...
+
+
+def read_picture(path: Path, most_bytes: int, most_whole: int | None = None) -> Picture | tiff.Stack:
     """Read a TIFF, PNG, JPEG or BMP file; of a TIFF the first series, which may be a stack.
 
     Args:
         path: the file.
         most_bytes: that the decoded image may take; checked against the file's header before decoding.
+        most_whole: bytes beyond which a stack is not read but opened, if it can be read plane by plane.
 
     Raises:
         ImageError: if it is of another kind, cut off, damaged or too large.
@@ -33,10 +43,10 @@ def read_picture(path: Path, most_bytes: int) -> Picture:
         start = file.read(_SIGNATURE)
     with _errors(most_bytes):
         if start.startswith(tiff.SIGNATURES):
-            picture = tiff.read_stack(path, most_bytes)
+            picture = tiff.read_stack(path, most_bytes, most_whole)
         else:
             picture = _reader(start)(path.read_bytes(), most_bytes)
-        if not picture.values.size:
+        if isinstance(picture, Picture) and not picture.values.size:
             raise ImageError("no image in the file")
     return picture
 

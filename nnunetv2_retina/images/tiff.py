@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +35,46 @@ def read_pages(source: bytes | Path, most_bytes: int) -> list[Picture]:
         return [plane for page in pages for plane in _planes(_read_page(page, most_bytes))]
 
 
-def read_stack(source: bytes | Path, most_bytes: int) -> Picture:
+@dataclass(frozen=True)
+class Stack:
+    """The first series of a file, to be read some planes at a time."""
+
+    path: Path
+    shape: tuple[int, ...]
+    """Of all its planes: (Z, Y, X), with an axis of colours after the first or at the end where it has them."""
+    dtype: np.dtype[Any]
+    first: Picture
+    """Its first plane, (1, Y, X), and all that says how the numbers are meant."""
+
+    def pictures(self, parts: Iterable[range]) -> Iterator[Picture]:
+        """Yield some planes at a time, (n, Y, X), each as ``first``.
+
+        Raises:
+            ImageError: if they cannot be read; at the end, if tifffile reported an error.
+        """
+        with opened(self.path) as tiff:
+            for part in parts:
+                yield _read_planes(tiff, part)
+
+
+def read_stack(path: Path, most_bytes: int, most_whole: int | None = None) -> Picture | Stack:
     """Read the first series of a file: an image, or a stack with the axes that the file names.
+
+    Args:
+        path: the file.
+        most_bytes: that it may take, decoded.
+        most_whole: bytes beyond which it is opened only, if it can be read plane by plane; None: it is read.
 
     Raises:
         ImageError: if it cannot be read, or lies in several files.
     """
-    with opened(source) as tiff:
+    with opened(path) as tiff:
         pages = full_images(tiff)
         if tiff.is_ome:
             check_ome(tiff)
         if len(pages) > 1 or is_one_page_stack(tiff) or is_stack_in_planes(tiff):
+            if most_whole is not None and _series_bytes(tiff) > most_whole and _lies_in_planes(tiff.series[0]):
+                return Stack(path, tiff.series[0].shape, tiff.series[0].dtype, _read_planes(tiff, range(1)))
             return _read_series(tiff, most_bytes)
         return _read_page(pages[0], most_bytes)
 
@@ -54,13 +86,44 @@ def _read_page(page: Any, most_bytes: int) -> Picture:
 
 def _read_series(tiff: Any, most_bytes: int) -> Picture:
     series = tiff.series[0]
-    check_size(series.size * series.dtype.itemsize, most_bytes, _size(series.shape))
+    check_size(_series_bytes(tiff), most_bytes, _size(series.shape))
     array, axes = series.asarray(maxworkers=1), series.axes
     if "S" not in axes and "C" in axes and array.shape[axes.index("C")] in (3, 4):
         axes = axes.replace("C", "S")  # colours as channels, which is how ImageJ saves a composite
+    return _picture(array, axes, series.keyframe, _series_remark(tiff))
+
+
+def _series_bytes(tiff: Any) -> int:
+    return int(tiff.series[0].size * tiff.series[0].dtype.itemsize)
+
+
+def _series_remark(tiff: Any) -> tuple[str, ...]:
     number = len(tiff.series)
-    more = f"the file holds {number} images of different shape; the first was taken"
-    return _picture(array, axes, series.keyframe, (more,) if number > 1 else ())
+    return (f"the file holds {number} images of different shape; the first was taken",) if number > 1 else ()
+
+
+def _lies_in_planes(series: Any) -> bool:
+    """Tell whether a series is a stack along one axis, each plane of which is found without the others."""
+    axes, shape = series.axes, series.shape
+    if axes[1:].replace("S", "") != "YX" or axes[0] in "CS" or shape[0] < 2 or series.is_multifile or series.transform:
+        return False
+    return series.dataoffset is not None or (len(series) == shape[0] and series.keyframe.shape == shape[1:])
+
+
+def _read_planes(tiff: Any, part: range) -> Picture:
+    """Read some planes of a series that lies in planes."""
+    series = tiff.series[0]
+    sides = (len(part), *series.shape[1:])
+    if series.dataoffset is not None:
+        start = series.dataoffset + part.start * math.prod(sides[1:]) * series.dtype.itemsize
+        kind = tiff.byteorder + series.dtype.char
+        array = tiff.filehandle.read_array(kind, math.prod(sides), start).reshape(sides)
+    else:
+        array = np.zeros(sides, series.dtype)  # as tifffile leaves a page that is not there
+        for plane, page in zip(array, (series[index] for index in part), strict=True):
+            if page is not None:
+                plane[...] = page.asarray(maxworkers=1)
+    return _picture(array, series.axes, series.keyframe, _series_remark(tiff))
 
 
 def _picture(array: Array, axes: str, page: Any, remarks: tuple[str, ...] = ()) -> Picture:

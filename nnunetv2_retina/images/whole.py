@@ -120,10 +120,10 @@ def nifti_version(start: bytes) -> int | None:
     return None if order is None else 1 + (struct.unpack(f"{order}i", start[:4])[0] == _NIFTI_2)
 
 
-def nrrd_fields(path: Path) -> dict[str, str]:
-    """Return the fields of a NRRD file's header, in lower-case names."""
+def nrrd_header(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields of a NRRD file's header, in lower-case names, and the bytes that it takes."""
     with path.open("rb") as file:
-        return _read_fields(file, ":")
+        return _read_fields(file, ":"), file.tell()
 
 
 def _unpack(file: IO[bytes]) -> tuple[int, bytes]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, split_location
 from dataset_conversion.readers.images import ImageFile, file_stem, file_suffix, read_image
-from dataset_conversion.readers.pixels import Array, integer_label
+from dataset_conversion.readers.pixels import integer_label
+from dataset_conversion.readers.slabs import Array, whole
 from nnunetv2_retina.display.slider import LabelLayer, check_shapes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import parse_box
@@ -75,7 +76,7 @@ def read_labels(location: str, box: str | None = None) -> LabelLayer:
     """
     path, _ = split_location(location)
     name = _stem(location)
-    values = integer_label(_read(location, True, box).array, name)
+    values = whole(integer_label(_read(location, True, box).array, name))
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > HIGHEST:
         raise RetinaError(
@@ -120,7 +121,7 @@ def names_beside(path: Path) -> tuple[dict[int, str], int | None]:
     return {}, None
 
 
-def _read(location: str, mask: bool, box: str | None) -> ImageFile:
+def _read(location: str, mask: bool, box: str | None) -> ImageFile[Array]:
     path, inside = split_location(location)
     if not is_zarr(path):
         if box is not None:

@@ -10,7 +10,7 @@ from PIL import Image
 from dataset_conversion.readers.images import read_image
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.picture import ImageError
-from nnunetv2_retina.images.whole import check_whole, mrc_surplus, nrrd_fields
+from nnunetv2_retina.images.whole import check_whole, mrc_surplus, nrrd_header
 from nnunetv2_retina.nnunet.inputs import read_channel
 
 VOLUME = np.random.default_rng(0).integers(0, 255, (6, 20, 30)).astype(np.uint8)
@@ -136,5 +136,5 @@ def test_the_newer_nifti_is_named(tmp_path):
 
 def test_the_header_of_nrrd(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(tmp_path / "a.nrrd"))
-    fields = nrrd_fields(tmp_path / "a.nrrd")
+    fields, _ = nrrd_header(tmp_path / "a.nrrd")
     assert (fields["sizes"], fields["type"]) == ("30 20 6", "unsigned char")

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from dataset_conversion.convert import main
-from dataset_conversion.own_data.numbered import find_volumes, read_volume
+from dataset_conversion.own_data.numbered import find_volumes, open_slices
 from nnunetv2_retina.errors import RetinaError
 
 SPACING = ["--spacing", "40", "8", "9"]
@@ -30,7 +30,7 @@ def test_numbers_count_not_letters(tmp_path):
     remarks: list[str] = []
     volumes = find_volumes(tmp_path / "v", "v", remarks)
     assert [path.name for path in volumes["v"]] == [f"s{i}_of_12.png" for i in (8, 9, 10, 11)] and remarks == []
-    assert read_volume(volumes["v"]).array[:, 1, 0].tolist() == [0, 10, 20, 30]
+    assert open_slices(volumes["v"]).array[:, 1, 0].tolist() == [0, 10, 20, 30]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_slices_of_another_shape_are_refused(tmp_path):
     write_slices(tmp_path / "v", ["z1.png", "z2.png"])
     Image.fromarray(np.zeros((6, 9), np.uint8)).save(tmp_path / "v" / "z2.png")
     with pytest.raises(RetinaError, match=r"z2.png is 6 x 9 uint8, and .*z1.png 6 x 8 uint8; slices of one volume"):
-        read_volume(find_volumes(tmp_path / "v", "v", [])["v"])
+        open_slices(find_volumes(tmp_path / "v", "v", [])["v"])
 
 
 def convert(source: Path, *more: str) -> int:

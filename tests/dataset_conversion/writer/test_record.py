@@ -7,15 +7,23 @@ import pytest
 from helpers.raw_datasets import LABELS, case, coordinates, report_of, spec
 from PIL import Image
 
+from dataset_conversion.readers.slabs import slabs
 from dataset_conversion.spec import Case
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
-from dataset_conversion.writer.record import SHEET, padding_share
+from dataset_conversion.writer.record import SHEET, ImageNotes
 from dataset_conversion.writer.sheet import SheetCollector, pick_slices
 from dataset_conversion.writer.summary import summary
 from nnunetv2_retina.nnunet.datasets import SPLITS_JSON
 from nnunetv2_retina.protocol import Protocol
 
 # ------------------------------------------------------------------------------------------------------------ padding
+
+
+def padding_share(image):
+    notes = ImageNotes(image, image.min(), image.max())
+    for _, slab in slabs(image):
+        notes.add(slab)
+    return notes.padding
 
 
 def test_padding_is_black_and_touches_the_border():
