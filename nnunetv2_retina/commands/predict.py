@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from dataset_conversion.command import SLICES
 from dataset_conversion.own_data.new_images import add_reading
-from nnunetv2_retina import config_file, console
+from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
-from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.console import add_settings, config_file, read_settings, say
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
 

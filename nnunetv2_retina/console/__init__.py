@@ -17,7 +17,8 @@ from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from nnunetv2_retina import __version__, config_file
+from nnunetv2_retina import __version__
+from nnunetv2_retina.console import config_file
 from nnunetv2_retina.errors import RetinaError
 
 USAGE_ERROR = 2

@@ -21,7 +21,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from skimage.io import imread, imsave
 
 from nnunetv2_retina.commands import predict as command
-from nnunetv2_retina.config_file import RUN_YAML
+from nnunetv2_retina.console.config_file import RUN_YAML
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import LOCK
 from nnunetv2_retina.prediction import folder as prediction_run
