@@ -14,12 +14,11 @@ GROUND = {"nnunetv2_retina", "console", "errors", "files", "images", "machine", 
 ALLOWED = {
     "ground": set(),
     "protocol": set(),
-    "folds": {"protocol"},
     "network": set(),
     "display": set(),
     "weights": {"network"},
     "nnunet": {"weights.checkpoint", "network"},
-    "training": {"weights", "network", "protocol", "folds", "display.patches"},
+    "training": {"weights", "network", "protocol", "display.patches"},
     "prediction": {"nnunet", "network", "protocol", "display"},
     "volumes": {"prediction", "nnunet", "protocol"},
     "sharing": {
@@ -34,12 +33,12 @@ ALLOWED = {
     "trainers": {"training"},
     "registration": {"trainers"},
     "commands": {
-        "protocol", "folds", "network", "display", "weights", "nnunet", "training", "prediction", "evaluation",
+        "protocol", "network", "display", "weights", "nnunet", "training", "prediction", "evaluation",
         "report", "study", "quickstart", "registration", "trainers", "viewing", "volumes", "sharing",
         "dataset_conversion",
     },
     "pretraining": {"network", "weights", "display", "nnunet.datasets"},
-    "dataset_conversion": {"protocol", "folds", "display", "nnunet.datasets"},
+    "dataset_conversion": {"protocol", "display", "nnunet.datasets"},
 }  # fmt: skip
 """Room -> rooms that it may import besides the ground; ``room.module`` allows that module alone."""
 MOST_LINES, MOST_ENTRIES = 350, 27

@@ -19,8 +19,8 @@ from skimage.io import imsave
 
 from nnunetv2_retina.commands import benchmark as command
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol.folds import make_splits
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.checks import resolve
 from nnunetv2_retina.study.pictures import window

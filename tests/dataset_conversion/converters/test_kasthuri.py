@@ -13,8 +13,8 @@ from helpers.raw_datasets import convert_one, read_back, report_of
 from dataset_conversion import convert
 from dataset_conversion.converters.kasthuri import SLABS
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol.folds import make_splits
 
 convert_kasthuri = partial(convert_one, "kasthuri")
 
