@@ -16,11 +16,11 @@ from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
 from dataset_conversion.readers.pixels import Array
 from dataset_conversion.readers.tiff import read_steps
 from dataset_conversion.readers.zarr_volumes import read_zarr
+from nnunetv2_retina.console.machine import memory_bytes
 from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.images.decoder import read_picture
 from nnunetv2_retina.images.ome_zarr import is_zarr
 from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError
-from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 MOST_PIXELS = 178_956_970

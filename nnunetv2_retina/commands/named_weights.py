@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from nnunetv2_retina.console.wording import format_rows
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import make_folder
 from nnunetv2_retina.weights.catalogue import VARIABLE, WEIGHTS, NamedWeights
-from nnunetv2_retina.wording import format_rows
 
 
 def table() -> list[str]:

@@ -144,7 +144,7 @@ def _predict(
 ) -> None:
     import torch
 
-    from nnunetv2_retina.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores
     from nnunetv2_retina.prediction.folder import FolderRun
     from nnunetv2_retina.prediction.predictor import Predictor
 

@@ -135,7 +135,7 @@ def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:
 
     import torch
 
-    from nnunetv2_retina.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores
     from nnunetv2_retina.volumes.model import Model
     from nnunetv2_retina.volumes.run import VolumeRun
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from nnunetv2_retina.console import say as print_line
-from nnunetv2_retina.wording import format_bytes, time_left
+from nnunetv2_retina.console.wording import format_bytes, time_left
 
 BYTES = "bytes"
 """A unit that is shown as kB, MB and GB."""

@@ -14,9 +14,9 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import Mask
-from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.spacing import Spacing
 
 

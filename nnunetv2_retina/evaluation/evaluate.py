@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.cases import score_case
 from nnunetv2_retina.evaluation.in_blocks import score_stored
@@ -27,7 +28,6 @@ from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
 from nnunetv2_retina.evaluation.stored import is_stored, open_pair
-from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import check_dataset_json, find_dataset_json, read_dataset_json
 from nnunetv2_retina.nnunet.labels import choose_reader
 

@@ -17,6 +17,7 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.cases import Distances, class_masks, score_case, unit_of
 from nnunetv2_retina.evaluation.counts import Counts, Mask, count_masks
@@ -26,7 +27,6 @@ from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Unit, case_mean, class_scores
 from nnunetv2_retina.evaluation.stored import BLOCK, StoredPair
 from nnunetv2_retina.images.ome_zarr import Box
-from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.spacing import Spacing
 
 LARGEST = 2**27

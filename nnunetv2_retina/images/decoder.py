@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import one_line
 from nnunetv2_retina.images import single, tiff
 from nnunetv2_retina.images.picture import Array, ImageError, Picture, TooLargeError, to_grey
-from nnunetv2_retina.wording import format_bytes
 
 _SIGNATURE = 8
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.wording import format_bytes
+from nnunetv2_retina.console.wording import format_bytes
 
 Array = NDArray[Any]
 

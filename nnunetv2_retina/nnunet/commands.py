@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from nnunetv2_retina.console.machine import available_cores
+from nnunetv2_retina.console.wording import time_left
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS
-from nnunetv2_retina.wording import time_left
 
 Say = Callable[[str], None]
 Watch = Callable[[str], str | None]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nnunetv2_retina.console import part_of
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Say
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
@@ -25,7 +26,6 @@ from nnunetv2_retina.study.runner import Outcome
 from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals, title
 from nnunetv2_retina.study.study_file import read_study
 from nnunetv2_retina.training import preflight
-from nnunetv2_retina.wording import duration
 
 REPORT = "report"
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_retina.console.wording import duration, format_rows
 from nnunetv2_retina.files import read_json
 from nnunetv2_retina.study.runs import ANEW, RESULT, PlannedRun, rehearsals
-from nnunetv2_retina.wording import duration, format_rows
 
 _OWN_SCHEDULE = 250_000
 """Iterations of nnU-Net's default trainer: 1000 epochs of 250."""

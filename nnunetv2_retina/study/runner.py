@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.metric import IOU
 from nnunetv2_retina.files import make_folder, read_json, write_json
@@ -27,7 +28,6 @@ from nnunetv2_retina.study.definition import Study
 from nnunetv2_retina.study.runs import ANEW, FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun
 from nnunetv2_retina.training import seeding
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
-from nnunetv2_retina.wording import duration
 
 _TAIL = 15
 

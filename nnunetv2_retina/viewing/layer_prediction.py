@@ -34,7 +34,7 @@ def _loaded(folder: str, changed: float) -> Predictor:
     import_triton()
     import torch
 
-    from nnunetv2_retina.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores
     from nnunetv2_retina.prediction.predictor import Predictor
 
     torch.set_num_threads(available_cores())

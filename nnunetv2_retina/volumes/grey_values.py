@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_retina.console.machine import memory_bytes
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.ome_zarr import Box
-from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.volumes import moments as moments_of
 from nnunetv2_retina.volumes.blocks import Shape, cut, describe, moved, size, starts, whole
 from nnunetv2_retina.volumes.moments import Moments
 from nnunetv2_retina.volumes.tasks import Input
-from nnunetv2_retina.wording import format_bytes
 
 SAMPLES = 256
 """Boxes of one chunk that ``sampled`` reads."""

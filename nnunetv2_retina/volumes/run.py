@@ -12,9 +12,10 @@ import numpy as np
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console import part_of
+from nnunetv2_retina.console.machine import available_cores, memory_bytes
+from nnunetv2_retina.console.wording import duration, format_bytes
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.ome_zarr import open_volume, parse_box
-from nnunetv2_retina.machine import available_cores, memory_bytes
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import label_type
@@ -32,7 +33,6 @@ from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.pyramid import Shrinking
 from nnunetv2_retina.volumes.settings import METHODS, VolumeSettings
 from nnunetv2_retina.volumes.tasks import COUNT, PREDICT, Counting, Input, Predicting
-from nnunetv2_retina.wording import duration, format_bytes
 
 Say = Callable[[str], None]
 MOMENTS_JSON = "moments.json"

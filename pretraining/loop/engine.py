@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_retina.console.machine import multiplies_bfloat16
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.machine import multiplies_bfloat16
 from pretraining.loop.lars import LARS
 from pretraining.loop.processes import Processes
 from pretraining.objectives.reconstruction import Objective

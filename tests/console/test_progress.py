@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_retina.console import progress
 from nnunetv2_retina.console.progress import BYTES, ProgressBar
-from nnunetv2_retina.wording import time_left
+from nnunetv2_retina.console.wording import time_left
 
 
 class Terminal(io.StringIO):

@@ -16,8 +16,8 @@ from nnunetv2.run import run_training as nnunet_run
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_retina.console.machine import multiplies_bfloat16
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.machine import multiplies_bfloat16
 from nnunetv2_retina.network.unet_resnet50 import ENCODER
 from nnunetv2_retina.training import baselines
 from nnunetv2_retina.weights import checkpoint

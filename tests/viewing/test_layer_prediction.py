@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from helpers.model_folders import LABELS, REGIONS, make_model
 
-from nnunetv2_retina import Predictor, machine
+from nnunetv2_retina import Predictor
+from nnunetv2_retina.console import machine
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.instances import find_instances
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings

@@ -23,8 +23,8 @@ from dataset_conversion.downloads.catalogue import Collection, RemoteFile
 from dataset_conversion.downloads.checksums import RECORD, Checksum, compute
 from dataset_conversion.downloads.fetch import Arrivals, fetch
 from dataset_conversion.downloads.status import MISSING, PRESENT, describe, status
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.wording import format_bytes
 
 BODY = np.random.default_rng(0).bytes(300_000)
 
