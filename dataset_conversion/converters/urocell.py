@@ -13,7 +13,7 @@ from dataset_conversion.readers.checked import check_pair, read_source_image
 from dataset_conversion.readers.pixels import Array, check_values, first_position, format_position, integer_label
 from dataset_conversion.spec import Case
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 TEST = "fib1-0-0-0"
 VOLUMES = ("fib1-1-0-3", "fib1-3-2-1", "fib1-3-3-0", "fib1-4-3-0", TEST)

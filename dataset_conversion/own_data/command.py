@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dataset_conversion.command import SLICES, SLICES_HELP, Command
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.protocol import FEW_LABELS, Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from dataset_conversion.own_data.like import Settings

@@ -15,8 +15,8 @@ from dataset_conversion.spec import IGNORE, Case, DatasetSpec, dataset_folder_na
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
 from dataset_conversion.writer.record import CaseProgress
 from dataset_conversion.writer.target_folder import check_target
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 
 
 def convert_folder(

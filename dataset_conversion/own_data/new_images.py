@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_conversion.command import SLICES, SLICES_HELP, Command
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

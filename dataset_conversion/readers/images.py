@@ -21,7 +21,7 @@ from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.images.decoder import read_picture
 from nnunetv2_retina.images.ome_zarr import is_zarr
 from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 MOST_PIXELS = 178_956_970
 """Of an image in two axes: Pillow, with which nnU-Net reads PNG, refuses more."""

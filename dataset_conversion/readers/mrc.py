@@ -11,8 +11,8 @@ import numpy as np
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.pixels import Array
+from nnunetv2_retina.images.spacing import NANOMETRES
 from nnunetv2_retina.images.whole import mrc_surplus
-from nnunetv2_retina.spacing import NANOMETRES
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map")
 _IMOD_STAMP, _IMOD_SIGNED = 1146047817, 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataset_conversion.readers.decoded import Decoded
 from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume, parse_box
-from nnunetv2_retina.spacing import NANOMETRES
+from nnunetv2_retina.images.spacing import NANOMETRES
 
 
 def read_zarr(path: Path, level: str | None, box: str | None) -> Decoded:

@@ -35,10 +35,10 @@ from dataset_conversion.writer.sheet import SheetCollector
 from dataset_conversion.writer.target_folder import atomic_folder, held_target
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import write_json
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.datasets import SPLITS_JSON, split_folders
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.protocol.folds import MAX_FOLDS, Split, make_splits
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 
 def write_raw_dataset(

@@ -1,5 +1,6 @@
 """What all commands share: how they end, ``--version``, and settings that become options.
 
+Beside it: settings in a YAML file, progress, numbers in words, and what the machine offers.
 Imports nothing heavy: ``--help``, ``--version`` and wrong options answer without torch or nnU-Net.
 """
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.display.figures import draw_scale_bar, legend, new_figure, save
 from nnunetv2_retina.display.tints import IGNORE_COLOUR, class_colours, colour_in, stretch
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

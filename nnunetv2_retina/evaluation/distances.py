@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import Mask
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Unit, case_mean, class_scores
 from nnunetv2_retina.evaluation.stored import BLOCK, StoredPair
 from nnunetv2_retina.images.ome_zarr import Box
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 LARGEST = 2**27
 """Voxels that are read at once at most: a block with the margin that its distances need, or a slice."""

@@ -10,9 +10,9 @@ from typing import Any
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import SMOOTHING
 from nnunetv2_retina.evaluation.metric import CREMI, FALSE_DISTANCES, SHARES, Metric
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.labels import Labels, known_spacing
 from nnunetv2_retina.protocol import BLOCK, Protocol
-from nnunetv2_retina.spacing import Spacing
 
 IGNORE = "ignore"
 

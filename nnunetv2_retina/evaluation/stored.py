@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.pairs import is_close, shown
 from nnunetv2_retina.images.ome_zarr import Box, StoredArray, is_zarr, open_volume
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 LEVEL = "::"
 """Between a store and the path of a level in it, as in ``retina_convert folder``."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 Box = tuple[slice, slice, slice]
 """Slices along z, y and x, with both ends."""

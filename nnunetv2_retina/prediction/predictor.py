@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet import models
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.prediction import orthoplane
@@ -33,7 +34,6 @@ from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source
 from nnunetv2_retina.prediction.tile_count import Progress, count_tiles, counted
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FAR = 1.5

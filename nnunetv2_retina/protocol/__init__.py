@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, TypeGuard
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.sharing import card, zoo_operations
 from nnunetv2_retina.sharing.bundle import Bundle
 from nnunetv2_retina.sharing.settings import About
-from nnunetv2_retina.spacing import Spacing
 
 FORMAT = "0.5.12"
 """Of bioimageio.spec, the version that packages are tested against."""

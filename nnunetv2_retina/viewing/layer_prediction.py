@@ -15,11 +15,11 @@ import numpy as np
 
 from nnunetv2_retina.display.slider import LabelLayer
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.nnunet.labels import INSTANCES
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from nnunetv2_retina.prediction.predictor import Predictor

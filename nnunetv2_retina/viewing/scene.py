@@ -19,7 +19,7 @@ from nnunetv2_retina.nnunet.datasets import DATASET_JSON, class_names, ignored_v
 from nnunetv2_retina.nnunet.labels import INSTANCES
 
 if TYPE_CHECKING:
-    from nnunetv2_retina.spacing import Spacing
+    from nnunetv2_retina.images.spacing import Spacing
 
 MOST_CLASSES = 32
 """More values without names are taken for numbers of objects."""

@@ -15,11 +15,11 @@ from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import locked
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects import neighbours, table
 from nnunetv2_retina.prediction.objects.columns import UNKNOWN
 from nnunetv2_retina.prediction.objects.measures import total
 from nnunetv2_retina.prediction.settings import InstanceSettings
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import store
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut
 from nnunetv2_retina.volumes.engines import Engine

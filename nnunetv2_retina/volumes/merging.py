@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction import instances as in_memory
 from nnunetv2_retina.prediction.objects.measures import inside, measure, read_around
 from nnunetv2_retina.prediction.settings import InstanceSettings
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import components
 from nnunetv2_retina.volumes.blocks import Block, Shape, common, cut, moved, size, starts
 from nnunetv2_retina.volumes.components import Integers, Objects, Pieces

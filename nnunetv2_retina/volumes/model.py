@@ -10,11 +10,11 @@ from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import file_digest
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.labels import known_spacing
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from scipy import ndimage
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.ome_zarr import Box, Level, Volume
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.volumes import store
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut, shard_shape, whole
 from nnunetv2_retina.volumes.engines import Engine

@@ -16,11 +16,11 @@ from nnunetv2_retina.console.machine import available_cores, memory_bytes
 from nnunetv2_retina.console.wording import duration, format_bytes
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.ome_zarr import open_volume, parse_box
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import label_type
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import blocks, engines, grey_values, store
 from nnunetv2_retina.volumes import moments as moments_of
 from nnunetv2_retina.volumes.blocks import Block

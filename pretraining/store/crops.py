@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.ome_zarr import Box, Level, StoredArray, open_volume, parse_box
-from nnunetv2_retina.spacing import NEARLY_CUBES
+from nnunetv2_retina.images.spacing import NEARLY_CUBES
 from pretraining.store.decoding import RejectionError
 from pretraining.store.drawing import Drawing
 from pretraining.store.layout import SIZE

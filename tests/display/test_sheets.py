@@ -24,7 +24,7 @@ from nnunetv2_retina.display.sheets import (
 )
 from nnunetv2_retina.display.tints import colour_in, stretch
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 
 def test_outcome_of_every_pixel() -> None:

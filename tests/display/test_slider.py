@@ -13,7 +13,7 @@ from PIL import Image
 
 from nnunetv2_retina.display.slider import LabelLayer, Reduction, slider_page
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 RAMP = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None] * 4, (5, 64, 48)).copy()
 LABELS = np.zeros(RAMP.shape, np.uint8)

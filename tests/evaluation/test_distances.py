@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.distances import Directed, both_ways, cremi_scores, directed, false_distance
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 UNIT = Spacing(None, 1, 1)
 CREMI = Spacing(40, 4, 4)

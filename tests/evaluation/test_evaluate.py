@@ -13,7 +13,7 @@ from nnunetv2_retina.evaluation.distances import both_ways, cremi_scores, false_
 from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 BINARY = {"background": 0, "cleft": 1}
 ONE = ScoredClass("cleft", (1,))

@@ -18,7 +18,7 @@ from nnunetv2_retina.evaluation.in_blocks import score_stored
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import combine
 from nnunetv2_retina.evaluation.stored import StoredPair, open_pair
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 pytestmark = needs_zarr
 SHAPE, STEPS = (12, 30, 44), (8.0, 4.0, 4.0)

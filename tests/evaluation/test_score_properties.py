@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from nnunetv2_retina.evaluation.cases import score_case
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 IGNORE = 3
 SPACINGS = st.sampled_from([(40.0, 4.0, 4.0), (1.0, 1.0, 1.0), (15.0, 16.0, 16.0), (50.0, 4.6, 4.6)])

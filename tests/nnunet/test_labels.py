@@ -8,8 +8,8 @@ import tifffile
 from helpers.label_files import dataset_json, save_nifti, save_png
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.labels import Labels, choose_reader, list_labels, read_labels
-from nnunetv2_retina.spacing import Spacing
 
 
 def read(path: Path) -> Labels:

@@ -17,11 +17,11 @@ from scipy.spatial.distance import pdist
 from skimage.measure import perimeter_crofton, regionprops
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects import columns, table
 from nnunetv2_retina.prediction.objects.measures import measure, read_around, total
 from nnunetv2_retina.prediction.objects.neighbours import Parts, Surfaces, combine, nearest
 from nnunetv2_retina.prediction.objects.vertices import crofton
-from nnunetv2_retina.spacing import Spacing
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (5.0, 2.0, 3.0)

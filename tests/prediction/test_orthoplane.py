@@ -8,12 +8,12 @@ import torch
 from helpers.model_folders import LABELS, make_model
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.orthoplane import check_volume, mean_probabilities
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
-from nnunetv2_retina.spacing import Spacing
 
 PATCH = 16
 SHAPES = [(20, 24, 40), (7, 33, 18), (40, 5, 9)]

@@ -7,10 +7,10 @@ import pytest
 
 from nnunetv2_retina.display import histograms as drawn
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects import table
 from nnunetv2_retina.report import objects
 from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_page
-from nnunetv2_retina.spacing import Spacing
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import score_pairs
 from nnunetv2_retina.evaluation.pairs import Pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.record import read_record
 from nnunetv2_retina.report import cases as report_cases
@@ -27,7 +28,6 @@ from nnunetv2_retina.report import training, watching
 from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, worst_and_best
 from nnunetv2_retina.report.page import write_model_report
 from nnunetv2_retina.report.settings import ReportSettings
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 LABELS = {"background": 0, "mito": 1, "vesicle": 2}
 NETWORK = transunet()["arch_kwargs"]["config"]

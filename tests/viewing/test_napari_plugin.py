@@ -28,7 +28,7 @@ from npe2 import PluginManifest  # noqa: E402
 
 import nnunetv2_retina.viewing  # noqa: E402
 from nnunetv2_retina.display.slider import LabelLayer  # noqa: E402
-from nnunetv2_retina.spacing import Spacing  # noqa: E402
+from nnunetv2_retina.images.spacing import Spacing  # noqa: E402
 from nnunetv2_retina.viewing import in_napari, reader  # noqa: E402
 from nnunetv2_retina.viewing.browser import has_display  # noqa: E402
 from nnunetv2_retina.viewing.layer_prediction import import_triton  # noqa: E402

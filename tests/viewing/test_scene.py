@@ -10,7 +10,7 @@ from helpers.ome_volumes import cells, needs_zarr, write
 from PIL import Image
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.viewing.scene import read_labels, read_scene
 from nnunetv2_retina.volumes import store
 

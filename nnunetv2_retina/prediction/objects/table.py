@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing, write_json
 from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects.columns import COLUMNS, NAMES, UNKNOWN, dictionary
 from nnunetv2_retina.prediction.objects.measures import (
     PAIRS,
@@ -28,7 +29,6 @@ from nnunetv2_retina.prediction.objects.measures import (
 )
 from nnunetv2_retina.prediction.objects.neighbours import Nearest, Parts, Surfaces, combine, nearest
 from nnunetv2_retina.prediction.objects.vertices import Integers, crofton
-from nnunetv2_retina.spacing import Spacing
 
 Row = dict[str, str | int | float | None]
 """Column -> value; None where it does not apply."""

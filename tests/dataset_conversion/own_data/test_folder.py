@@ -18,7 +18,7 @@ from dataset_conversion.own_data.folder import convert_folder
 from dataset_conversion.own_data.layout import Hdf5Paths, case_names
 from dataset_conversion.own_data.mask_values import declared_map, found_map, parse_labels
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 DATA = SHARED / "data"
 IMAGE = coordinates((5, 7), np.uint8)

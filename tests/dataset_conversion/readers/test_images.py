@@ -14,7 +14,7 @@ from PIL import Image
 from dataset_conversion.readers.hdf5 import match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, file_stem, file_suffix, read_image
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 PLANE = (np.arange(2)[:, None] * 100 + np.arange(3)).astype(np.uint16)
 """(y=1, x=2) -> 102"""

@@ -14,8 +14,8 @@ from dataset_conversion.spec import Case, check_labels
 from dataset_conversion.writer import case_files, target_folder
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 # ---------------------------------------------------------------------------------------------------- what is written
 
