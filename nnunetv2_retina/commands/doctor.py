@@ -124,16 +124,17 @@ def _versions() -> Iterator[Finding]:
     yield Finding("ok", "python", f"{version} at {sys.executable}")
     for name in ("nnunetv2-retina", "nnunetv2", "torch", "numpy"):
         try:
-            found = metadata.version(name)
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             yield Finding("wrong", name, "not installed", f"pip install {name}" if name != "nnunetv2-retina" else
                           "pip install . in the folder of the project")  # fmt: skip
             continue
-        if name == "nnunetv2" and _numbers(found) < NEEDED_NNUNET:
+        if name == "nnunetv2" and _numbers(installed) < NEEDED_NNUNET:
             needed = ".".join(map(str, NEEDED_NNUNET))
-            yield Finding("wrong", name, f"{found}; {needed} or newer is needed", f'pip install "nnunetv2>={needed}"')
+            shown = f"{installed}; {needed} or newer is needed"
+            yield Finding("wrong", name, shown, f'pip install "nnunetv2>={needed}"')
         else:
-            yield Finding("ok", name, found)
+            yield Finding("ok", name, installed)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -239,7 +240,7 @@ def _registration() -> Iterator[Finding]:
 
             from nnunetv2_retina.training.trainers import nnUNetTrainerRETINA
 
-            found = recursive_find_trainer_class_by_name(nnUNetTrainerRETINA.__name__)
+            trainer = recursive_find_trainer_class_by_name(nnUNetTrainerRETINA.__name__)
     except Exception as error:
         yield Finding(
             "wrong",
@@ -248,13 +249,13 @@ def _registration() -> Iterator[Finding]:
             "install with pip install . (or pip install -e .) into this environment, and start a new shell",
         )
         return
-    if found is nnUNetTrainerRETINA:
+    if trainer is nnUNetTrainerRETINA:
         yield Finding("ok", "registration", "nnU-Net finds nnUNetTrainerRETINA and its variants")
     else:
         yield Finding(
             "wrong",
             "registration",
-            f"nnU-Net finds another nnUNetTrainerRETINA, of module {found.__module__}",
+            f"nnU-Net finds another nnUNetTrainerRETINA, of module {trainer.__module__}",
             f"remove the folder that holds it from {registration.VARIABLE}={os.environ.get(registration.VARIABLE)}",
         )
 

@@ -52,8 +52,8 @@ def _brought(entry: NamedWeights) -> Path:
     from dataset_conversion.downloads import checksums
 
     others = (entry.path.name, checksums.RECORD)
-    found = sorted(path for path in entry.folder.iterdir() if path.is_file() and path.name not in others)
-    named = [path for path in found if path.name == entry.file] or found
+    files = sorted(path for path in entry.folder.iterdir() if path.is_file() and path.name not in others)
+    named = [path for path in files if path.name == entry.file] or files
     what = entry.file or "the file"
     if len(named) != 1:
         got = f"there are {len(named)} files" if named else "it is empty"

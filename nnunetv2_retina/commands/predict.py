@@ -119,11 +119,11 @@ def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dic
     from nnunetv2_retina.prediction.case_files import Origin
 
     remarks: list[str] = []
-    found = find_images(arguments.i, arguments.hdf5, arguments.slices_as_volume, remarks)
-    steps = write_images(found, target, model, given_spacing(arguments), remarks)
+    locations = find_images(arguments.i, arguments.hdf5, arguments.slices_as_volume, remarks)
+    steps = write_images(locations, target, model, given_spacing(arguments), remarks)
     return {
         name: Origin(location.slices or (location.path,), bool(location.slices), steps[name])
-        for name, location in found.items()
+        for name, location in locations.items()
     }, remarks
 
 

@@ -206,8 +206,8 @@ class _Distances:
             if asked.any():
                 for key in keys:
                     _, spacing, tolerance = key
-                    for found in self._measured(entry, box, asked, 1 - way, np.array(list(spacing))):
-                        self._sums[key][way].add(found, tolerance)
+                    for distances in self._measured(entry, box, asked, 1 - way, np.array(list(spacing))):
+                        self._sums[key][way].add(distances, tolerance)
 
     def _masks(self, entry: ScoredClass, box: Box) -> tuple[Mask, Mask]:
         prediction, truth = self._read(*(end for part in box for end in (part.start, part.stop)))

@@ -86,10 +86,10 @@ def _check_parts(page: Any, name: str) -> None:
     if 0 in page.shape:
         raise ImageError(f"{name} has shape {page.shape}")
     if page.is_contiguous:
-        length, there = page.nbytes, sum(page.databytecounts)
+        length, listed = page.nbytes, sum(page.databytecounts)
         row = -(-length // page.imagelength)
-        if not length - row < there < length + row:
-            raise ImageError(f"{name} needs {length:,} bytes by its size and type; it lists {there:,}: damaged")
+        if not length - row < listed < length + row:
+            raise ImageError(f"{name} needs {length:,} bytes by its size and type; it lists {listed:,}: damaged")
     elif (parts := math.prod(page.chunked)) != len(page.dataoffsets):
         raise ImageError(f"{name} has {parts} parts by its size; it lists {len(page.dataoffsets)}: damaged")
 

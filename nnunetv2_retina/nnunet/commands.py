@@ -160,12 +160,12 @@ class TrainingProgress:
             return None
         done = self._epoch + 1
         left = "" if done >= self._epochs else time_left((self._clock() - self._first) / done * (self._epochs - done))
-        told = (
+        progress = (
             f"epoch {done:3d} of {self._epochs}   loss {self._values.get('train_loss', '?')}   "
             f"validation: loss {self._values.get('val_loss', '?')}, "
             f"pseudo Dice {self._values.get('Pseudo dice', '?')}   {left}"
         )
-        return told.rstrip()
+        return progress.rstrip()
 
 
 def _environment(command: str, workspace: Workspace) -> dict[str, str]:

@@ -78,8 +78,8 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
             )
     if Path(checkpoint).name != checkpoint:
         raise RetinaError(f"-chk {checkpoint} is a path; expected the name of a file in each fold's folder: {FINAL}")
-    found = folder.glob(f"fold_*/{glob.escape(checkpoint)}")
-    trained = sorted(path.parent.name.removeprefix("fold_") for path in found)
+    checkpoints = folder.glob(f"fold_*/{glob.escape(checkpoint)}")
+    trained = sorted(path.parent.name.removeprefix("fold_") for path in checkpoints)
     if not trained:
         others = sorted({path.name for path in folder.glob("fold_*/*.pth")})
         hint = f"There are {shorten(others)}: choose one with -chk" if others else "Finish its training first"

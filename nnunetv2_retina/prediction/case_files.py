@@ -121,8 +121,8 @@ class CaseFiles:
         else:
             frame = table.Frame.of(labels.shape, spacing)
         ids, instances = find_instances(labels, frame.spacing, settings)
-        found = table.describe(ids, [item.label for item in instances], self.classes, frame)
-        table.write(folder / f"{case.name}{INSTANCES}.csv", found)
+        rows = table.describe(ids, [item.label for item in instances], self.classes, frame)
+        table.write(folder / f"{case.name}{INSTANCES}.csv", rows)
         path = folder / f"{case.name}{INSTANCES}{self._ending(case)}"
         if self.settings.output_format is not None:
             self._write(path, case, ids, properties, spacing, None)

@@ -35,8 +35,8 @@ def probabilities(labels: LabelManager, logits: Tensor) -> Tensor:
     if labels.inference_nonlin is torch.sigmoid:
         return values.neg().exp_().add_(1).reciprocal_()
     if labels.inference_nonlin is not softmax_helper_dim0:
-        found: Tensor = labels.apply_inference_nonlin(logits)
-        return found
+        activated: Tensor = labels.apply_inference_nonlin(logits)
+        return activated
     values = (values - values.amax(0)).exp_()
     total = values[0].clone()
     for head in values[1:]:

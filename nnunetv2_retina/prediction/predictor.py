@@ -93,12 +93,12 @@ class Predictor:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RetinaError("no CUDA GPU is usable here. To predict on the processor, add: -device cpu")
-        found = models.check(Path(folder), folds, checkpoint)
+        chosen = models.check(Path(folder), folds, checkpoint)
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net announces what its defaults do on a CPU
             nnunet = nnUNetPredictor(
                 settings.step_size, use_mirroring=settings.mirroring, device=device, allow_tqdm=False
             )
-            models.initialise(nnunet, Path(folder), found, checkpoint)
+            models.initialise(nnunet, Path(folder), chosen, checkpoint)
         return cls(nnunet, settings)
 
     @overload

@@ -128,12 +128,12 @@ def _space(tensors: Tensors, axis: int) -> dict[str, Any]:
 
 def identifiers(names: Sequence[str]) -> list[str]:
     """Return names as the zoo takes them, letters, digits and underscores, each another."""
-    found: list[str] = []
+    words: list[str] = []
     for name in names:
         word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "channel"
         word = f"_{word}" if word[0].isdigit() else word
-        found.append(word if word not in found else f"{word}_{len(found)}")
-    return found
+        words.append(word if word not in words else f"{word}_{len(words)}")
+    return words
 
 
 def _name(text: str) -> str:

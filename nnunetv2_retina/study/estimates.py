@@ -66,7 +66,7 @@ def estimate_lines(known: Sequence[Estimate], missing: int) -> list[str]:
     """Return a table, and the sum.
 
     Args:
-        found: of ``estimates``.
+        known: of ``estimates``.
         missing: runs that are not finished, those without an estimate included.
     """
     if not missing:

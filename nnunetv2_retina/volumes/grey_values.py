@@ -61,8 +61,8 @@ def without_pass(source: Input, method: str, part: Box | None, dataset_json: Map
             moments_of.count(source.read(moved(block.box, starts(part))), starts(block.box))
             for block in cut(size(part), counting_blocks(source))
         ]
-        found = replace(moments_of.merge(counts), box=box, method=f"exact in {describe(size(part))} voxels")
-        return found, "exact in the part that was chosen"
+        moments = replace(moments_of.merge(counts), box=box, method=f"exact in {describe(size(part))} voxels")
+        return moments, "exact in the part that was chosen"
     if method == "sampled":
         return _sampled(source, box)
     if method == "training":
@@ -153,19 +153,19 @@ def remarks(moments: Moments, source: Input, dataset_json: Mapping[str, Any], pl
     nnU-Net normalises each image by its own moments, so their values do not matter as such; but a volume that is half
     resin or black border has others than its tissue, and everything in it is shifted.
     """
-    found: list[str] = []
+    lines: list[str] = []
     try:
         mean, sd, _ = _training(source, dataset_json)
         what, limit = "training images'", FAR
     except RetinaError:
         known = plans.get("foreground_intensity_properties_per_channel", {}).get("0", {})
         if "mean" not in known or not known.get("std"):
-            return found
+            return lines
         mean, sd, what, limit = float(known["mean"]), float(known["std"]), "labelled training voxels'", 2 * FAR
     if abs(moments.mean - mean) > limit * sd or not 0.5 <= moments.sd / sd <= 2:
-        found.append(
+        lines.append(
             f"warning: grey levels are {moments.mean:.1f} +- {moments.sd:.1f} (mean, sd), the {what} {mean:.1f} +- "
             f"{sd:.1f}. Is the contrast inverted, or much of the volume resin or black? --moments-box takes them from "
             "a part of tissue alone"
         )
-    return found
+    return lines

@@ -131,10 +131,10 @@ class InstanceRun:
 
     def _write_table(self, ids: Ids) -> int:
         measures, most = measures_of(self.work), len(ids.label)
-        found = neighbours.combine([nearest_of(self.work, block) for block in self.work.blocks()], most)
+        nearest = neighbours.combine([nearest_of(self.work, block) for block in self.work.blocks()], most)
         names = {int(value): name for value, name in self.plan["names"].items()}
         spacing = self.work.spacing
         frame = table.Frame(self.work.shape, spacing, spacing.unit or UNKNOWN, self._origin())
-        table.write(self.output / TABLE, table.rows(total(measures, most), found, ids.label, names, frame))
+        table.write(self.output / TABLE, table.rows(total(measures, most), nearest, ids.label, names, frame))
         table.write_dictionary(self.output)
         return most

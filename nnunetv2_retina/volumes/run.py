@@ -218,8 +218,8 @@ class VolumeRun:
         if grey_values.needs_pass(method, part):
             todo = blocks.cut(self.source.shape, grey_values.counting_blocks(self.source))
             self._stage(engine, COUNT, Counting(str(self.output), self.source, key), todo, key, share=True)
-            found = [self.journal.marker(COUNT, block, key) for block in todo]
-            moments = moments_of.merge(marker["part"] for marker in found if marker is not None)
+            markers = [self.journal.marker(COUNT, block, key) for block in todo]
+            moments = moments_of.merge(marker["part"] for marker in markers if marker is not None)
             how = f"exact, from {len(todo)} blocks"
         else:
             moments, how = grey_values.without_pass(self.source, method, self.moments_box, contents)

@@ -134,9 +134,9 @@ def parse_bytes(text: str) -> int:
     Raises:
         RetinaError: for another text.
     """
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     try:
-        if found and found[2] in _UNITS and (number := int(float(found[1]) * _UNITS[found[2]])) > 0:
+        if match and match[2] in _UNITS and (number := int(float(match[1]) * _UNITS[match[2]])) > 0:
             return number
     except ValueError:
         pass

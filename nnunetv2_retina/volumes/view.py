@@ -26,16 +26,16 @@ def layers(source: str, output: Path | None, base: str) -> list[dict[str, Any]]:
         output: of ``retina_volume predict``; None: no labels.
         base: URL at which the output is served.
     """
-    found: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"zarr://{source}"}]
+    shown: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"zarr://{source}"}]
     if output is None:
-        return found
+        return shown
     names = [f"{value} {name}" for value, name in class_names(output).items()]
     colours = {
         str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
         for entry in _about(output).get("colors", [])
         if entry["label-value"] != 0
     }
-    found.append({
+    shown.append({
         "type": "segmentation",
         "name": ", ".join(["labels", *names]),
         "source": f"zarr://{base}",
@@ -45,8 +45,8 @@ def layers(source: str, output: Path | None, base: str) -> list[dict[str, Any]]:
     })  # fmt: skip
     if (output / IMAGE / "zarr.json").exists():
         instances = {"type": "segmentation", "name": "instances", "source": f"zarr://{base}/{IMAGE.rstrip('/')}"}
-        found.append({**instances, "visible": False})
-    return found
+        shown.append({**instances, "visible": False})
+    return shown
 
 
 def class_names(output: Path) -> dict[int, str]:

@@ -93,7 +93,7 @@ class CropSource(Source):
     def _places(self) -> list[tuple[str, Box]]:
         """The crops without repeats, in the order in which they were drawn."""
         rng = np.random.default_rng(self.drawing.crop_seed)
-        found: dict[tuple[str, tuple[int, ...]], Box] = {}
+        drawn: dict[tuple[str, tuple[int, ...]], Box] = {}
         for _ in range(self.drawing.crops):
             plane = self.planes[rng.integers(len(self.planes))]
             sides = [1 if axis == PLANES[plane] else min(SIZE, n) for axis, n in enumerate(self._extent)]
@@ -102,8 +102,8 @@ class CropSource(Source):
                 for part, n, side in zip(self.box, self._extent, sides, strict=True)
             ]
             z, y, x = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-            found[plane, tuple(starts)] = (z, y, x)
-        return [(plane, box) for (plane, _), box in found.items()]
+            drawn[plane, tuple(starts)] = (z, y, x)
+        return [(plane, box) for (plane, _), box in drawn.items()]
 
     def _chunk(self, place: tuple[str, Box]) -> tuple[Any, ...]:
         """Return a key by which crops of one chunk come together."""

@@ -93,21 +93,21 @@ def measure(around: NDArray[Any], box: Box, shape: Sequence[int], spacing: Seque
         spacing: along z, y and x.
     """
     corner = (box[0].start, box[1].start, box[2].start)
-    found = find_vertices(around, corner, flat(shape))
+    vertices = find_vertices(around, corner, flat(shape))
     ids = inside(around, box, shape)
     known = np.zeros(int(around.max(initial=0)) + 1, bool)
     known[ids] = True
-    known[found.ids] = True
+    known[vertices.ids] = True
     known[0] = False
     used, rows = np.flatnonzero(known), np.cumsum(known) - 1
     n = len(used)
     voxels, sums, squares = _moments(ids, rows, n)
-    of_vertex = rows[found.ids]
+    of_vertex = rows[vertices.ids]
     areas = crofton(sides(spacing, shape))[0]
     area, surface, hull = np.zeros(n, np.int64), no_boxes(n), []
-    np.add.at(area, of_vertex, areas[found.codes])
+    np.add.at(area, of_vertex, areas[vertices.codes])
     surface[:, 3:] = -1
-    for row, points in groups(of_vertex, found.points):
+    for row, points in groups(of_vertex, vertices.points):
         surface[row] = [*points.min(0), *points.max(0)]
         hull.append((used[row], extremes(points)))
     return Measures(

@@ -77,10 +77,10 @@ def describe(ids: NDArray[np.integer], labels: Sequence[int], names: Mapping[int
         return volume[box]
 
     steps = tuple(frame.spacing)
-    found = [measure(read_around(read, box, frame.shape), box, frame.shape, steps) for box in blocks]
-    parts, surfaces = Parts(found, steps), Surfaces(read, blocks, frame.shape)
+    measured = [measure(read_around(read, box, frame.shape), box, frame.shape, steps) for box in blocks]
+    parts, surfaces = Parts(measured, steps), Surfaces(read, blocks, frame.shape)
     neighbours = combine([nearest(parts, surfaces, range(len(blocks)))], len(labels))
-    return rows(total(found, len(labels)), neighbours, labels, names, frame)
+    return rows(total(measured, len(labels)), neighbours, labels, names, frame)
 
 
 def rows(
