@@ -36,7 +36,7 @@ def parse(make: ParserFactory, argv: Sequence[str] | None = None) -> argparse.Na
     """Parse the command line, and the file that ``--config`` names, if the parser takes that.
 
     Raises:
-        RetinaError: for a file that cannot be read, or names an option or value that there is not.
+        RetinaError: for a file that cannot be read, or that names an unknown option or value.
     """
     parser = make()
     apply(parser, given(make, argv))
@@ -44,7 +44,7 @@ def parse(make: ParserFactory, argv: Sequence[str] | None = None) -> argparse.Na
 
 
 def given(make: ParserFactory, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return what the file that ``--config`` names sets, by attribute of the parsed options; {} without that option.
+    """Return the values in the file that ``--config`` names, by attribute of the parsed options; {} without one.
 
     Raises:
         RetinaError: see ``parse``.
@@ -54,7 +54,7 @@ def given(make: ParserFactory, argv: Sequence[str] | None = None) -> dict[str, A
 
 
 def apply(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> None:
-    """Make what ``given`` returned the parser's defaults; what they set is no longer required."""
+    """Make the values that ``given`` returned the parser's defaults; options that they set are no longer required."""
     parser.set_defaults(**values)
     for action in parser._actions:
         if action.dest in values:

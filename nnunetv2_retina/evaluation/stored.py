@@ -51,7 +51,7 @@ class StoredPair:
         return self.prediction.read(box), self.truth.read(box)
 
     def blocks(self, side: tuple[int, int, int] | None = None) -> Iterator[Box]:
-        """Yield boxes that make up the volume, in raster order; None: whole chunks, up to ``BLOCK`` voxels."""
+        """Yield the boxes that make up the volume, in raster order; by default whole chunks, up to ``BLOCK`` voxels."""
         sides = side or _block(self.shape, self.truth.level.chunks)
         for corner in product(*(range(0, n, step) for n, step in zip(self.shape, sides, strict=True))):
             z, y, x = (slice(at, min(at + s, n)) for at, s, n in zip(corner, sides, self.shape, strict=True))
@@ -102,7 +102,7 @@ def open_pair(prediction: str | Path, truth: str | Path) -> StoredPair:
 
 
 def _open(path: str | Path) -> tuple[StoredArray, bool]:
-    """Open a level; also return whether it has a spacing."""
+    """Open a level; return it, and whether it has a spacing."""
     address, _, level = str(path).partition(LEVEL)
     volume = open_volume(address, unstated=_UNSTATED)
     stored = StoredArray(address, volume.level(level) if level else volume.levels[0])

@@ -26,7 +26,7 @@ def body(bundle: Bundle, about: About, use: Sequence[str]) -> str:
 
     Args:
         bundle: the model.
-        about: what its author says.
+        about: what its author says about it.
         use: lines on how to use this package.
     """
     sections = {

@@ -46,7 +46,7 @@ def describe(
 
     Args:
         bundle: the model.
-        about: what its author says.
+        about: what its author says about it.
         tensors: what goes in and comes out.
         weights: the zoo's entries, without hashes.
         digests: SHA-256 of every file of the package.
@@ -127,7 +127,7 @@ def _space(tensors: Tensors, axis: int) -> dict[str, Any]:
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
-    """Return names as the zoo takes them, letters, digits and underscores, each another."""
+    """Return names as the zoo takes them: letters, digits and underscores, no two alike."""
     words: list[str] = []
     for name in names:
         word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "channel"

@@ -1,7 +1,7 @@
 """A 2d model as a package of the BioImage Model Zoo: it gives for a tile what ``retina_predict`` computes there.
 
-The input is one tile of the size the network was trained with, at the plan's pixel size. nnU-Net's way with larger
-images, tiles that overlap by half, is the halo of a quarter on each side; its weighting of tiles and its mirroring have
+The input is one tile of the size the network was trained with, at the plan's pixel size. A halo of a quarter on each
+side stands for nnU-Net's tiles of larger images, which overlap by half; its weighting of tiles and its mirroring have
 no counterpart in a package. The test input is a generated image, so that it may be published.
 """
 
@@ -69,7 +69,7 @@ def write_zoo_package(bundle: Bundle, about: About, target: Path) -> Written:
 
     Args:
         bundle: the model.
-        about: what its author says.
+        about: what its author says about it.
         target: the .zip file to write.
 
     Raises:
@@ -232,7 +232,7 @@ def _test(rdf: Path) -> bool:
         from bioimageio.core import test_model
         from loguru import logger
 
-        logger.disable("bioimageio")  # it tells each step; what went wrong is in the summary
+        logger.disable("bioimageio")  # it logs each step; what went wrong is in the summary
         summary = test_model(rdf)
     if summary.status == "failed":
         reasons = [f"{'.'.join(map(str, e.loc))}: {e.msg}" for entry in summary.details for e in entry.errors]

@@ -18,7 +18,7 @@ from nnunetv2_retina.prediction.objects.vertices import Integers, crofton, find_
 PAIRS = tuple(combinations_with_replacement(range(3), 2))
 """Axes of the second moments, in their order."""
 _FEW = 128
-"""So many points are kept without asking which of them are corners of their hull."""
+"""Up to so many points are kept without a search for the corners of their hull."""
 _SLAB = 2**22
 """Voxels whose coordinates are made at once."""
 
@@ -61,7 +61,7 @@ def sides(spacing: Sequence[float], shape: Sequence[int]) -> tuple[float, ...]:
 
 
 def read_around(read: Callable[[Box], NDArray[Any]], box: Box, shape: Sequence[int]) -> NDArray[Any]:
-    """Return the ids of a block and of what its vertices need around it: one voxel before it, 0 beyond the volume.
+    """Return the ids of a block and of the voxels that its vertices need: one more on each side, 0 beyond the volume.
 
     Args:
         read: returns the ids (z, y, x) of a box.
@@ -77,7 +77,7 @@ def read_around(read: Callable[[Box], NDArray[Any]], box: Box, shape: Sequence[i
 
 
 def inside(around: NDArray[Any], box: Box, shape: Sequence[int]) -> NDArray[Any]:
-    """Return the block itself out of ``read_around``."""
+    """Return the block alone, from what ``read_around`` returned."""
     first = 0 if flat(shape) else 1
     z, y, x = (part.stop - part.start for part in box)
     return around[first : first + z, 1 : 1 + y, 1 : 1 + x]
@@ -143,7 +143,7 @@ def _moments(ids: NDArray[Any], rows: Integers, n: int) -> tuple[Integers, Integ
 
 
 def no_boxes(count: int) -> Integers:
-    """Return (count, 6) boxes of nothing, which every voxel extends."""
+    """Return (count, 6) empty boxes, which every voxel extends."""
     return np.tile(np.array([np.iinfo(np.int64).max] * 3 + [0] * 3, np.int64), (count, 1))
 
 
@@ -166,7 +166,7 @@ def groups(keys: Integers, values: NDArray[Any]) -> Iterator[tuple[int, NDArray[
 
 
 def extremes(points: NDArray[Any]) -> Integers:
-    """Return those of some points (n, 3) that may be corners of their convex hull, and maybe others."""
+    """Return the points (n, 3) that may be corners of the convex hull of all, and perhaps others."""
     points = np.asarray(points, np.int64)
     if len(points) <= _FEW:
         return points

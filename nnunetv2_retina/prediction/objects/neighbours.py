@@ -23,13 +23,14 @@ from nnunetv2_retina.prediction.objects.vertices import Integers, find_vertices
 HELD = 8
 """Blocks whose vertices are held at once."""
 _DIGITS = 9
-"""Distances are equal if they are to so many digits."""
+"""Significant digits to which distances are compared."""
 _NEAR = 8
+"""Parts whose boxes are compared with each part's for a first bound."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """What was found; a row for each id of those that were asked for."""
+    """The nearest neighbours; a row for each id that was asked for."""
 
     ids: Integers
     other: Integers
@@ -69,7 +70,7 @@ class Parts:
         return [(float(self._radius[row].max()), row, cKDTree(self._centre[row])) for row in rows]
 
     def _bounds(self) -> NDArray[np.float64]:
-        """Return for each object, by its id, what the distance to its neighbour cannot exceed."""
+        """Return an upper bound of the distance from each object, by its id, to its neighbour."""
         bound = np.full(int(self.owner.max(initial=0)) + 1, np.inf)
         if len(np.unique(self.owner)) < 2:
             return bound
@@ -194,7 +195,7 @@ def _above(distance: float) -> float:
 
 
 def combine(parts: Sequence[Nearest], most: int) -> Nearest:
-    """Return what is nearest to the ids from 1 to ``most``, of what was found in blocks."""
+    """Return the nearest neighbours of the ids from 1 to ``most``, from those of the blocks."""
     distance, other = np.full(most + 1, np.nan), np.zeros(most + 1, np.int64)
     for part in parts:
         now, then = part.distance, distance[part.ids]

@@ -1,4 +1,4 @@
-"""The table of a volume's objects: made from what is measured, written and read."""
+"""The table of a volume's objects: made from their measurements, and written."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Frame:
 
     @classmethod
     def of(cls, shape: Sequence[int], spacing: Spacing, unit: str | None = None) -> Frame:
-        """Return the frame of an array (z, y, x) or (y, x); ``unit``: None: the spacing's own."""
+        """Return the frame of an array (z, y, x) or (y, x); ``unit`` None: the spacing's own."""
         z, y, x = (1, *shape) if len(shape) == 2 else shape
         whole = Spacing(spacing.z or 1.0, spacing.y, spacing.x, spacing.unit)
         return cls((z, y, x), whole, unit or spacing.unit or UNKNOWN)
 
 
 def describe(ids: NDArray[np.integer], labels: Sequence[int], names: Mapping[int, str], frame: Frame) -> list[Row]:
-    """Measure the objects of a volume in memory; what is needed beside it is small.
+    """Measure the objects of a volume in memory; little more is needed than the volume itself.
 
     Args:
         ids: (z, y, x) or (y, x): 0 is background, ids go from 1 to the number of objects, each occurs.
@@ -86,7 +86,7 @@ def describe(ids: NDArray[np.integer], labels: Sequence[int], names: Mapping[int
 def rows(
     totals: Totals, neighbours: Nearest, labels: Sequence[int] | Integers, names: Mapping[int, str], frame: Frame
 ) -> list[Row]:
-    """Return the table.
+    """Return the table, a row for each id.
 
     Args:
         totals: of all objects.

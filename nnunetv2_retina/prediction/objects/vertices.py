@@ -1,9 +1,8 @@
 """The surfaces of objects as the corners of voxels on them: what areas, lengths and distances are taken from.
 
 A vertex is a corner between 8 voxels (2D: 4), not all of one object. Vertex (z, y, x) lies before voxel (z, y, x), so
-that a volume of n voxels has n + 1 along each axis. Of each vertex and object it is known which of the voxels around it
-are the object's: a number with a bit for each, its code. Sums over codes add up over blocks, since each vertex is of
-one block.
+that a volume of n voxels has n + 1 along each axis. A vertex of an object has a code: a number with a bit for each voxel
+around it, set if that voxel is the object's. Sums over codes add up over blocks, since each vertex is in one block.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class Vertices:
-    """Vertices on the surfaces of objects; one that several objects share is there once for each."""
+    """Vertices on the surfaces of objects; one that several objects share occurs once for each."""
 
     ids: Integers
     codes: NDArray[np.uint8]
