@@ -162,7 +162,7 @@ def link(path: Path, target: Path, advice: str, exist_ok: bool = False) -> None:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file of this name is what ``replacing`` and ``make_folder`` leave when their process is killed."""
+    """Tell whether a file of this name is what ``replacing`` and ``make_folder`` leave when their process is killed."""
     return re.fullmatch(r".+\.\d+\.tmp|\.\d+\.probe", name) is not None
 
 

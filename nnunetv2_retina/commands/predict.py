@@ -128,7 +128,7 @@ def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dic
 
 
 def _readable(folder: Path) -> bool:
-    """Whether a folder holds files that ``retina_convert`` reads."""
+    """Tell whether a folder holds files that ``retina_convert`` reads."""
     from dataset_conversion.readers.images import SUPPORTED, file_suffix
 
     return any(file_suffix(path) in SUPPORTED for path in folder.iterdir() if path.is_file())

@@ -129,7 +129,7 @@ class ProgressBar:
 
 
 def _short(number: float) -> str:
-    """Three digits, and a letter for thousands and millions."""
+    """Return a number of three digits, with a letter for thousands and millions."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= size:
             return f"{number / (1e3 if letter == 'k' else size):.3g}{letter}"

@@ -85,19 +85,19 @@ class Bar:
 
     @property
     def defined(self) -> list[float]:
-        """The values that are not NaN."""
+        """Return the values that are not NaN."""
         return [value for value in self.values if value == value]
 
     @property
     def length(self) -> float:
-        """Of the bar; NaN if there is none."""
+        """Return the length of the bar; NaN if there is none."""
         if self.mean is not None:
             return self.mean
         return sum(self.defined) / len(self.defined) if self.defined else float("nan")
 
     @property
     def label(self) -> str:
-        """The length; and how many cases have a value, if not all have."""
+        """Return the length, and how many cases have a value, if not all have."""
         known = "" if len(self.defined) == len(self.values) else f"  ({len(self.defined)} of {len(self.values)})"
         return f"{self.length:.3f}{known}" if self.length == self.length else f"undefined{known}"
 

@@ -52,12 +52,12 @@ class OverlayRow:
 
     @property
     def aspect(self) -> float:
-        """Height of a pixel as a share of its width."""
+        """Return the height of a pixel as a share of its width."""
         return self.spacing.y / self.spacing.x if self.spacing else 1.0
 
     @property
     def height(self) -> float:
-        """Of its pictures, as a share of their width."""
+        """Return the height of its pictures as a share of their width."""
         rows, columns = self.image.shape
         return float(rows * self.aspect / columns)
 

@@ -35,7 +35,7 @@ class Directed:
 
     @property
     def mean(self) -> float:
-        """Mean distance, the voxels shared with B included as 0; NaN if A or B is empty."""
+        """Return the mean distance, the voxels shared with B included as 0; NaN if A or B is empty."""
         return self.total / self.voxels if self.voxels else float("nan")
 
 
@@ -70,7 +70,7 @@ class CremiScores:
 
     @property
     def score(self) -> float:
-        """nm: ``(ADGT + ADF) / 2``, the CREMI score; lower is better."""
+        """Return the CREMI score ``(ADGT + ADF) / 2`` in nm; lower is better."""
         return (self.adgt + self.adf) / 2
 
 

@@ -95,7 +95,7 @@ def _check_parts(page: Any, name: str) -> None:
 
 
 def is_one_page_stack(tiff: Any) -> bool:
-    """Whether one page describes a whole stack: ImageJ beyond 4 GB, tifffile's truncated series, MetaMorph."""
+    """Tell whether one page describes a whole stack: ImageJ beyond 4 GB, tifffile's truncated series, MetaMorph."""
     first = tiff.pages[0]
     truncated = first.is_shaped and '"truncated": true' in first.description
     if len(tiff.pages) > 1 or not (tiff.is_imagej or truncated or tiff.is_stk):
@@ -104,7 +104,7 @@ def is_one_page_stack(tiff: Any) -> bool:
 
 
 def is_stack_in_planes(tiff: Any) -> bool:
-    """Whether one page holds slices as colour planes: tifffile's default for three or four of them named as slices."""
+    """Tell whether one page holds slices as colour planes: tifffile's default for three or four, named as slices."""
     first = tiff.pages[0]
     return bool(first.is_shaped and first.axes == "SYX" and '"axes": "ZYX"' in first.description)
 

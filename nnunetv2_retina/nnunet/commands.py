@@ -51,11 +51,11 @@ class Workspace:
 
     @property
     def logs(self) -> Path:
-        """The full output of every command."""
+        """Return the full output of every command."""
         return self.root / "logs"
 
     def folders(self) -> dict[str, Path]:
-        """The variables that tell nnU-Net its folders."""
+        """Return the variables that tell nnU-Net its folders."""
         paths = (self.raw, self.preprocessed, self.results)
         return {path.name: path.resolve() for path in paths}
 

@@ -83,12 +83,12 @@ class Grid:
 
     @property
     def by_slab(self) -> bool:
-        """Whether slabs can be brought back one by one."""
+        """Tell whether slabs can be brought back one by one."""
         return self.shape[0] == self.cropped_shape[0]
 
     @property
     def bytes_per_voxel(self) -> int:
-        """Memory for turning the logits of a preprocessed voxel into labels: nnU-Net resamples in float64."""
+        """Return the memory that the logits of a voxel take on the way to labels: nnU-Net resamples in float64."""
         growth = -(-int(np.prod(self.cropped_shape)) // int(np.prod(self.shape)))
         heads = self.labels.num_segmentation_heads
         return 8 * growth + (heads * (2 + 8 + 8 * growth) if self.resampled else 0)

@@ -37,7 +37,7 @@ FEW_LABELS: Mapping[str, Any] = {
 
 
 def iteration_checkpoint(iteration: int) -> str:
-    """Name of the checkpoint after that many optimiser steps, in the fold's folder: see ``Protocol.checkpoints``."""
+    """Return the name of the checkpoint after that many optimiser steps: see ``Protocol.checkpoints``."""
     return f"checkpoint_iteration_{iteration:06d}.pth"
 
 
@@ -272,7 +272,7 @@ class Protocol:
         return cls(**settings)
 
     def to_json(self, complete: bool = False) -> dict[str, Any]:
-        """The block as JSON holds it: settings that differ from the defaults, lists instead of tuples.
+        """Return the block as JSON holds it: settings that differ from the defaults, lists instead of tuples.
 
         Args:
             complete: also those that are the defaults, but not those that are None.

@@ -18,8 +18,10 @@ Split = Mapping[str, Sequence[str]]
 
 
 def make_splits(cases: Sequence[str], protocol: Protocol) -> list[Split]:
-    """The protocol's fixed folds, or nnU-Net's cross-validation over the volumes: five folds, fewer where there are
-    fewer volumes, none for a single one. With one volume a case and five of them this is nnU-Net's own split.
+    """Return the protocol's fixed folds, or nnU-Net's cross-validation over the volumes.
+
+    Five folds, fewer where there are fewer volumes, none for a single one. With one volume a case and five of them this
+    is nnU-Net's own split.
 
     Raises:
         RetinaError: if the protocol names a case that the data set does not have.

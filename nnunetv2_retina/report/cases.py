@@ -174,7 +174,10 @@ def _below(variable: str, dataset: str, name: str) -> Path | None:
 
 
 def _pair(predicted: Mapping[str, Path], truths: Path, ending: str) -> tuple[list[Pair], list[str]]:
-    """Pairs of every fold, and the predictions without a ground truth. A case of several folds has the fold's name."""
+    """Pair the files of every fold; return the pairs, and the predictions without a ground truth.
+
+    A case of several folds has the fold's name.
+    """
     actual = list_labels(truths, ending, "ground truth")
     of_fold = {fold: list_labels(path, ending, "prediction") for fold, path in predicted.items()}
     counts = Counter(name for files in of_fold.values() for name in files)

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The data set, and how much of it is labelled."""
+        """Return the data set, and how much of it is labelled."""
         return title(self.dataset, self.labelled)
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        """For lines of progress."""
+        """Return the name of the run in lines of progress."""
         seed = "rehearsal" if self.run.rehearsal else f"seed {self.run.seed}"
         return f"{self.run.title}, {self.run.system}, {seed}"
 

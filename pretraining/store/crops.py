@@ -91,7 +91,7 @@ class CropSource(Source):
 
     @cached_property
     def _places(self) -> list[tuple[str, Box]]:
-        """The crops without repeats, in the order in which they were drawn."""
+        """Return the crops without repeats, in the order in which they were drawn."""
         rng = np.random.default_rng(self.drawing.crop_seed)
         drawn: dict[tuple[str, tuple[int, ...]], Box] = {}
         for _ in range(self.drawing.crops):
@@ -117,7 +117,7 @@ class CropSource(Source):
 
     @cached_property
     def _reference(self) -> tuple[float, float, float]:
-        """Least and most of the grey values that are mapped to 0 and 255, and the deviation of a structured crop."""
+        """Return the grey values that are mapped to 0 and 255, and the deviation of a structured crop."""
         pages = [self._page(box) for _, box in self._places[:SAMPLE]]
         try:
             low, high = limits([page.ravel() for page in pages]) if pages[0].dtype.itemsize > 1 else (0.0, 0.0)

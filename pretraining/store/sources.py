@@ -49,7 +49,7 @@ class SourceFile:
 
     @property
     def ending(self) -> str:
-        """In lower case; with what is compressed, as ``.nii.gz``."""
+        """Return the ending in lower case; of a compressed file with what is in it, as ``.nii.gz``."""
         stem, ending = os.path.splitext(self.name.lower())
         return os.path.splitext(stem)[1] + ending if ending == ".gz" else ending
 

@@ -1,8 +1,8 @@
 """The surfaces of objects as the corners of voxels on them: what areas, lengths and distances are taken from.
 
 A vertex is a corner between 8 voxels (2D: 4), not all of one object. Vertex (z, y, x) lies before voxel (z, y, x), so
-that a volume of n voxels has n + 1 along each axis. A vertex of an object has a code: a number with a bit for each voxel
-around it, set if that voxel is the object's. Sums over codes add up over blocks, since each vertex is in one block.
+that a volume of n voxels has n + 1 along each axis. A vertex of an object has a code: a number with a bit for each
+voxel around it, set if that voxel is the object's. Sums over codes add up over blocks: each vertex is in one block.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Paired:
 
     @property
     def smallest_p(self) -> float:
-        """The least p that so many pairs can give: all differences on one side."""
+        """Return the least p that so many pairs can give: all differences on one side."""
         return min(1.0, 2.0 ** (1 - self.n))
 
 

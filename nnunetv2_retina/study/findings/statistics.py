@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def rank_biserial(self) -> float:
-        """Rank-biserial correlation, -1 to 1: above 0 the reference is better."""
+        """Return the rank-biserial correlation, -1 to 1: above 0 the reference is better."""
         return 2 * self.superiority - 1
 
 
