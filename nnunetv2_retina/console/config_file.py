@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -148,12 +149,12 @@ def _values(path: Path, make: ParserFactory) -> dict[str, Any]:
             switches.update(_switch(path, key, action, value))
         elif value is not None:
             (options if action.option_strings else positional).extend(_words(path, key, action, value))
-
-    def refuse(message: str) -> NoReturn:
-        raise RetinaError(f"{path}: {message}")
-
-    probe.error = refuse  # type: ignore[method-assign]
+    probe.error = partial(_refuse, path)  # type: ignore[method-assign]
     return vars(probe.parse_args([*positional, *options])) | switches
+
+
+def _refuse(path: Path, message: str) -> NoReturn:
+    raise RetinaError(f"{path}: {message}")
 
 
 def _switch(path: Path, key: object, action: argparse._StoreConstAction, value: object) -> dict[str, Any]:

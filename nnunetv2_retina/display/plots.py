@@ -43,8 +43,9 @@ def curves(
 
     figure = new_figure(8, 2.6 * len(panels))
     for axis, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
+        values = [value for line in lines for value in line.y if value == value]
         _draw_lines(axis, lines)
-        if label in logarithmic and all(value > 0 for line in lines for value in line.y if value == value):
+        if label in logarithmic and all(value > 0 for value in values):
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
@@ -52,7 +53,7 @@ def curves(
         axis.grid(alpha=0.3)
         axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _leave_room(axis, [value for line in lines for value in line.y if value == value])
+        _leave_room(axis, values)
     axis.set_xlabel(x_label)
     save(figure, path)
 

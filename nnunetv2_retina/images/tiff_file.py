@@ -51,18 +51,23 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeFilter(collect)
 
 
+def _listed(tiff: Any) -> list[Any]:
+    pages: dict[int, Any] = {}
+    for page in tiff.pages:
+        if page.offset in pages:  # tifffile would go round for ever
+            raise ImageError(f"after {len(pages)} images its list of them begins anew: damaged")
+        pages[page.offset] = page
+    return list(pages.values())
+
+
 def full_images(tiff: Any) -> list[Any]:
     """Return the pages that are images of their own, not thumbnails or transparency masks.
 
     Raises:
         ImageError: if there are none, or the data of one of them do not all lie in the file.
     """
-    listed: dict[int, Any] = {}
-    for page in tiff.pages:
-        if page.offset in listed:  # tifffile would go round for ever
-            raise ImageError(f"after {len(listed)} images its list of them begins anew: damaged")
-        listed[page.offset] = page
-    pages = [page for page in listed.values() if not page.subfiletype & _REDUCED_OR_MASK]
+    listed = _listed(tiff)
+    pages = [page for page in listed if not page.subfiletype & _REDUCED_OR_MASK]
     if not pages:
         raise ImageError("no image in the file")
     size, number = tiff.filehandle.size, len(listed)

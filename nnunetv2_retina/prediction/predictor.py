@@ -251,10 +251,8 @@ class Predictor:
         else:
             parts = ((part.slices, part.rows, part.logits) for part in self.window.parts(source, region=region))
         for slices, rows, values in parts:
-            place = tuple(
-                slice(part.start - whole.start, part.stop - whole.start)
-                for part, whole in zip((slices, rows), region, strict=False)
-            )
+            z, y, _ = (whole.start for whole in region)
+            place = slice(slices.start - z, slices.stop - z), slice(rows.start - y, rows.stop - y)
             labels[place] = classes(manager, values, are_logits=self.mode == "stack")
             del values  # the next slab needs its memory
         return labels

@@ -155,16 +155,10 @@ class Protocol:
         if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
             problems.append(f"distance_tolerance is {tolerance!r}; expected a number of at least 0, in nm")
         size: object = self.pixel_size
-        if size is not None and not (
-            isinstance(size, tuple)
-            and len(size) == 2
-            and all(_is_number(side) and 0 < side < math.inf for side in size)
-        ):
+        if size is not None and not (_is_pair(size) and all(0 < side < math.inf for side in size)):
             problems.append(f"pixel_size is {size!r}; expected two numbers above 0, nm along y and x")
         pair: object = self.normalisation
-        if pair is not None and not (
-            isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0
-        ):
+        if pair is not None and not (_is_pair(pair) and pair[1] > 0):
             problems.append(f"normalisation is {pair!r}; expected two numbers, mean and standard deviation")
         return problems
 
@@ -299,6 +293,10 @@ def _is_int(value: object) -> TypeGuard[int]:
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_pair(value: object) -> TypeGuard[tuple[float, float]]:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
 
 
 def _is_text_table(value: object) -> bool:

@@ -71,18 +71,7 @@ def estimate_lines(known: Sequence[Estimate], missing: int) -> list[str]:
     """
     if not missing:
         return []
-    rows = [
-        [
-            entry.dataset,
-            entry.system,
-            f"{entry.seconds_per_iteration:.3f} s/iteration",
-            f"{duration(entry.seconds_per_run)} a run",
-            f"{entry.left} to do",
-            f"(from {entry.measured_on})",
-        ]
-        for entry in known
-    ]
-    lines = format_rows(rows) if rows else []
+    lines = format_rows([_cells(entry) for entry in known]) if known else []
     covered = sum(entry.left for entry in known)
     total = sum(entry.seconds_per_run * entry.left for entry in known)
     if covered:
@@ -90,3 +79,14 @@ def estimate_lines(known: Sequence[Estimate], missing: int) -> list[str]:
     if covered < missing:
         lines.append(f"no estimate for {missing - covered} of the runs, not rehearsed yet")
     return lines
+
+
+def _cells(entry: Estimate) -> list[str]:
+    return [
+        entry.dataset,
+        entry.system,
+        f"{entry.seconds_per_iteration:.3f} s/iteration",
+        f"{duration(entry.seconds_per_run)} a run",
+        f"{entry.left} to do",
+        f"(from {entry.measured_on})",
+    ]

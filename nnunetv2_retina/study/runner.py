@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,8 +91,21 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say) -> Outcome:
     return outcome
 
 
+def _status_of(command: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+    """Run a command, which ends with this process at the latest; return its exit status."""
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            return process.wait()
+        finally:
+            process.kill()
+            process.wait()
+
+
 def run_one(planned: PlannedRun, device: str) -> int:
-    """Run one in a process of its own; its exit status."""
+    """Run one in a process of its own; return its exit status."""
     planned.begin()
     (planned.folder / FAILED).unlink(missing_ok=True)
     log = planned.folder / LOG
@@ -105,15 +118,7 @@ def run_one(planned: PlannedRun, device: str) -> int:
     environment = {**process_defaults(), **os.environ, **views}
     environment |= {seeding.VARIABLE: str(planned.run.seed), WEIGHTS_VARIABLE: planned.weights_file or ""}
     command = [sys.executable, "-m", "nnunetv2_retina.study.worker", str(planned.folder), "--device", device]
-    with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
-        )
-        try:
-            status = process.wait()
-        finally:
-            process.kill()
-            process.wait()
+    status = _status_of(command, environment, log)
     if status == 0 and not (planned.folder / RESULT).is_file():
         status = 1
     if status == 0:

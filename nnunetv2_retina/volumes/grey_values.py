@@ -41,6 +41,16 @@ def needs_pass(method: str, part: str | None) -> bool:
     return method == "exact" and part is None
 
 
+def _as_nnunet(source: Input) -> Moments:
+    needed = prod(source.shape) * (2 * 4 + np.dtype(source.level.dtype).itemsize)
+    if needed > 0.7 * memory_bytes():
+        raise RetinaError(
+            f"--moments nnunet holds the volume in memory and takes {format_bytes(needed)}; this machine has "
+            f"{format_bytes(memory_bytes())}. Use exact, which differs in the seventh digit"
+        )
+    return moments_of.in_memory(source.read(whole(source.shape)))
+
+
 def without_pass(source: Input, method: str, part: Box | None, dataset_json: Mapping[str, Any]) -> tuple[Moments, str]:
     """Return the moments by any other method, and a line that says what they are.
 
@@ -48,13 +58,7 @@ def without_pass(source: Input, method: str, part: Box | None, dataset_json: Map
         RetinaError: if the method does not apply to this volume or model.
     """
     if method == "nnunet" and part is None:
-        needed = prod(source.shape) * (2 * 4 + np.dtype(source.level.dtype).itemsize)
-        if needed > 0.7 * memory_bytes():
-            raise RetinaError(
-                f"--moments nnunet holds the volume in memory and takes {format_bytes(needed)}; this machine has "
-                f"{format_bytes(memory_bytes())}. Use exact, which differs in the seventh digit"
-            )
-        return moments_of.in_memory(source.read(whole(source.shape))), "as retina_predict computes them"
+        return _as_nnunet(source), "as retina_predict computes them"
     box = nonzero_box(source)
     if part is not None:
         counts = [

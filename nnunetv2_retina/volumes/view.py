@@ -18,6 +18,15 @@ NEUROGLANCER = "https://neuroglancer-demo.appspot.com"
 Say = Callable[[str], None]
 
 
+def _colours(output: Path) -> dict[str, str]:
+    """Return the colour of each class, ``#rrggbb``, by its label."""
+    return {
+        str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
+        for entry in _about(output).get("colors", [])
+        if entry["label-value"] != 0
+    }
+
+
 def layers(source: str, output: Path | None, base: str) -> list[dict[str, Any]]:
     """Return neuroglancer's layers: the image, the labels with the classes' colours and names, the instances.
 
@@ -30,11 +39,7 @@ def layers(source: str, output: Path | None, base: str) -> list[dict[str, Any]]:
     if output is None:
         return shown
     names = [f"{value} {name}" for value, name in class_names(output).items()]
-    colours = {
-        str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
-        for entry in _about(output).get("colors", [])
-        if entry["label-value"] != 0
-    }
+    colours = _colours(output)
     shown.append({
         "type": "segmentation",
         "name": ", ".join(["labels", *names]),

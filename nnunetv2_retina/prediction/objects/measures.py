@@ -103,25 +103,24 @@ def measure(around: NDArray[Any], box: Box, shape: Sequence[int], spacing: Seque
     n = len(used)
     voxels, sums, squares = _moments(ids, rows, n)
     of_vertex = rows[vertices.ids]
-    areas = crofton(sides(spacing, shape))[0]
-    area, surface, hull = np.zeros(n, np.int64), no_boxes(n), []
-    np.add.at(area, of_vertex, areas[vertices.codes])
+    area = np.zeros(n, np.int64)
+    np.add.at(area, of_vertex, crofton(sides(spacing, shape))[0][vertices.codes])
+    surface, hull_rows, hull = _extents(of_vertex, vertices.points, n)
+    boxes = _boxes(ids, rows, n, corner)
+    begin = np.array(corner, np.int64)
+    return Measures(begin, used, voxels, sums, squares, boxes, area, surface, used[hull_rows], hull)
+
+
+def _extents(of_vertex: Integers, points: NDArray[np.int32], n: int) -> tuple[Integers, Integers, Integers]:
+    """Return first and last vertex of each of n rows, and the corners of their hulls: row and vertex of each."""
+    surface, corners = no_boxes(n), [np.zeros((0, 3), np.int64)]
     surface[:, 3:] = -1
-    for row, points in groups(of_vertex, vertices.points):
-        surface[row] = [*points.min(0), *points.max(0)]
-        hull.append((used[row], extremes(points)))
-    return Measures(
-        np.array(corner, np.int64),
-        used,
-        voxels,
-        sums,
-        squares,
-        _boxes(ids, rows, n, corner),
-        area,
-        surface,
-        np.repeat(np.array([number for number, _ in hull], np.int64), [len(points) for _, points in hull]),
-        np.concatenate([points for _, points in hull]) if hull else np.zeros((0, 3), np.int64),
-    )
+    rows = [np.zeros(0, np.int64)]
+    for row, of_row in groups(of_vertex, points):
+        surface[row] = [*of_row.min(0), *of_row.max(0)]
+        corners.append(extremes(of_row))
+        rows.append(np.full(len(corners[-1]), row))
+    return surface, np.concatenate(rows), np.concatenate(corners)
 
 
 def _moments(ids: NDArray[Any], rows: Integers, n: int) -> tuple[Integers, Integers, Integers]:
