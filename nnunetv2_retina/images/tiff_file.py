@@ -51,7 +51,7 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeFilter(collect)
 
 
-def _listed(tiff: Any) -> list[Any]:
+def _all_pages(tiff: Any) -> list[Any]:
     pages: dict[int, Any] = {}
     for page in tiff.pages:
         if page.offset in pages:  # tifffile would go round for ever
@@ -66,7 +66,7 @@ def full_images(tiff: Any) -> list[Any]:
     Raises:
         ImageError: if there are none, or the data of one of them do not all lie in the file.
     """
-    listed = _listed(tiff)
+    listed = _all_pages(tiff)
     pages = [page for page in listed if not page.subfiletype & _REDUCED_OR_MASK]
     if not pages:
         raise ImageError("no image in the file")

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 import torch
+from helpers.checks import noting
 from helpers.model_folders import make_model
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
@@ -205,9 +206,8 @@ def test_killed_while_writing(model, images, tmp_path, capsys):
 
 
 def test_labels_come_last(tmp_path, monkeypatch):
-    moved = []
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
+    moved: list[str] = []
+    monkeypatch.setattr(os, "replace", noting(moved, lambda _, target: Path(target).name, os.replace))
     with appearing(tmp_path, "a", last="a.tif") as folder:
         for name in ("a.tif", "a.npz", "a_instances.tif"):
             (folder / name).write_text("x")

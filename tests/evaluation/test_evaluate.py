@@ -47,10 +47,8 @@ def test_images_mean_over_the_whole_table_of_images_and_classes() -> None:
     """Three images in two cases: each counts the same, whatever its case; (I + 1e-5) / (U + 1e-5)."""
     rule = Rule(TWO, score_unit="slice", distances=False)
     stack_truth = np.array([[[1, 1, 0]], [[0, 0, 0]]])
-    stack = np.array([[[1, 0, 0]], [[0, 2, 0]]])
-    scores = combine(
-        [score_case("s", stack, stack_truth, rule), score_case("i", *[np.array([[1, 2, 2]])] * 2, rule)], rule
-    )
+    stack, image = np.array([[[1, 0, 0]], [[0, 2, 0]]]), np.array([[1, 2, 2]])
+    scores = combine([score_case("s", stack, stack_truth, rule), score_case("i", image, image, rule)], rule)
     a = [(1 + EPS) / (2 + EPS), 1.0, 1.0]
     b = [1.0, EPS / (1 + EPS), 1.0]
     assert scores.classes["a"]["iou"] == pytest.approx(np.mean(a), abs=1e-12)
@@ -196,7 +194,7 @@ def plain_scores(prediction, truth, label, score_unit) -> list[float]:
     distances = [math.nan, math.nan]
     if p and g:
         there, back = ([min(math.dist(v, w) for w in b) for v in a] for a, b in ((p, g), (g, p)))
-        distances = [(max(there) + max(back)) / 2, (np.mean(there) + np.mean(back)) / 2]
+        distances = [(max(there) + max(back)) / 2, float(np.mean(there) + np.mean(back)) / 2]
     return [iou, ratio(2 * both, len(p) + len(g)), ratio(both, len(p)), ratio(both, len(g)), *distances]
 
 

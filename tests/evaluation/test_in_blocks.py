@@ -90,7 +90,7 @@ def same(found, expected, path="") -> None:
 )
 def test_scores_are_those_in_memory(stores, arrays, block, side, monkeypatch):
     monkeypatch.setattr(in_blocks, "_MARGIN", 2)
-    expected = score_case("truth", *arrays, rule(**block), Spacing.of(STEPS, "nm"))
+    expected = score_case("truth", arrays[0], arrays[1], rule(**block), Spacing.of(STEPS, "nm"))
     found = score_stored(open_pair(*stores), rule(**block), side)
     same(plain(found), plain(expected))
     assert found.classes["two"].values["mfd_hausdorff"] > 3 or block.get("score_unit")
@@ -154,7 +154,7 @@ def evaluate(tmp_path, prediction, truth, *more, **block) -> int:
 def test_command(stores, arrays, tmp_path, capsys):
     assert evaluate(tmp_path, *stores, "--tolerance", "20") == 0
     scores = json.loads((tmp_path / "scores/scores.json").read_text())
-    expected = score_case("truth", *arrays, rule(distance_tolerance=20), Spacing.of(STEPS, "nm"))
+    expected = score_case("truth", arrays[0], arrays[1], rule(distance_tolerance=20), Spacing.of(STEPS, "nm"))
     assert scores["mean"]["iou"] == expected.mean["iou"]
     assert scores["cases"]["truth"]["classes"]["one"]["cremi_adgt"] == pytest.approx(
         expected.classes["one"].values["cremi_adgt"]

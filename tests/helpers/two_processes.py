@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from helpers.checks import known
 
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.network.dice import SquaredDiceLoss
@@ -54,5 +55,5 @@ def dice_gradient(rank, folder):
     SquaredDiceLoss(softmax, ddp=True)(
         scale * logits[2 * rank : 2 * rank + 2], target[2 * rank : 2 * rank + 2]
     ).backward()
-    np.save(f"{folder}/gradient{rank}.npy", [weight.weight.item(), weight.weight.grad.item()])
+    np.save(f"{folder}/gradient{rank}.npy", [weight.weight.item(), known(weight.weight.grad).item()])
     dist.destroy_process_group()

@@ -21,7 +21,7 @@ def test_volumes_stay_together():
     splits = make_splits(CASES, GROUPED)
     assert len(splits) == 4
     for split in splits:
-        assert sorted(split["train"] + split["val"]) == sorted(CASES)
+        assert sorted([*split["train"], *split["val"]]) == sorted(CASES)
         assert not {c[:2] for c in split["train"]} & {c[:2] for c in split["val"]}
     assert sorted(case for split in splits for case in split["val"]) == sorted(CASES)
 
