@@ -1,9 +1,11 @@
 """Small helpers that tests of every room share."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+TarMode = Literal["w:", "w:gz", "w:bz2", "w:xz"]
+"""How ``tarfile`` writes."""
 
 
 def known(value: T | None) -> T:

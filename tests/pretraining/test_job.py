@@ -119,8 +119,8 @@ def test_the_loss_falls(source, tmp_path):
 def start(source, folder, *more):
     script = f"{THREADS}; import sys; from pretraining.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, str(source), "-o", str(folder), *SETTINGS, "--epochs", "4"]
-    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    return subprocess.Popen([*command, "--keep-every", "2", *more], **quiet)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([*command, "--keep-every", "2", *more], stderr=quiet, stdout=quiet)
 
 
 def wait_for(condition, process, seconds=120):

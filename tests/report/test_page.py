@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from helpers.checks import noting
 from helpers.model_folders import make_model, transunet
 from skimage.io import imsave
 
 from nnunetv2_retina.commands import report as command
 from nnunetv2_retina.console import USAGE_ERROR
+from nnunetv2_retina.display.sheets import OverlayRow
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import score_pairs
 from nnunetv2_retina.evaluation.pairs import Pair
@@ -278,12 +281,14 @@ def test_volumes_show_the_telling_slice_with_a_scale_bar_in_nm(nnunet, no_drawin
         image = SimpleITK.GetImageFromArray(array)
         image.SetSpacing((4.0, 8.0, 40.0))
         SimpleITK.WriteImage(image, str(path))
-    rows = []
-    monkeypatch.setattr(model_report, "overlay_sheet", lambda path, found, *_: (rows.extend(found), path.touch()))
+    drawn: list[list[OverlayRow]] = []
+    draw = noting(drawn, lambda _, rows, *__: rows, lambda path, *_: path.touch())
+    monkeypatch.setattr(model_report, "overlay_sheet", draw)
     settings = ReportSettings(
         predictions=nnunet / "pred", labels=nnunet / "truth", images=nnunet / "images", distances=False
     )
     said = text(write_model_report(folder, settings=settings).read_text())
+    rows = [row for sheet in drawn for row in sheet]
     assert [row.name for row in rows] == ["v, z = 4"] and "MFD-m" not in said
     assert rows[0].spacing == Spacing(None, 8, 4, NANOMETRES)
 
@@ -343,7 +348,8 @@ def test_a_running_training_is_followed_to_its_end(nnunet, no_drawing, monkeypat
     final = fold(nnunet) / "checkpoint_final.pth"
     content = torch.load(final, weights_only=False)
     final.unlink()
-    pages, lines = [], []
+    pages: list[str] = []
+    lines: list[str] = []
 
     def first_epoch() -> None:
         torch.save(content | {"logging": log(1)}, fold(nnunet) / "checkpoint_latest.pth")
@@ -362,7 +368,7 @@ def test_a_running_training_is_followed_to_its_end(nnunet, no_drawing, monkeypat
         (fold(nnunet) / "validation" / "summary.json").write_text("{}")
 
     steps = iter([first_epoch, being_written, last_epoch, validated])
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: next(steps)())
+    monkeypatch.setattr(time, "sleep", lambda seconds: next(steps)())
     watching.watch_model_report(model(nnunet), None, ReportSettings(watch=30), lines.append)
     pages.append((model(nnunet) / "report.html").read_text())
     assert [refreshed(page) for page in pages] == [True, True, False]
@@ -372,7 +378,7 @@ def test_a_running_training_is_followed_to_its_end(nnunet, no_drawing, monkeypat
 
 def test_what_stays_damaged_is_said(nnunet, no_drawing, monkeypatch) -> None:
     (fold(nnunet) / "checkpoint_final.pth").write_bytes(b"half a file")
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(RetinaError, match=r"checkpoint_final\.pth"):
         watching.watch_model_report(model(nnunet), None, ReportSettings(watch=1), print)
     with pytest.raises(RetinaError, match="no model folder /nowhere"):

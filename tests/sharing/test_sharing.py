@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.checks import known
 from helpers.model_folders import make_model, transunet
 from safetensors.torch import load_file
 
@@ -142,11 +143,12 @@ def test_a_package_gives_what_our_network_gives(trained, package):
 
 def from_source(folder: Path, entry: dict) -> torch.nn.Module:
     """Build the network as the zoo does, of the file in the package alone."""
-    spec = importlib.util.spec_from_file_location("shared_architecture", folder / entry["architecture"]["source"])
+    path = folder / entry["architecture"]["source"]
+    spec = known(importlib.util.spec_from_file_location("shared_architecture", path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        known(spec.loader).exec_module(module)
     finally:
         del sys.modules[spec.name]
     assert "nnunetv2_retina" not in {name.partition(".")[0] for name in vars(module)}

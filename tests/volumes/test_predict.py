@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_volume_in_memory(setting, tmp_path, block):
 @pytest.mark.parametrize("case", ["orthoplane", "folds and mirroring", "regions", "0.4, uint16, one channel"])
 def test_modes_folds_regions_and_versions(tmp_path, case):
     image = cells((10, 36, 40)).astype(np.uint16) * 200
-    options = {"folds": (0, 1)} if case == "folds and mirroring" else {}
+    options: dict[str, Any] = {"folds": (0, 1)} if case == "folds and mirroring" else {}
     if case == "regions":
         options["labels"] = REGIONS
     model = make_model(tmp_path / "model", **TIF, **options)
