@@ -257,7 +257,7 @@ def test_large_cases_are_not_prepared_ahead(model, images, tmp_path, monkeypatch
     assert most[0] == 1 and held[0] == 0
 
 
-def refused(capsys, *arguments) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments) -> str:
     assert predict(*arguments) == 2
     return capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ TWO = (ScoredClass("a", (1,)), ScoredClass("b", (2,)))
 EPS = 1e-5
 
 
-def dataset_json(labels=BINARY, ending=".png", **block) -> dict:
+def dataset_json(labels=BINARY, ending=".png", **block) -> dict[str, Any]:
     return {"name": "Test", "labels": labels, "file_ending": ending} | ({"retina": block} if block else {})
 
 
@@ -182,7 +183,7 @@ def test_whole_tables_against_a_plain_computation(seed, score_unit) -> None:
 def plain_scores(prediction, truth, label, score_unit) -> list[float]:
     """IoU, F, precision, recall, both Mean False Distances, from sets of places; NaN for 0/0."""
 
-    def places(array) -> set:
+    def places(array) -> set[tuple[int, ...]]:
         return {tuple(map(int, at)) for at in np.argwhere((array == label) & (truth != 4) & (truth != 0))}
 
     def ratio(part, whole) -> float:

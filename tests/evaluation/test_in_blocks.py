@@ -30,7 +30,7 @@ def labels(seed, shape=SHAPE) -> np.ndarray:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
     found = (noise > np.quantile(noise, 0.8)).astype(np.uint8)
     found[:, :, : shape[2] // 3][noise[:, :, : shape[2] // 3] < np.quantile(noise, 0.1)] = 2
-    return found
+    return np.asarray(found)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_command(stores, arrays, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_refusals(stores, arrays, tmp_path, capsys, monkeypatch):
+def test_refusals(stores, arrays, tmp_path, capsys: pytest.CaptureFixture[str], monkeypatch):
     import zarr
 
     def refused(*arguments, **block) -> str:

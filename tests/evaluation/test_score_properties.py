@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -32,7 +33,7 @@ def places(mask: np.ndarray) -> list[tuple[int, ...]]:
     return [place for place in itertools.product(*map(range, mask.shape)) if mask[place]]
 
 
-def to_nearest(source: list, target: list, spacing: tuple[float, ...]) -> list[float]:
+def to_nearest(source: list[Any], target: list[Any], spacing: tuple[float, ...]) -> list[float]:
     scaled = [[tuple(np.multiply(place, spacing)) for place in each] for each in (source, target)]
     return [min(math.dist(place, other) for other in scaled[1]) for place in scaled[0]]
 

@@ -35,7 +35,7 @@ def png(values, bits, kind=0, extra=b"") -> bytes:
     rows = np.packbits(each.reshape(height, width * bits), axis=1)
     header = part(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     pixels = part(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + pixels + part(b"IEND", b"")
+    return b"".join([b"\x89PNG\r\n\x1a\n", header, extra, pixels, part(b"IEND", b"")])
 
 
 def palette_png(indices, colours, opacity=None) -> bytes:

@@ -39,7 +39,8 @@ def places(shape, steps=STEPS) -> tuple[np.ndarray, ...]:
 
 
 def ellipsoid(shape, centre, radii, steps=STEPS) -> np.ndarray:
-    return sum(((a - c) / r) ** 2 for a, c, r in zip(places(shape, steps), centre, radii, strict=True)) <= 1
+    parts = [((a - c) / r) ** 2 for a, c, r in zip(places(shape, steps), centre, radii, strict=True)]
+    return np.asarray(sum(parts) <= 1)
 
 
 def test_a_ball_in_anisotropic_voxels():
@@ -157,7 +158,7 @@ def scattered(shape, seed, share=0.25) -> np.ndarray:
     """Ids of small irregular objects."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 0.8)
     ids, _ = ndimage.label(noise > np.quantile(noise, 1 - share))
-    return ids.astype(np.uint32)
+    return np.asarray(ids, np.uint32)
 
 
 def test_as_counted_voxel_by_voxel():

@@ -88,7 +88,7 @@ def test_a_model_that_is_perfect_in_one_plane_only():
 
 def smooth(shape, seed=0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return (100 + rng.normal(0, 20, shape)).clip(1).astype(np.float32)
+    return np.asarray((100 + rng.normal(0, 20, shape)).clip(1), np.float32)
 
 
 def predictor(folder, **settings) -> Predictor:

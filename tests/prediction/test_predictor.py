@@ -40,7 +40,7 @@ def volume(shape=(1, 5, 45, 70), seed=0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*(np.linspace(0, 3 * n, n) for n in shape[1:]), indexing="ij")
     waves = sum(np.sin(axis / (3 + 2 * i)) for i, axis in enumerate(axes))
-    return (100 + 20 * waves + rng.normal(0, 10, shape)).clip(1).astype(np.float32)
+    return np.asarray((100 + 20 * waves + rng.normal(0, 10, shape)).clip(1), np.float32)
 
 
 def close(logits, expected) -> None:

@@ -51,7 +51,7 @@ TINY = QuickstartSettings(
         ({"device": "tpu"}, "device is 'tpu'; expected cuda or cpu"),
     ],
 )
-def test_wrong_settings_are_refused(setting: dict, message: str) -> None:
+def test_wrong_settings_are_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(RetinaError, match=message):
         QuickstartSettings(**setting)
 

@@ -1,6 +1,7 @@
 """The page about the objects of a prediction."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_pa
 
 
 @pytest.fixture
-def lines(monkeypatch) -> dict:
+def lines(monkeypatch) -> dict[str, Any]:
     """The panels that are drawn."""
-    kept: dict = {}
+    kept: dict[str, Any] = {}
 
     def histograms(path, groups, names):
         kept.update(groups)

@@ -5,6 +5,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -37,7 +38,7 @@ NETWORK = transunet()["arch_kwargs"]["config"]
 DATASET = "Dataset950_test"
 
 
-def log(epochs: int, classes: int = 2) -> dict:
+def log(epochs: int, classes: int = 2) -> dict[str, Any]:
     """nnU-Net's, of epochs of 60 s."""
     steps = np.arange(epochs)
     return {
@@ -86,7 +87,7 @@ def case(number: int, size: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 @pytest.fixture
-def nnunet(tmp_path, monkeypatch) -> Path:
+def nnunet(tmp_path: Path, monkeypatch) -> Path:
     """nnU-Net's folders with a plain 2D model of one fold whose four validation cases were predicted."""
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))

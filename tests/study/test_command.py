@@ -52,7 +52,7 @@ systems: [{name: 3D, trainer: nnUNetTrainerTransUNet3D_tiny, configuration: 3d_f
 
 
 @pytest.fixture
-def study(workspace, tmp_path) -> Path:
+def study(workspace, tmp_path: Path) -> Path:
     """The study above, data set 901 with two test images, and its weights."""
     raw = workspace / "nnUNet_raw" / "Dataset901_test"
     for folder in ("imagesTs", "labelsTs"):

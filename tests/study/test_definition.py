@@ -30,7 +30,7 @@ systems:
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path):
     """Write the study above with some text replaced; its path."""
 
     def write(old: str = "", new: str = "") -> Path:

@@ -34,7 +34,7 @@ RUN = Run(
 
 
 @pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
+def raw(tmp_path: Path, monkeypatch) -> Path:
     """A raw data set with three test images."""
     folder = tmp_path / "raw" / RUN.dataset
     labels = {"background": 0, "one": 1, "two": 2}

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,7 +240,7 @@ def test_configurations_of_the_wrong_dimensions_are_refused(both, trainer, datas
     assert results(both) == []
 
 
-def use_residual_encoders(content: dict) -> None:
+def use_residual_encoders(content: dict[str, Any]) -> None:
     for configuration in content["configurations"].values():
         if "architecture" in configuration:
             configuration["architecture"]["network_class_name"] = "a.b.ResidualEncoderUNet"

@@ -48,7 +48,7 @@ def predicted(folder, volume, box=(0, 0, 0)):
 
 def blobs(shape, seed=0) -> np.ndarray:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
-    return np.digitize(noise, np.quantile(noise, [0.6, 0.85])).astype(np.uint8)
+    return np.asarray(np.digitize(noise, np.quantile(noise, [0.6, 0.85])), np.uint8)
 
 
 @pytest.mark.parametrize(

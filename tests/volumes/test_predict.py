@@ -101,7 +101,7 @@ def test_exact_moments_are_the_default(setting, tmp_path, capsys):
 
 
 @pytest.fixture
-def first(setting, tmp_path, monkeypatch) -> Path:
+def first(setting, tmp_path: Path, monkeypatch) -> Path:
     """An output whose run ended after some blocks."""
     from nnunetv2_retina.volumes import tasks
 

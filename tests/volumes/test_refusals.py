@@ -23,7 +23,7 @@ def source(tmp_path):
     return write(tmp_path / "in.zarr", cells((8, 40, 40)), spacing=(4, 4, 4), levels=2)
 
 
-def refused(capsys, source, model, output, *more) -> str:
+def refused(capsys: pytest.CaptureFixture[str], source, model, output, *more) -> str:
     arguments = ["predict", str(source), str(output), "-m", str(model), *SMALL, *map(str, more)]
     assert command.main(arguments) == 2
     shown = capsys.readouterr().err
