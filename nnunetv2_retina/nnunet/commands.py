@@ -51,7 +51,7 @@ class Workspace:
 
     @property
     def logs(self) -> Path:
-        """Return the full output of every command."""
+        """Return the folder of the commands' full output."""
         return self.root / "logs"
 
     def folders(self) -> dict[str, Path]:
