@@ -35,8 +35,9 @@ def seen(monkeypatch):
         return made[-1]
 
     def snapshot(self):
-        self.at_start = {key: value.clone() for key, value in self._plain_network().state_dict().items()}
-        start(self)
+        state = {key: value.clone() for key, value in self._plain_network().state_dict().items()}
+        start(self)  # writes every attribute in words, also hundreds of tensors
+        self.at_start = state
 
     monkeypatch.setattr(nnunet_run, "get_trainer_from_args", remember)
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", snapshot)
