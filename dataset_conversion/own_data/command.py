@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from dataset_conversion.command import SHARED, SLICES, SLICES_HELP, Command
 from nnunetv2_retina.console import add_settings, read_settings
-from nnunetv2_retina.engines import Workers
+from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.protocol import FEW_LABELS, Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from dataset_conversion.own_data.like import Settings

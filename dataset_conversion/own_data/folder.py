@@ -16,9 +16,9 @@ from dataset_conversion.writer.raw_dataset import CasesToRead, write_raw_dataset
 from dataset_conversion.writer.record import CaseProgress
 from dataset_conversion.writer.target_folder import check_target
 from nnunetv2_retina.console import say
-from nnunetv2_retina.engines import ALONE, Engine, Workers
+from nnunetv2_retina.console.engines import ALONE, Engine, Workers
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 
 
 def convert_folder(

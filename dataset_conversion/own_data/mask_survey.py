@@ -11,7 +11,7 @@ from scipy import ndimage
 from dataset_conversion.own_data.layout import CaseFiles
 from dataset_conversion.readers.pixels import count_values, integer_label
 from dataset_conversion.readers.slabs import Array, Volume, mapped, whole
-from nnunetv2_retina.engines import Engine
+from nnunetv2_retina.console.engines import Engine
 
 _LEAST_VALUES = 3
 """From so many values in one mask on they may be numbers of objects."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_conversion.command import SHARED, SLICES, SLICES_HELP, Command
 from nnunetv2_retina.console import add_settings, read_settings, say
-from nnunetv2_retina.engines import ALONE, Workers
+from nnunetv2_retina.console.engines import ALONE, Workers
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,13 +31,13 @@ from dataset_conversion.writer.record import (
 from dataset_conversion.writer.sheet import SheetCollector
 from dataset_conversion.writer.stored import Stored, store_case
 from dataset_conversion.writer.target_folder import atomic_folder, held_target
-from nnunetv2_retina.engines import Engine, Named, Serial
+from nnunetv2_retina.console.engines import Engine, Named, Serial
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import write_json
-from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
+from nnunetv2_retina.images.spacing import NANOMETRES
 from nnunetv2_retina.nnunet.datasets import SPLITS_JSON
 from nnunetv2_retina.protocol import BLOCK, Protocol
-from nnunetv2_retina.spacing import NANOMETRES
+from nnunetv2_retina.protocol.folds import MAX_FOLDS, Split, make_splits
 
 Source = TypeVar("Source", bound=Named)
 

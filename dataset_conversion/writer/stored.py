@@ -16,8 +16,8 @@ from dataset_conversion.writer.record import CaseRecord, ImageNotes, case_record
 from dataset_conversion.writer.sheet import pick_slices
 from nnunetv2_retina.display.sheets import LabelledSlice
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.datasets import split_folders
-from nnunetv2_retina.spacing import Spacing
 
 
 @dataclass(frozen=True)

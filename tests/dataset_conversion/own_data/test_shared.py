@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 from helpers import thread_workers
+from helpers.checks import noting
 from helpers.raw_datasets import coordinates
 
 from dataset_conversion.own_data.folder import convert_folder
 from dataset_conversion.own_data.new_images import convert_images
-from nnunetv2_retina.engines import Serial, Workers
+from nnunetv2_retina.console.engines import Serial, Workers
 from nnunetv2_retina.errors import RetinaError
 
 
@@ -51,16 +52,11 @@ def test_a_data_set_does_not_depend_on_who_is_done_first(source, tmp_path, monke
     made = {}
     for name, engine in (("one", Serial()), ("two", Backwards())):
         (tmp_path / name).mkdir()
-        monkeypatch.setattr(Workers, "engine", lambda self, say, engine=engine: thread_workers.given(engine))
-        seen: list[tuple[str, int | None]] = []
-        folder = convert_folder(
-            source,
-            501,
-            "Mine",
-            root=tmp_path / name,
-            progress=lambda record, n, seen=seen: seen.append((record.name, n)),
-        )
-        assert sorted(seen) == [(letter, 6) for letter in "abcdef"]
+        monkeypatch.setattr(Workers, "engine", thread_workers.giving(engine))
+        notes: list[tuple[str, int | None]] = []
+        progress = noting(notes, lambda record, number: (record.name, number), lambda *_: None)
+        folder = convert_folder(source, 501, "Mine", root=tmp_path / name, progress=progress)
+        assert sorted(notes) == [(letter, 6) for letter in "abcdef"]
         made[name] = contents(folder)
     assert made["one"] == made["two"]
 
