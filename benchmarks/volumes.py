@@ -2,6 +2,7 @@
 
     python benchmarks/volumes.py gate --mib 2048        # memory, time, slices that equal those in memory
     python benchmarks/volumes.py ratio --mib 16         # against the same volume in memory
+    python benchmarks/volumes.py workers --mib 256      # two workers against one, a core each
     python benchmarks/volumes.py moments --mib 512      # voxels a second
     python benchmarks/volumes.py kills --times 20       # SIGKILL at random moments: serial, dask, a scheduler, parts
 
@@ -134,7 +135,7 @@ def gate(folder: Path, mib: int, budget: str) -> None:
 
 
 def ratio(folder: Path, mib: int) -> None:
-    """Time of blocks against the volume in memory, and of two workers against one; start of Python included."""
+    """Time of blocks against the volume in memory; start of Python included."""
     import zarr
 
     shape = sides(mib)
@@ -161,6 +162,38 @@ def ratio(folder: Path, mib: int) -> None:
         print(
             f"{mode}: in memory {inside:.1f} s, blocks {outside:.1f} s: {outside / inside:.2f}; labels equal: {equal}"
         )
+
+
+def workers(folder: Path, mib: int, pairs: int) -> None:
+    """Time of one worker on one core and of two on two, in turn: whole processes, and the blocks alone."""
+    shape = sides(mib)
+    source, model, script = make_volume(folder / "in.zarr", shape), make_model(folder / "model"), folder / "command.py"
+    script.write_text(SPAWNED)
+    cores = sorted(os.sched_getaffinity(0))
+    common = ("-m", model, "--disable_tta", "--block", "64,1024,1024", "--shard", "64,1024,1024")
+    for pair in range(pairs):
+        whole, blocks = {}, {}
+        for number in (1, 2):
+            output = folder / f"{number}_{pair}.zarr"
+            os.sched_setaffinity(0, set(cores[:number]))
+            whole[number], _ = run(script, "predict", source, output, *common, "--workers", number)
+            os.sched_setaffinity(0, set(cores))
+            blocks[number] = stage_seconds(output, "predict")
+        print(
+            f"{shape[0]} x {shape[1]} x {shape[2]}: one worker {whole[1]:.0f} s, two {whole[2]:.0f} s: "
+            f"{whole[1] / whole[2]:.2f}; the blocks alone {blocks[1]:.0f} and {blocks[2]:.0f} s: "
+            f"{blocks[1] / blocks[2]:.2f}",
+            flush=True,
+        )
+
+
+def stage_seconds(output: Path, stage: str) -> float:
+    """Return the seconds from the start of a stage's first block to the end of its last, by its markers."""
+    ends, starts = [], []
+    for path in (output / ".retina/done" / stage).rglob("*.json"):
+        ends.append(path.stat().st_mtime)
+        starts.append(path.stat().st_mtime - json.loads(path.read_text())["seconds"])
+    return max(ends) - min(starts)
 
 
 def moments(folder: Path, mib: int) -> None:
@@ -259,10 +292,11 @@ def kill(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("gate", "ratio", "moments", "kills"))
+    parser.add_argument("what", choices=("gate", "ratio", "workers", "moments", "kills"))
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--memory", default="3GB")
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=1)
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     print(processor())
@@ -272,6 +306,8 @@ def main() -> None:
             gate(folder, arguments.mib, arguments.memory)
         elif arguments.what == "ratio":
             ratio(folder, arguments.mib)
+        elif arguments.what == "workers":
+            workers(folder, arguments.mib, arguments.pairs)
         elif arguments.what == "moments":
             moments(folder, arguments.mib)
         else:

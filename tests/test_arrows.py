@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("nnunetv2_retina", "pretraining", "dataset_conversion")
-GROUND = {"nnunetv2_retina", "config_file", "console", "errors", "files", "images", "machine", "spacing", "wording"}
+GROUND = {
+    "nnunetv2_retina", "config_file", "console", "engines", "errors", "files", "images", "machine", "spacing",
+    "wording",
+}  # fmt: skip
 """Modules that every room may import; they import each other alone."""
 ALLOWED = {
     "ground": set(),
@@ -42,7 +45,7 @@ ALLOWED = {
     "dataset_conversion": {"protocol", "folds", "display", "nnunet.datasets"},
 }  # fmt: skip
 """Room -> rooms that it may import besides the ground; ``room.module`` allows that module alone."""
-MOST_LINES, MOST_ENTRIES = 350, 27
+MOST_LINES, MOST_ENTRIES = 350, 28
 
 
 @cache

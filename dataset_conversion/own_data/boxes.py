@@ -13,7 +13,7 @@ import numpy as np
 from dataset_conversion.readers.pixels import AXES
 from dataset_conversion.readers.slabs import Array, Volume, mapped, plane_ranges
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.images.ome_zarr import parse_part
+from nnunetv2_retina.images.box import parse_part
 
 ENDINGS = (".txt", ".csv")
 _SHAPES = ("index", "shape-type", "vertex-index")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dataset_conversion.own_data.mask_values import LabelNames
     from dataset_conversion.writer.record import CaseProgress
 
-_HELP = "your own images and masks: PNG, TIFF, NIfTI, NRRD, MRC, HDF5, OME-Zarr"
+_HELP = "your own images and masks: PNG, TIFF, NIfTI, NRRD, MRC, HDF5, OME-Zarr, N5"
 _DESCRIPTION = """\
 Your own images and masks as an nnU-Net data set. SOURCE is one of
 
@@ -26,7 +26,7 @@ Your own images and masks as an nnU-Net data set. SOURCE is one of
   FOLDER --slices-as-volume   of which images/ and masks/ hold numbered slices of a volume, or a folder of them for each
   IMAGE MASK        one image file and its mask file
   IMAGE MASK --box Z0:Z1,Y0:Y1,X0:X1 ...            of which the boxes alone are annotated: the rest is ignored
-  IN.zarr LABELS.zarr --box Z0:Z1,Y0:Y1,X0:X1 ...   parts of a volume that are annotated; only they are read
+  IN.zarr LABELS.zarr --box Z0:Z1,Y0:Y1,X0:X1 ...   parts of a volume (N5 too) that are annotated; only they are read
 
 A FOLDER may have boxes/, too, with NAME.txt (a box on each line) or NAME.csv (rectangles that napari has saved) for
 each image that is annotated in part: docs/correcting.md.

@@ -17,7 +17,7 @@ from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, f
 from dataset_conversion.readers.slabs import Volume
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_links
-from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume
+from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume, volume_stem
 
 MASK_FOLDERS = ("masks", "labels")
 BOX_FOLDER = "boxes"
@@ -127,7 +127,7 @@ def _volume(image: Location, mask: str | None, boxes: Sequence[Annotated]) -> li
             f"{image} is a volume without its labels. Give the Zarr volume of the labels as second argument"
         )
     path, level = split_location(mask)
-    stem, cases = image.path.name.removesuffix(".zarr"), []
+    stem, cases = volume_stem(image.path), []
     chosen: list[str | None] = [None]
     if boxes:
         volume = open_volume(image.path, unstated=(1, 1, 1))

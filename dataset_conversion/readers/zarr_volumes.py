@@ -9,7 +9,8 @@ import numpy as np
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.slabs import Array, Slabs, is_large, plane_ranges
-from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume, parse_box
+from nnunetv2_retina.images.box import parse_box
+from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume
 from nnunetv2_retina.spacing import NANOMETRES
 
 

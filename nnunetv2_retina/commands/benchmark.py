@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from nnunetv2_retina import console
-from nnunetv2_retina.console import say
+from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.engines import Workers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     add("study", type=Path, metavar="STUDY.yaml", help="see studies/ for examples")
     add("-o", type=Path, required=True, metavar="FOLDER", help="for runs and report")
     add("-device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
+    add_settings(parser, Workers)
     add("--part", metavar="I/N", help="only every N-th run, from the I-th, for machines that share no folder")
     add("--merge", type=Path, nargs="+", default=[], metavar="FOLDER", help="take finished runs of other folders first")
     add(
@@ -49,12 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from nnunetv2_retina.study.study_file import read_study
 
+    workers = read_settings(Workers, arguments)
     read_study(arguments.study)  # a wrong file is refused before torch and nnU-Net are loaded
 
     from nnunetv2_retina.study.command import StudyOptions, run_study
 
     options = StudyOptions(
         device=arguments.device,
+        workers=workers,
         part=arguments.part,
         merge=arguments.merge,
         rehearse=not arguments.no_rehearsal,

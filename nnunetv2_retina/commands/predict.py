@@ -15,11 +15,13 @@ from dataset_conversion.own_data.new_images import add_reading
 from nnunetv2_retina import config_file, console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.engines import Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
 
 if TYPE_CHECKING:
     from nnunetv2_retina.prediction.case_files import Origin
+    from nnunetv2_retina.prediction.model import Model
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add_settings(own, RunSettings, ("output_format", "overlay"))
     add_reading(own)
     add_settings(own, PredictionSettings, ("batch_size", "precision", "force"))
+    add_settings(own, Workers)
     mode = own.add_mutually_exclusive_group()
     for name, text in (
         ("stack", "slice by slice (default, unless dataset.json says otherwise)"),
@@ -76,10 +79,14 @@ def run(arguments: argparse.Namespace) -> None:
     settings = read_settings(PredictionSettings, arguments, mode=arguments.mode)
     instances = read_settings(InstanceSettings, arguments) if arguments.instances else None
     plan = read_settings(RunSettings, arguments, instances=instances)
+    workers = read_settings(Workers, arguments)
     folder = model_folder(arguments)
-    models.check(folder, arguments.f, arguments.chk)
+    folds = models.check(folder, arguments.f, arguments.chk)
     with _images(arguments, folder) as (images, origins):
-        _predict(arguments, folder, images, origins, settings, plan)
+        from nnunetv2_retina.prediction.model import Model
+
+        model = Model(str(folder.resolve()), tuple(folds), arguments.chk, arguments.device, settings)
+        _predict(arguments, model, images, origins, plan, workers)
 
 
 @contextmanager
@@ -103,7 +110,11 @@ def _images(arguments: argparse.Namespace, model: Path) -> Iterator[tuple[Path, 
         list_cases(source, contents)
         yield source, {}
         return
-    with tempfile.TemporaryDirectory(prefix="retina_predict-") as scratch:
+    beside = None
+    if arguments.scheduler is not None:  # where other machines see it
+        beside = arguments.o.absolute().parent
+        beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="retina_predict-", dir=beside) as scratch:
         images = Path(scratch) / "images"
         origins, remarks = _read(arguments, images, model)
         number = len(list_cases(images, contents))
@@ -136,27 +147,26 @@ def _readable(folder: Path) -> bool:
 
 def _predict(
     arguments: argparse.Namespace,
-    folder: Path,
+    model: Model,
     images: Path,
     origins: dict[str, Origin],
-    settings: PredictionSettings,
     plan: RunSettings,
+    workers: Workers,
 ) -> None:
     import torch
 
     from nnunetv2_retina.machine import available_cores
     from nnunetv2_retina.prediction.folder import FolderRun
-    from nnunetv2_retina.prediction.predictor import Predictor
 
     torch.set_num_threads(available_cores())
-    predictor = Predictor.from_model_folder(folder, arguments.f, arguments.chk, arguments.device, settings)
+    predictor = model.load()
     folds = len(predictor.window.models)
-    say(f"{folder}: {folds} {'fold' if folds == 1 else 'folds'}, {predictor.mode}, on {predictor.window.device}")
+    say(f"{model.folder}: {folds} {'fold' if folds == 1 else 'folds'}, {predictor.mode}, on {predictor.window.device}")
 
     def begun() -> None:
         config_file.write(arguments.o, parser(), vars(arguments), leave_out=("o",))
 
-    done = FolderRun(predictor, images, arguments.o, plan, say, origins, begun).run()
+    done = FolderRun(predictor, images, arguments.o, plan, say, origins, begun, model, workers).run()
     say(f"{len(done)} predicted, in {arguments.o}")
     if plan.instances is not None:
         from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_page

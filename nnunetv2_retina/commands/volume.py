@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.engines import Workers
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings
 from nnunetv2_retina.volumes.settings import VolumeSettings, parse_spacing
 
@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.zarr", help="OME-Zarr image (0.4 or 0.5), or Zarr array: a folder or URL")
+    parser.add_argument(
+        "input", metavar="IN.zarr", help="OME-Zarr image (0.4 or 0.5), Zarr array, or N5: a folder or URL"
+    )
 
 
 def _output(parser: argparse.ArgumentParser, text: str) -> None:
@@ -69,16 +71,15 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
 def _add_instances(parser: argparse.ArgumentParser) -> None:
     _output(parser, "a finished prediction; labels/instances, objects.csv and objects.html are written into it")
     add_settings(parser, InstanceSettings)
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    add_settings(parser, Workers, ("workers", "scheduler"))
 
 
 def _instances(arguments: argparse.Namespace) -> None:
-    settings, workers = read_settings(InstanceSettings, arguments), VolumeSettings(workers=arguments.workers).workers
-    from nnunetv2_retina.volumes import engines
+    settings, workers = read_settings(InstanceSettings, arguments), read_settings(Workers, arguments)
     from nnunetv2_retina.volumes.instances import TABLE, InstanceRun
 
     task = InstanceRun(arguments.output, settings, say)
-    with nullcontext(engines.Serial()) if workers == 1 else engines.local(workers, say) as engine:
+    with workers.engine(say) as engine:
         count = task.run(engine)
     say(f"{count} instances are in {arguments.output}/labels/instances, and in objects.csv")
     from nnunetv2_retina.report.objects import PAGE, write_objects_page
@@ -92,20 +93,20 @@ def _add_rescale(parser: argparse.ArgumentParser) -> None:
     _output(parser, "the new volume; the same command goes on with it")
     parser.add_argument("--spacing", required=True, metavar="Y,X", help="of the new level, in nm")
     parser.add_argument("--level", metavar="PATH", help="level to start from (default: the finest)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    add_settings(parser, Workers, ("workers", "scheduler"))
 
 
 def _rescale(arguments: argparse.Namespace) -> None:
-    workers = VolumeSettings(workers=arguments.workers).workers
+    workers = read_settings(Workers, arguments)
     _, y, x = parse_spacing(f"1,{arguments.spacing}")
     from nnunetv2_retina.images.ome_zarr import open_volume
-    from nnunetv2_retina.volumes import engines, store
+    from nnunetv2_retina.volumes import store
     from nnunetv2_retina.volumes.rescale import rescale
 
     volume = open_volume(arguments.input)
     store.check_apart(arguments.input, arguments.output)
     level = volume.levels[0] if arguments.level is None else volume.level(arguments.level)
-    with nullcontext(engines.Serial()) if workers == 1 else engines.local(workers, say) as engine:
+    with workers.engine(say) as engine:
         rescale(volume, level, arguments.output, (y, x), engine, say)
     say(f"wrote {arguments.output}")
 
@@ -136,7 +137,7 @@ def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:
     import torch
 
     from nnunetv2_retina.machine import available_cores
-    from nnunetv2_retina.volumes.model import Model
+    from nnunetv2_retina.prediction.model import Model
     from nnunetv2_retina.volumes.run import VolumeRun
 
     torch.set_num_threads(available_cores())

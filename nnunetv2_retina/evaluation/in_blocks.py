@@ -25,7 +25,7 @@ from nnunetv2_retina.evaluation.pairs import check_values
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Unit, case_mean, class_scores
 from nnunetv2_retina.evaluation.stored import BLOCK, StoredPair
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.spacing import Spacing
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.pairs import is_close, shown
-from nnunetv2_retina.images.ome_zarr import Box, StoredArray, is_zarr, open_volume
+from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.ome_zarr import StoredArray, is_zarr, open_volume, volume_stem
 from nnunetv2_retina.spacing import Spacing
 
 LEVEL = "::"
@@ -97,7 +98,7 @@ def open_pair(prediction: str | Path, truth: str | Path) -> StoredPair:
             f"the prediction has spacing {shown(tuple(first.level.spacing))}, the ground truth {shown(tuple(spacing))} "
             f"(z, y, x); expected the same. Are {prediction} and {truth} of one image and level?"
         )
-    name = str(truth).partition(LEVEL)[0].rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+    name = volume_stem(Path(str(truth).partition(LEVEL)[0].rstrip("/")))
     return StoredPair(name, first, second, spacing, known or has_own)
 
 

@@ -1,4 +1,4 @@
-"""Reading OME-Zarr volumes (0.4 and 0.5), and Zarr arrays without OME metadata, part by part.
+"""Reading OME-Zarr volumes (0.4 and 0.5), Zarr arrays without OME metadata, and N5, part by part.
 
 Axes are z, y and x; a channel or time axis before them may have one entry. The metadata are checked here, plain JSON as
 they are, so that no library of models is needed; zarr itself is imported when a volume is opened.
@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.images.box import AXES, Box
+from nnunetv2_retina.images.n5 import N5, N5Array, is_n5, stated_steps
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
-Box = tuple[slice, slice, slice]
-"""Slices along z, y and x, with both ends."""
-AXES = ("z", "y", "x")
 _NANOMETRES_PER = {
     "angstrom": 0.1, "nanometer": 1, "nanometre": 1, "nm": 1, "micrometer": 1e3, "micrometre": 1e3, "um": 1e3,
     "\u00b5m": 1e3, "\u03bcm": 1e3, "micron": 1e3, "millimeter": 1e6, "mm": 1e6, "centimeter": 1e7, "meter": 1e9,
@@ -59,7 +58,7 @@ class Volume:
 
     address: str
     version: str | None
-    """Of OME-Zarr; None: a Zarr array without its metadata."""
+    """Of OME-Zarr, or N5; None: an array without metadata on the size of its voxels."""
     levels: tuple[Level, ...]
     digest: str
     """Of the metadata: two volumes of equal size seldom share it."""
@@ -85,10 +84,9 @@ class StoredArray:
     """One level, opened for reading."""
 
     def __init__(self, address: str, level: Level) -> None:
-        zarr = import_zarr()
         path = f"{address.rstrip('/')}/{level.path}" if level.path else address
         try:
-            self._array = zarr.open_array(path, mode="r")
+            self._array = N5Array(path) if is_n5(path) else import_zarr().open_array(path, mode="r")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RetinaError(f"{path} can no longer be opened ({_reason(error)}). Is a drive not mounted?") from error
         self.level = level
@@ -109,36 +107,6 @@ class StoredArray:
                 "it out with --box"
             ) from error
         return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
-def parse_box(text: str, shape: tuple[int, int, int]) -> Box:
-    """Return the box that ``z0:z1,y0:y1,x0:x1`` means; an end that is left out is the volume's.
-
-    Raises:
-        RetinaError: if it is spelled otherwise, empty, or not inside the volume.
-    """
-    z, y, x = parse_part(text, shape)
-    return z, y, x
-
-
-def parse_part(text: str, shape: Sequence[int]) -> tuple[slice, ...]:
-    """Return the part of an image of two or three axes that ``y0:y1,x0:x1`` means; see ``parse_box``."""
-    axes = AXES[-len(shape) :]
-    form, sides = ",".join(f"{axis}0:{axis}1" for axis in axes), " x ".join(map(str, shape))
-    fault = f"--box {text}; expected {form} inside {sides} voxels ({', '.join(axes)})"
-    parts = text.split(",")
-    if len(parts) != len(shape) or any(part.count(":") != 1 for part in parts):
-        raise RetinaError(fault)
-    box = []
-    for part, n in zip(parts, shape, strict=True):
-        first, last = part.split(":")
-        if any(end.strip() and not end.strip().isdecimal() for end in (first, last)):
-            raise RetinaError(fault)
-        ends = (int(first or 0), int(last or n))
-        if not 0 <= ends[0] < ends[1] <= n:
-            raise RetinaError(fault)
-        box.append(slice(*ends))
-    return tuple(box)
 
 
 def import_zarr() -> Any:
@@ -165,9 +133,18 @@ def _install() -> str:
 
 
 def is_zarr(path: str | Path) -> bool:
-    """Tell whether a path is meant as a Zarr store: by its name, or by the metadata that its folder holds."""
+    """Tell whether a path is meant as a Zarr or N5 store: by its name, or by the metadata that its folder holds."""
     text = str(path).rstrip("/")
-    return text.endswith(".zarr") or any((Path(text) / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+    return (
+        text.endswith(".zarr")
+        or is_n5(text)
+        or any((Path(text) / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+    )
+
+
+def volume_stem(path: Path) -> str:
+    """Return the name of a store without its ending."""
+    return path.name.removesuffix(".zarr").removesuffix(".n5")
 
 
 def open_volume(
@@ -176,7 +153,7 @@ def open_volume(
     """Open a volume's metadata.
 
     Args:
-        address: a folder, or a URL that fsspec opens, of an OME-Zarr image or a Zarr array.
+        address: a folder, or a URL that fsspec opens, of an OME-Zarr image or a Zarr array; or of N5 (tensorstore).
         spacing: nm along z, y and x of the finest level, for a volume whose metadata do not state it or state it wrong.
         unstated: taken for an array without metadata, instead of refusing it.
 
@@ -184,6 +161,8 @@ def open_volume(
         RetinaError: for anything that is not a volume of grey levels along z, y and x.
     """
     address = str(address).rstrip("/")
+    if is_n5(address):
+        return _n5(address, spacing, unstated)
     node = _open(address)
     if not hasattr(node, "members"):
         return _bare(address, node, spacing or unstated)
@@ -218,8 +197,6 @@ def _open(address: str) -> Any:
     if "://" not in address and not folder.is_dir():
         what = "that is a file" if folder.exists() else "no such folder"
         raise RetinaError(f"no Zarr volume {address}: {what}")
-    if "://" not in address and (folder / "attributes.json").is_file():
-        raise RetinaError(f"{address} is an N5 volume, which zarr 3 does not read. Convert it to OME-Zarr first")
     try:
         return zarr.open(address, mode="r")
     except ImportError as error:
@@ -227,7 +204,7 @@ def _open(address: str) -> Any:
     except Exception as error:  # stores raise whatever their file system does
         raise RetinaError(
             f"{address} is no Zarr volume that can be read ({_reason(error)}). Give the folder that holds zarr.json, "
-            ".zgroup or .zarray"
+            ".zgroup or .zarray, or N5's attributes.json"
         ) from error
 
 
@@ -237,6 +214,41 @@ def _bare(address: str, array: Any, spacing: Sequence[float] | None) -> Volume:
     steps = Spacing.of(spacing, NANOMETRES)
     level = _checked(address, "", array, len(array.shape) - 3, steps)
     return Volume(address, None, (level,), _digest({}, (level,)))
+
+
+def _n5(address: str, spacing: Sequence[float] | None, unstated: Sequence[float] | None) -> Volume:
+    """Open an N5 array, or a group of them that is a pyramid."""
+    if "://" not in address and not Path(address).is_dir():
+        raise RetinaError(f"no N5 volume {address}: {'that is a file' if Path(address).exists() else 'no such folder'}")
+    node = N5(address)
+    paths = [""] if node.is_array else node.levels()
+    if not paths:
+        inside = f"{address}/{node.paths[0].rpartition('/')[0] or node.paths[0]}" if node.paths else "another folder"
+        raise RetinaError(f"{address} holds no levels s0, s1, ... but {shorten(node.paths)}. Give {inside}")
+    levels: list[Level] = []
+    known = False
+    for number, path in enumerate(paths):
+        own, group = (node.attributes, {}) if node.is_array else (node.of(path), node.attributes)
+        try:
+            array, stated = N5Array(f"{address}/{path}" if path else address), stated_steps(own, group, number)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            place = f"{address}/{path}".rstrip("/")
+            raise RetinaError(
+                f"{place}: its attributes cannot be read ({type(error).__name__}: {_reason(error)}). Write them anew"
+            ) from error
+        given, known = spacing or unstated, known or stated is not None
+        if stated is not None:
+            steps = _spacing(address, *stated)
+        elif levels:  # coarser by how many voxels it has
+            pairs = zip(levels[0].spacing, levels[0].shape, array.shape[-3:], strict=True)
+            steps = Spacing.of([step * round(n / fewer) for step, n, fewer in pairs], levels[0].spacing.unit)
+        elif given is not None:
+            steps = Spacing.of(given, NANOMETRES)
+        else:
+            raise RetinaError(f"{address} is an N5 volume without the size of its voxels. Add --spacing Z,Y,X in nm")
+        levels.append(_checked(address, path, array, len(array.shape) - 3, steps))
+    found = tuple(levels) if spacing is None else _respaced(tuple(levels), spacing)
+    return Volume(address, "N5" if known else None, found, _digest(node.attributes, found))
 
 
 def _instead(address: str, attributes: Mapping[str, Any], node: Any) -> str:
@@ -259,13 +271,21 @@ def _level(address: str, group: Any, image: Mapping[str, Any], entry: Mapping[st
     except (KeyError, AttributeError, OSError) as error:
         raise RetinaError(f"{address}: its metadata name a level {path!r} that is not there. Copy it anew") from error
     scale = _scale(entry, len(axes)) * _scale(image, len(axes))
-    units = {str(axis["unit"]) for axis in axes[-3:] if axis.get("unit")}
-    if wrong := sorted(unit for unit in units if unit.lower() not in _NANOMETRES_PER):
+    units = [str(axis.get("unit") or "") for axis in axes[-3:]]
+    return _checked(address, path, array, len(axes) - 3, _spacing(address, scale[-3:].tolist(), units))
+
+
+def _spacing(address: str, steps: Sequence[float], units: Sequence[str]) -> Spacing:
+    """Return the size of a voxel in nm where all its units are stated.
+
+    Raises:
+        RetinaError: for a unit that is none of length.
+    """
+    if wrong := sorted({unit for unit in units if unit and unit.lower() not in _NANOMETRES_PER}):
         raise RetinaError(f"{address}: its axes are in {wrong[0]!r}; expected a unit of length such as nanometer")
-    factors = [_NANOMETRES_PER[str(axis["unit"]).lower()] if axis.get("unit") else 1.0 for axis in axes[-3:]]
-    unit = NANOMETRES if all(axis.get("unit") for axis in axes[-3:]) else None
-    steps = [float(step * factor) for step, factor in zip(scale[-3:], factors, strict=True)]
-    return _checked(address, path, array, len(axes) - 3, Spacing.of(steps, unit))
+    factors = [_NANOMETRES_PER[unit.lower()] if unit else 1.0 for unit in units]
+    sizes = [float(step * factor) for step, factor in zip(steps, factors, strict=True)]
+    return Spacing.of(sizes, NANOMETRES if all(units) else None)
 
 
 def _scale(entry: Mapping[str, Any], axes: int) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """Predicts a folder of images: reading and preprocessing, prediction and writing overlap, in threads of one process.
 
 nnU-Net starts a process for each of its workers, which takes longer than predicting many a data set. Threads start at
-once and hand over arrays without copying; what they call (NumPy, SciPy, SimpleITK, torch) lets the others run.
+once and hand over arrays without copying; what they call (NumPy, SciPy, SimpleITK, torch) lets the others run. Where an
+engine has workers, each does whole cases instead.
 """
 
 from __future__ import annotations
@@ -13,26 +14,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from nnunetv2_retina.console.progress import ProgressBar
+from nnunetv2_retina.engines import ALONE, Workers
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.images.plain import check_plain
-from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
 from nnunetv2_retina.prediction import outputs
-from nnunetv2_retina.prediction.case_files import CaseFiles, Origin, check_names
+from nnunetv2_retina.prediction.case_files import Origin, check_names
+from nnunetv2_retina.prediction.case_work import CaseWork, Prepared, SharedCase, case_files
+from nnunetv2_retina.prediction.model import Model
 from nnunetv2_retina.prediction.objects import table
-from nnunetv2_retina.prediction.predictor import Prediction, Predictor
+from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import RunSettings
-from nnunetv2_retina.prediction.tile_count import count_tiles, counted
-from nnunetv2_retina.protocol import BLOCK
 
 AHEAD_BYTES = 2**28
 """Cases that are prepared while another is predicted take no more than this, judged by the one before them. While a
 larger one is predicted, nothing else is read or written."""
-
-Prepared = tuple[Tensor, dict[str, Any]]
 
 
 class _AtOnce:
@@ -58,6 +54,8 @@ class FolderRun:
         say: takes lines for the user.
         origins: where the images of cases were read from, if they were not in the source from the start.
         begun: called once the target folder is this run's.
+        model: the predictor as it is sent to other processes; needed where there are ``workers``.
+        workers: who shares the work.
     """
 
     def __init__(
@@ -69,6 +67,8 @@ class FolderRun:
         say: Callable[[str], None],
         origins: Mapping[str, Origin] | None = None,
         begun: Callable[[], None] = lambda: None,
+        model: Model | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         self.predictor = predictor
         self.source = source
@@ -78,8 +78,11 @@ class FolderRun:
         self.say = say
         self.begun = begun
         self.dataset_json: dict[str, Any] = predictor.nnunet.dataset_json
-        writer = predictor.nnunet.plans_manager.image_reader_writer_class()
-        self.files = CaseFiles(self.dataset_json, writer, settings, origins or {})
+        self.origins = origins or {}
+        self.files = case_files(predictor, settings, self.origins)
+        self.work = CaseWork(predictor, target, self.files, self.part, say)
+        self.model = model
+        self.workers = workers
 
     def run(self) -> list[str]:
         """Predict the cases that have no result yet, or all.
@@ -108,6 +111,34 @@ class FolderRun:
         todo = outputs.missing(cases, self.target, self.files.names) if self.settings.continued else cases
         if len(todo) < len(cases):
             self.say(f"{len(cases) - len(todo)} of {len(cases)} cases are finished already")
+        try:
+            if self.workers.alone:
+                self._alone(todo)
+            else:
+                self._shared(todo)
+        finally:
+            outputs.remove_if_empty(outputs.unfinished(self.target, self.part))
+        return [case.name for case in todo]
+
+    def _shared(self, todo: list[InputCase]) -> None:
+        """Let the workers do whole cases."""
+        assert self.model is not None, "sent to the workers"
+        task = SharedCase(
+            self.model, self.target.absolute(), self.settings, self.origins, self.part, self.workers.threads
+        )
+        cases = [InputCase(case.name, tuple(file.absolute() for file in case.files)) for case in todo]
+        spacing_told = False
+        with self.workers.engine(self.say) as engine, ProgressBar("predicting", len(todo), "cases") as bar:
+            for number, (case, done) in enumerate(engine.run(task, cases), start=1):
+                if done.remark and not spacing_told:
+                    self.say(f"{case.name}: {done.remark}")
+                    spacing_told = True
+                shape = " x ".join(map(str, done.shape))
+                self.say(f"{number} of {len(todo)}   {case.name}   {shape}   {done.seconds:.1f} s")
+                bar.update(number)
+
+    def _alone(self, todo: list[InputCase]) -> None:
+        """Read ahead and write behind, in threads, while one case is predicted."""
         preparing = self._pool(self.settings.preparing)
         writing = self._pool(self.settings.writing)
         try:
@@ -115,8 +146,6 @@ class FolderRun:
         finally:
             preparing.shutdown(cancel_futures=True)
             writing.shutdown()
-            outputs.remove_if_empty(outputs.unfinished(self.target, self.part))
-        return [case.name for case in todo]
 
     def _check_names(self, cases: list[InputCase]) -> None:
         """Check that no result takes the name of another, or of an image.
@@ -143,68 +172,32 @@ class FolderRun:
         waiting = deque(todo)
         ahead: deque[tuple[InputCase, Future[Prepared]]] = deque()
         behind: deque[Future[None]] = deque()
-        spacings_said = False
+        spacing_told = False
         for number in range(1, len(todo) + 1):
             if not ahead:
                 case = waiting.popleft()
-                ahead.append((case, preparing.submit(self._prepare, case)))
+                ahead.append((case, preparing.submit(self.work.prepare, case)))
             case, future = ahead.popleft()
             data, properties = future.result()
             del future
-            if not spacings_said and (remark := self.predictor.spacing_remark(properties)):
+            if not spacing_told and (remark := self.predictor.spacing_remark(properties)):
                 self.say(f"{case.name}: {remark}")
-                spacings_said = True
+                spacing_told = True
             large = data.nbytes > AHEAD_BYTES
             while waiting and len(ahead) < min(self.settings.preparing, AHEAD_BYTES // data.nbytes):
                 following = waiting.popleft()
-                ahead.append((following, preparing.submit(self._prepare, following)))
+                ahead.append((following, preparing.submit(self.work.prepare, following)))
             start = time.perf_counter()
-            prediction = self._predict(case, data, properties)
+            prediction = self.work.predict(case, data, properties)
             shape = " x ".join(str(n) for n in prediction.labels.shape)
             self.say(f"{number} of {len(todo)}   {case.name}   {shape}   {time.perf_counter() - start:.1f} s")
             del data
-            behind.append(writing.submit(self._write, case, prediction, properties))
+            behind.append(writing.submit(self.work.write, case, prediction, properties))
             del prediction
             while behind and (len(behind) > self.settings.writing or large or behind[0].done()):
                 behind.popleft().result()
         for written in behind:
             written.result()
-
-    def _prepare(self, case: InputCase) -> Prepared:
-        try:
-            for path in case.files:
-                check_whole(path)
-                if BLOCK in self.dataset_json:  # its images were read as they show
-                    check_plain(path)
-            data, properties = self.predictor.preprocess_files([str(path) for path in case.files])
-        except RetinaError as error:
-            raise RetinaError(f"case {case.name} ({case.files[0]}): {error}") from error
-        except Exception as error:  # readers raise whatever their library raises
-            raise RetinaError(
-                f"case {case.name} cannot be read from {case.files[0]} ({str(error).strip() or type(error).__name__}). "
-                "Repair or remove it, then continue with --continue_prediction"
-            ) from error
-        if data.shape[0] != self.predictor.channels:
-            raise RetinaError(
-                f"case {case.name} has {data.shape[0]} channels in {case.files[0]} and its like; the model takes "
-                f"{self.predictor.channels}. Give it the channels that the model was trained with"
-            )
-        return data, properties
-
-    def _predict(self, case: InputCase, data: Tensor, properties: dict[str, Any]) -> Prediction:
-        scratch = outputs.unfinished(self.target, self.part)
-        scratch.mkdir(exist_ok=True)
-        window, bar = self.predictor.window, ProgressBar(case.name, unit="tiles", say=self.say)
-        tiles = count_tiles(window, data.shape[1:], self.predictor.mode == "orthoplane")
-        try:
-            with bar, counted(window, tiles, bar.update):
-                return self.predictor.predict_preprocessed(data, properties, self.settings.probabilities, scratch)
-        except RetinaError as error:
-            raise RetinaError(f"case {case.name}: {error}") from error
-
-    def _write(self, case: InputCase, prediction: Prediction, properties: dict[str, Any]) -> None:
-        with outputs.appearing(self.target, case.name, last=self.files.main(case), part=self.part) as folder:
-            self.files.write(folder, case, prediction, properties)
 
     def _arguments(self) -> dict[str, Any]:
         """Return what nnU-Net writes to predict_from_raw_data_args.json, and the settings that it does not know."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nnunetv2_retina.console import part_of
+from nnunetv2_retina.engines import ALONE, Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Say
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
@@ -35,6 +36,8 @@ class StudyOptions:
     """What of a study is to be done, and where."""
 
     device: str
+    workers: Workers = ALONE
+    """Who shares the runs."""
     part: str | None = None
     """``i/n``: every n-th run, from the i-th."""
     merge: Sequence[Path] = ()
@@ -62,7 +65,7 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     """
     study = read_study(file)
     part_of([], options.part)  # a wrong one is refused before anything else
-    if options.only != "report":
+    if options.only != "report" and options.workers.scheduler is None:
         preflight.check_device(torch.device(options.device))
     resolved = resolve(study)
     runner.open_output(study, output)
@@ -81,7 +84,7 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
         for line in estimate_lines(known, sum(not planned.finished() for planned in mine)):
             say(line)
         if options.only is None:
-            outcome = runner.run_all(mine, options.device, say)
+            outcome = runner.run_all(mine, options.device, say, options.workers)
         else:
             outcome.failed = failed
     return _report(study, resolved, runs, output, say), outcome
@@ -94,7 +97,7 @@ def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, s
     todo = [planned for planned in todo if not planned.finished()]
     if todo:
         say(f"rehearsal: {len(todo)} times a few steps and one image")
-    return runner.run_all(todo, options.device, say).failed
+    return runner.run_all(todo, options.device, say, options.workers).failed
 
 
 def _case_counter(study: Study, resolved: Resolved) -> Callable[[PlannedRun], int]:
@@ -121,7 +124,7 @@ def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output
     if len(known) < len(results):
         say(f"{len(results) - len(known)} finished runs are not of this study as its file is now, and left out")
     notes = [*resolved.seen] + [
-        f"{planned.title} failed: {(planned.folder / FAILED).read_text(encoding='utf-8').splitlines()[0]}"
+        f"{planned.name} failed: {(planned.folder / FAILED).read_text(encoding='utf-8').splitlines()[0]}"
         for planned in runs
         if not planned.finished() and (planned.folder / FAILED).is_file()
     ]

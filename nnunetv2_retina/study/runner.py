@@ -1,7 +1,7 @@
 """Runs what a study still lacks, one process a run; gathers the runs of several machines.
 
 Several of these may work on one output folder at the same time, on one machine or on a shared file system: each takes
-the next run that no other holds.
+the next run that no other holds. An engine's workers share the runs of one.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nnunetv2_retina.engines import ALONE, Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.metric import IOU
 from nnunetv2_retina.files import make_folder, read_json, write_json
 from nnunetv2_retina.nnunet.commands import Say, process_defaults
+from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS, nnunet_folder
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.definition import Study
 from nnunetv2_retina.study.runs import ANEW, FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun
@@ -64,34 +66,67 @@ def open_output(study: Study, output: Path) -> None:
     write_json(path, study.to_json())
 
 
-def run_all(runs: Sequence[PlannedRun], device: str, say: Say) -> Outcome:
-    """Run what is not finished. A run that fails is noted in its folder and left for the next start."""
-    todo = [planned for planned in runs if not planned.finished()]
-    outcome = Outcome()
-    for number, planned in enumerate(todo, 1):
+@dataclass(frozen=True)
+class Attempt:
+    """What a process has done about a run."""
+
+    status: int | None
+    """Exit status; None: another process has the run."""
+    seconds: float
+    here: bool = True
+    """Whether it ran now: another process may have finished it meanwhile."""
+
+
+@dataclass(frozen=True)
+class Attempting:
+    """The work on one run, for an engine."""
+
+    device: str
+    threads: int | None = None
+    """Of each run on a processor; None: a thread a core."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """nnU-Net's folders, for workers that may know others."""
+
+    def __call__(self, planned: PlannedRun) -> Attempt:
+        """Take a run that no other process holds, and run it."""
+        os.environ.update(self.variables)
         with _held(planned.folder) as mine:
             if not mine:
-                outcome.held.append(planned)
-                say(f"{number} of {len(todo)}   {planned.title}: another process has it")
-                continue
-            if planned.finished():  # by another process, meanwhile
-                continue
+                return Attempt(None, 0)
+            if planned.finished():
+                return Attempt(0, 0, here=False)
             begin = time.monotonic()
-            status = run_one(planned, device)
-        took = duration(time.monotonic() - begin)
-        if status == 0:
-            outcome.finished += 1
-            result = read_json(planned.folder / RESULT, ANEW)
-            last = result["scores"][str(result["iterations"][-1])]["mean"][IOU.key]
-            say(f"{number} of {len(todo)}   {planned.title}: {IOU.title} {IOU.show(last)}   {took}")
-        else:
-            outcome.failed.append(planned)
-            say(f"{number} of {len(todo)}   {planned.title}: FAILED after {took}: {_last_line(planned)}")
-            say(f"    all of it: {planned.folder / LOG}")
+            return Attempt(run_one(planned, self.device, self.threads), time.monotonic() - begin)
+
+
+def run_all(runs: Sequence[PlannedRun], device: str, say: Say, workers: Workers = ALONE) -> Outcome:
+    """Run what is not finished. A run that fails is noted in its folder and left for the next start."""
+    todo = [replace(planned, folder=planned.folder.absolute()) for planned in runs if not planned.finished()]
+    outcome = Outcome()
+    if not todo:
+        return outcome
+    known = {} if workers.alone else {name: nnunet_folder(name) for name in (RAW, PREPROCESSED, RESULTS)}
+    variables = {name: str(folder.absolute()) for name, folder in known.items() if folder is not None}
+    task = Attempting(device, workers.threads, variables)
+    with workers.engine(say) as engine:
+        for number, (planned, attempt) in enumerate(engine.run(task, todo), 1):
+            line = f"{number} of {len(todo)}   {planned.name}: "
+            if attempt.status is None:
+                outcome.held.append(planned)
+                say(f"{line}another process has it")
+            elif attempt.status != 0:
+                outcome.failed.append(planned)
+                say(f"{line}FAILED after {duration(attempt.seconds)}: {_last_line(planned)}")
+                say(f"    all of it: {planned.folder / LOG}")
+            elif attempt.here:
+                outcome.finished += 1
+                result = read_json(planned.folder / RESULT, ANEW)
+                last = result["scores"][str(result["iterations"][-1])]["mean"][IOU.key]
+                say(f"{line}{IOU.title} {IOU.show(last)}   {duration(attempt.seconds)}")
     return outcome
 
 
-def run_one(planned: PlannedRun, device: str) -> int:
+def run_one(planned: PlannedRun, device: str, threads: int | None = None) -> int:
     """Run one in a process of its own; its exit status."""
     planned.begin()
     (planned.folder / FAILED).unlink(missing_ok=True)
@@ -105,6 +140,7 @@ def run_one(planned: PlannedRun, device: str) -> int:
     environment = {**process_defaults(), **os.environ, **views}
     environment |= {seeding.VARIABLE: str(planned.run.seed), WEIGHTS_VARIABLE: planned.weights_file or ""}
     command = [sys.executable, "-m", "nnunetv2_retina.study.worker", str(planned.folder), "--device", device]
+    command += ["--parent", str(os.getpid()), *([] if threads is None else ["--threads", str(threads)])]
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT

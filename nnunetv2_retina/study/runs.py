@@ -88,7 +88,7 @@ class PlannedRun:
     weights_file: str | None
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         """For lines of progress."""
         seed = "rehearsal" if self.run.rehearsal else f"seed {self.run.seed}"
         return f"{self.run.title}, {self.run.system}, {seed}"

@@ -29,7 +29,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.output import as_json, versions, write_scores
 from nnunetv2_retina.files import read_json, write_json
-from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.machine import available_cores, end_with
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, model_name
 from nnunetv2_retina.prediction.folder import FolderRun
@@ -49,9 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nnunetv2_retina.study.worker")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, help="on a processor; default: a thread a core")
+    parser.add_argument("--parent", type=int, help="process that started this one, which ends with it")
     arguments = parser.parse_args(argv)
+    if arguments.parent is not None:
+        end_with(arguments.parent)
     try:
-        Worker(arguments.folder, torch.device(arguments.device)).execute()
+        Worker(arguments.folder, torch.device(arguments.device), arguments.threads).execute()
     except RetinaError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the log's end is what the study shows of a failure
         return 2
@@ -64,11 +68,13 @@ class Worker:
     Args:
         folder: holds ``run.json`` and the folders of ``folders``, to which nnU-Net's variables point.
         device: where to train and predict.
+        threads: on a processor; None: a thread a core.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, threads: int | None = None) -> None:
         self.folder = folder
         self.device = device
+        self.threads = threads or available_cores()
         self.run = Run.from_json(read_json(folder / RUN, ANEW))
         trained = model_name(self.run.trainer, self.run.plans, self.run.configuration)
         self.model = folders.results(folder) / self.run.dataset / trained
@@ -77,7 +83,7 @@ class Worker:
     def execute(self) -> None:
         """Do everything that is not done yet."""
         if self.device.type == "cpu":
-            torch.set_num_threads(available_cores())
+            torch.set_num_threads(self.threads)
         started = _now()
         training = self._train()
         iterations = self.run.iterations or (training["iterations"],)

@@ -15,7 +15,8 @@ from dataset_conversion.readers.pixels import integer_label
 from dataset_conversion.readers.slabs import Array, whole
 from nnunetv2_retina.display.slider import LabelLayer, check_shapes
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume, parse_box
+from nnunetv2_retina.images.box import parse_box
+from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume, volume_stem
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON, class_names, ignored_value, read_dataset_json
 from nnunetv2_retina.nnunet.labels import INSTANCES
 
@@ -160,5 +161,5 @@ def _titles(image: str, labels: Sequence[str], names: Sequence[str]) -> list[str
 
 def _stem(location: str) -> str:
     path, inside = split_location(location)
-    stem = path.name.removesuffix(".zarr") if is_zarr(path) else file_stem(path)
+    stem = volume_stem(path) if is_zarr(path) else file_stem(path)
     return f"{stem} {inside}" if inside else stem

@@ -8,7 +8,7 @@ from itertools import product
 from math import ceil, prod
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 
 Shape = tuple[int, int, int]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.volumes import moments as moments_of

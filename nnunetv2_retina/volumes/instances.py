@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.engines import Engine
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.prediction.objects import neighbours, table
@@ -22,7 +23,6 @@ from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import store
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut
-from nnunetv2_retina.volumes.engines import Engine
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.merging import (
     CUT,

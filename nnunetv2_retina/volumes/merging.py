@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.files import replacing
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.prediction import instances as in_memory
 from nnunetv2_retina.prediction.objects.measures import inside, measure, read_around
 from nnunetv2_retina.prediction.settings import InstanceSettings

@@ -1,54 +1,15 @@
-"""The model of a run: named by what can be sent to another process, loaded once in each."""
+"""What a model must be to predict a volume part by part, and the spacing that it was trained at."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import file_digest
 from nnunetv2_retina.nnunet.labels import known_spacing
 from nnunetv2_retina.prediction.predictor import Predictor
-from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import NANOMETRES, Spacing
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model and how it is applied."""
-
-    folder: str
-    folds: tuple[int | str, ...]
-    checkpoint: str
-    device: str | None
-    settings: PredictionSettings
-
-    def load(self) -> Predictor:
-        """Return the predictor, the same one at every call in a process."""
-        return _load(self)
-
-    def identity(self) -> dict[str, Any]:
-        """Return what labels depend on: digests of the checkpoints and plans, and the settings."""
-        predictor, folder = self.load(), Path(self.folder)
-        return {
-            "-f": [str(fold) for fold in self.folds],
-            "checkpoint": [file_digest(folder / f"fold_{fold}" / self.checkpoint)[:16] for fold in self.folds],
-            "plans.json": file_digest(folder / "plans.json")[:16],
-            "dataset.json": file_digest(folder / "dataset.json")[:16],
-            "inference": predictor.mode,
-            "mirroring": self.settings.mirroring,
-            "-step_size": self.settings.step_size,
-            **({"--precision": self.settings.precision} if self.settings.precision else {}),
-        }
-
-
-@lru_cache(maxsize=1)
-def _load(model: Model) -> Predictor:
-    return Predictor.from_model_folder(model.folder, model.folds, model.checkpoint, model.device, model.settings)
 
 
 def check(predictor: Predictor) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.ome_zarr import Box, Level, Volume
+from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.ome_zarr import Level, Volume
 from nnunetv2_retina.prediction.label_grid import label_type
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.tile_grid import TileGrid

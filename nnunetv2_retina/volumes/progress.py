@@ -11,14 +11,14 @@ from nnunetv2_retina.volumes.blocks import Block, size, voxels
 from nnunetv2_retina.wording import duration
 
 
-def watch(done: Iterable[Block], todo: list[Block], what: str, say: Callable[[str], None]) -> None:
+def watch(done: Iterable[tuple[Block, object]], todo: list[Block], what: str, say: Callable[[str], None]) -> None:
     """Take finished blocks, and show how many voxels of those to do there are, the rate and the time left."""
     if not todo:
         return
     start, finished = time.monotonic(), 0
     with ProgressBar(what, voxels(todo), "voxels", say=say) as progress:
         progress.update(0)
-        for block in done:
+        for block, _ in done:
             finished += prod(size(block.box))
             progress.update(finished)
     say(f"{what}: {len(todo)} {'block' if len(todo) == 1 else 'blocks'} in {duration(time.monotonic() - start)}")

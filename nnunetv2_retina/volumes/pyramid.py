@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut, moved, size, starts
 from nnunetv2_retina.volumes.store import LevelWriter, OutputLevel
 from nnunetv2_retina.volumes.tasks import once

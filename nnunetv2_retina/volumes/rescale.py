@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nnunetv2_retina.engines import Engine
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import locked
-from nnunetv2_retina.images.ome_zarr import Box, Level, Volume
+from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.ome_zarr import Level, Volume
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import store
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut, shard_shape, whole
-from nnunetv2_retina.volumes.engines import Engine
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.settings import CHUNK, SHARD

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,22 @@ import numpy as np
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console import part_of
+from nnunetv2_retina.engines import Engine
 from nnunetv2_retina.files import locked
-from nnunetv2_retina.images.ome_zarr import open_volume, parse_box
-from nnunetv2_retina.machine import available_cores, memory_bytes
+from nnunetv2_retina.images.box import parse_box
+from nnunetv2_retina.images.ome_zarr import open_volume
+from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import label_type
+from nnunetv2_retina.prediction.model import Model
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.spacing import Spacing
-from nnunetv2_retina.volumes import blocks, engines, grey_values, store
+from nnunetv2_retina.volumes import blocks, grey_values, store
 from nnunetv2_retina.volumes import moments as moments_of
 from nnunetv2_retina.volumes.blocks import Block
-from nnunetv2_retina.volumes.engines import Engine, Serial
 from nnunetv2_retina.volumes.journal import Journal, digest
-from nnunetv2_retina.volumes.model import Model, check, plan_spacing
+from nnunetv2_retina.volumes.model import check, plan_spacing
 from nnunetv2_retina.volumes.moments import Moments
 from nnunetv2_retina.volumes.plan import BASE, Geometry, choose_level, fits, tiles_per_second
 from nnunetv2_retina.volumes.progress import watch
@@ -152,7 +153,7 @@ class VolumeRun:
             names = class_names(self.predictor.nnunet.dataset_json)
             dtype = np.dtype(label_type(self.predictor.nnunet.label_manager)).name
             store.create(self.output, sizes, dtype, plan["chunk"], self.volume.name, names)
-            with self._engine() as engine:
+            with self.settings.engine(self.say) as engine:
                 moments = self._moments(engine, digest(settings))
                 return self._predict(engine, plan, sizes, moments, digest({**settings, "moments": moments.to_json()}))
 
@@ -192,23 +193,6 @@ class VolumeRun:
         spacing = self.source.level.spacing
         return store.levels(self.source.shape, spacing, (z, y, x), plan["chunk"], blocks.starts(self.source.box))
 
-    @contextmanager
-    def _engine(self) -> Iterator[Engine]:
-        with nullcontext(Serial()) if self._alone() else self._dask() as engine:
-            yield engine
-
-    def _alone(self) -> bool:
-        return self.settings.scheduler is None and self.settings.processes == 1 and not self.settings.gpus
-
-    def _dask(self) -> Any:
-        if self.settings.scheduler is not None:
-            return engines.connected(self.settings.scheduler, self.say)
-        return engines.local(self.settings.processes, self.say, self.settings.gpu_numbers)
-
-    def _threads(self) -> int | None:
-        """Return the threads of a block: dask's workers share this machine; elsewhere each has what it has."""
-        return max(1, available_cores() // self.settings.processes) if self.settings.processes > 1 else None
-
     def _moments(self, engine: Engine, key: str) -> Moments:
         stored = self.journal.read(MOMENTS_JSON)
         if stored is not None:
@@ -234,7 +218,7 @@ class VolumeRun:
     ) -> bool:
         z, y, x = plan["block"]
         todo = blocks.cut(self.source.shape, (z, y, x))
-        task = Predicting(str(self.output), self.source, self.model, moments, key, self._threads())
+        task = Predicting(str(self.output), self.source, self.model, moments, key, self.settings.threads)
         if not self._stage(engine, PREDICT, task, todo, key):
             left = self.journal.left(PREDICT, todo, key)
             self.say(f"{len(left)} of {len(todo)} blocks are left to the other parts")

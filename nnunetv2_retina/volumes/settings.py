@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_retina.console import part_of, setting
+from nnunetv2_retina.engines import Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import check_file
 
@@ -17,7 +18,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeSettings:
+class VolumeSettings(Workers):
     """What of a volume is predicted, and who does it.
 
     Raises:
@@ -41,13 +42,10 @@ class VolumeSettings:
     moments_box: str | None = setting(
         None, "take mean and standard deviation from this part: without resin and black borders", metavar="BOX"
     )
-    workers: int = setting(1, "processes on this machine, by dask")
-    gpus: str | None = setting(None, "one process a GPU of this machine, such as 0,1", metavar="I,J")
     part: str | None = setting(
         None, "this process does every N-th block, from the I-th; start one with each I on a shared folder",
         metavar="I/N",
     )  # fmt: skip
-    scheduler: str | None = setting(None, "use the workers of this dask scheduler", metavar="tcp://HOST:PORT")
     memory: str = setting(
         "", "what a worker may take, such as 8GiB: blocks are made to fit (default: 70 %% of the machine's by workers)"
     )
@@ -62,35 +60,16 @@ class VolumeSettings:
     def __post_init__(self) -> None:
         if self.moments not in METHODS:
             check_file(Path(self.moments), f"--moments {', '.join(METHODS)}, and no moments file")
-        if self.workers < 1:
-            raise RetinaError(f"--workers {self.workers}; expected at least 1")
-        ways = {
-            "--workers": self.workers > 1,
-            "--gpus": self.gpus is not None,
-            "--part": self.part is not None,
-            "--scheduler": self.scheduler is not None,
-        }
-        chosen = [name for name, on in ways.items() if on]
-        if len(chosen) > 1:
-            raise RetinaError(f"{' and '.join(chosen)} were given; expected one way to share the work")
+        super().__post_init__()
         part_of([], self.part)
-        if len(set(self.gpu_numbers)) < len(self.gpu_numbers) or not all(gpu.isdecimal() for gpu in self.gpu_numbers):
-            raise RetinaError(f"--gpus {self.gpus}; expected different numbers as nvidia-smi has them, such as 0,1")
         if self.chunk < 1:
             raise RetinaError(f"--chunk {self.chunk}; expected at least 1")
         if any(side % self.chunk for side in self.shards):
             raise RetinaError(f"--shard {self.shard}; expected multiples of the chunk, {self.chunk}")
         self.block_sides, self.steps, self.budget  # noqa: B018 - each checks its text
 
-    @property
-    def gpu_numbers(self) -> tuple[str, ...]:
-        """Return the GPUs that get a process each."""
-        return () if self.gpus is None else tuple(part.strip() for part in self.gpus.split(","))
-
-    @property
-    def processes(self) -> int:
-        """Return how many processes of this machine work."""
-        return len(self.gpu_numbers) or self.workers
+    def _ways(self) -> dict[str, bool]:
+        return {**super()._ways(), "--part": self.part is not None}
 
     @property
     def shards(self) -> tuple[int, int, int]:

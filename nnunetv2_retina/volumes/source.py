@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.prediction.tile_grid import TileGrid
 from nnunetv2_retina.volumes.blocks import Shape
 from nnunetv2_retina.volumes.moments import Moments

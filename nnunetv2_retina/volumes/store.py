@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing
-from nnunetv2_retina.images.ome_zarr import AXES, Box, import_zarr
+from nnunetv2_retina.images.box import AXES, Box
+from nnunetv2_retina.images.ome_zarr import import_zarr
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes.blocks import Shape, shard_shape, starts
 from nnunetv2_retina.volumes.journal import flush_folder

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.images.ome_zarr import Box, Level, StoredArray
+from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.ome_zarr import Level, StoredArray
 from nnunetv2_retina.volumes import moments as moments_of
 from nnunetv2_retina.volumes.blocks import Block, Shape, common, moved, size, starts
 from nnunetv2_retina.volumes.journal import Journal
@@ -95,7 +96,7 @@ class Predicting:
     output: str
     source: Input
     model: Any
-    """A ``volumes.model.Model``; not imported here, so that a pass for moments alone needs no torch."""
+    """A ``prediction.model.Model``; not imported here, so that a pass for moments alone needs no torch."""
     moments: Moments
     key: str
     threads: int | None

@@ -12,21 +12,23 @@ from urllib.parse import quote, unquote, urlsplit
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import read_json
+from nnunetv2_retina.images.n5 import is_n5
 from nnunetv2_retina.volumes.merging import IMAGE
 
 NEUROGLANCER = "https://neuroglancer-demo.appspot.com"
 Say = Callable[[str], None]
 
 
-def layers(source: str, output: Path | None, base: str) -> list[dict[str, Any]]:
+def layers(source: str, output: Path | None, base: str, kind: str = "zarr") -> list[dict[str, Any]]:
     """Return neuroglancer's layers: the image, the labels with the classes' colours and names, the instances.
 
     Args:
         source: URL of the image.
         output: of ``retina_volume predict``; None: no labels.
         base: URL at which the output is served.
+        kind: of the image's store, as neuroglancer names it: zarr or n5.
     """
-    found: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"zarr://{source}"}]
+    found: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"{kind}://{source}"}]
     if output is None:
         return found
     names = [f"{value} {name}" for value, name in class_names(output).items()]
@@ -71,9 +73,9 @@ def _about(output: Path) -> Mapping[str, Any]:
     return about
 
 
-def link(source: str, output: Path | None, base: str) -> str:
+def link(source: str, output: Path | None, base: str, kind: str = "zarr") -> str:
     """Return the address at which neuroglancer shows the volume; arguments as for ``layers``."""
-    state = {"layers": layers(source, output, base), "layout": "4panel"}
+    state = {"layers": layers(source, output, base, kind), "layout": "4panel"}
     return f"{NEUROGLANCER}/#!{quote(json.dumps(state, separators=(',', ':')))}"
 
 
@@ -90,7 +92,8 @@ def serve(source: str, output: Path | None, port: int, say: Say, show: Callable[
     remote = "://" in source
     folders = [*([] if output is None else [output]), *([] if remote else [Path(source)])]
     with Server(folders, port) as server:
-        address = link(source if remote else server.url(len(folders) - 1), output, server.url(0) if folders else "")
+        image = source if remote else server.url(len(folders) - 1)
+        address = link(image, output, server.url(0) if folders else "", "n5" if is_n5(source) else "zarr")
         say(address)
         say(f"or: {napari_line(source, output)}")
         if show is not None:
@@ -170,4 +173,5 @@ class _Handler(SimpleHTTPRequestHandler):
 
 def napari_line(source: str, output: Path | None) -> str:
     """Return the command that shows the same in napari."""
-    return " ".join(["napari --plugin napari-ome-zarr", source, *([] if output is None else [str(output)])])
+    command = "retina_view" if is_n5(source) else "napari --plugin napari-ome-zarr"
+    return " ".join([command, source, *([] if output is None else [str(output)])])

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 import torch
+from helpers import thread_workers
 from helpers.model_folders import make_model
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
@@ -26,7 +27,10 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import LOCK
 from nnunetv2_retina.prediction import folder as prediction_run
 from nnunetv2_retina.prediction.case_files import write_wide
+from nnunetv2_retina.prediction.case_work import CaseWork
+from nnunetv2_retina.prediction.model import Model
 from nnunetv2_retina.prediction.outputs import appearing, held, unfinished
+from nnunetv2_retina.prediction.settings import PredictionSettings
 
 
 @pytest.fixture
@@ -240,7 +244,7 @@ def test_large_cases_are_not_prepared_ahead(model, images, tmp_path, monkeypatch
     """No more than one case is held in memory."""
     monkeypatch.setattr(prediction_run, "AHEAD_BYTES", 10)
     held, most = [0], [0]
-    prepare, write = prediction_run.FolderRun._prepare, prediction_run.FolderRun._write
+    prepare, write = CaseWork.prepare, CaseWork.write
 
     def count(self, case):
         held[0] += 1
@@ -251,8 +255,8 @@ def test_large_cases_are_not_prepared_ahead(model, images, tmp_path, monkeypatch
         write(self, *arguments)
         held[0] -= 1
 
-    monkeypatch.setattr(prediction_run.FolderRun, "_prepare", count)
-    monkeypatch.setattr(prediction_run.FolderRun, "_write", uncount)
+    monkeypatch.setattr(CaseWork, "prepare", count)
+    monkeypatch.setattr(CaseWork, "write", uncount)
     assert predict("-i", images, "-o", tmp_path / "out", "-m", model) == 0
     assert most[0] == 1 and held[0] == 0
 
@@ -409,3 +413,50 @@ def test_parts_share_the_cases_and_do_not_disturb_each_other(model, images, tmp_
         np.testing.assert_array_equal(imread(shared / f"case_{i}.png"), imread(whole / f"case_{i}.png"))
     assert predict("-i", images, "-o", shared, "-m", model, "-num_parts", 2, "-part_id", 2) == 2
     assert "-part_id 2 of -num_parts 2; expected 0 to 1" in capsys.readouterr().err
+
+
+def test_workers_of_an_engine_write_the_same_and_leave_what_is_done(model, images, tmp_path, capsys, monkeypatch):
+    thread_workers.use(monkeypatch)
+    common = ("-i", images, "-m", model, "--instances", "--save_probabilities")
+    assert predict(*common, "-o", tmp_path / "alone") == 0
+    broken = images / "case_1_0000.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:100])
+    capsys.readouterr()
+    assert predict(*common, "-o", tmp_path / "shared", "--workers", 2) == 2
+    assert "case case_1 cannot be read" in capsys.readouterr().err
+    assert "case_0.png" in files(tmp_path / "shared") and "case_1.png" not in files(tmp_path / "shared")
+    broken.write_bytes(content)
+    assert predict(*common, "-o", tmp_path / "shared", "--workers", 2, "--c") == 0
+    shown = capsys.readouterr().out
+    assert "cases are finished already" in shown and "case_1   1 x 47 x 50" in shown
+    assert files(tmp_path / "shared") == files(tmp_path / "alone")
+    same = [name for name in files(tmp_path / "alone") if name.endswith((".png", ".csv", ".pkl"))]
+    for name in same:
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+
+
+def test_images_for_workers_elsewhere_are_laid_where_they_see_them(model, tmp_path, monkeypatch):
+    """What is read from other files goes beside the output, not into this machine's temporary folder."""
+    seen = []
+
+    def run(self):
+        seen.append((self.source, self.workers.scheduler))
+        return []
+
+    monkeypatch.setattr(prediction_run.FolderRun, "run", run)
+    write_images(tmp_path / "images", 1)
+    (tmp_path / "images" / "case_0_0000.png").rename(tmp_path / "images" / "mine.png")
+    assert (
+        predict("-i", tmp_path / "images", "-o", tmp_path / "new" / "out", "-m", model, "--scheduler", "tcp://a") == 0
+    )
+    assert seen[0][0].is_relative_to(tmp_path / "new") and seen[0][1] == "tcp://a"
+
+
+def test_a_model_that_changed_is_loaded_anew(model, monkeypatch):
+    """A worker of a scheduler outlives many runs."""
+    asked = Model(str(model), (0,), "checkpoint_final.pth", "cpu", PredictionSettings())
+    first = asked.load()
+    assert asked.load() is first
+    os.utime(model / "fold_0" / "checkpoint_final.pth", ns=(1, 1))
+    assert asked.load() is not first

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from helpers import thread_workers
 
 from nnunetv2_retina.console import part_of
+from nnunetv2_retina.engines import Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study import runner
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
@@ -60,11 +62,11 @@ def pretend(monkeypatch):
     begun: list[str] = []
     fails: set[str] = set()
 
-    def run_one(planned: PlannedRun, device: str) -> int:
-        begun.append(planned.title)
+    def run_one(planned: PlannedRun, device: str, threads: int | None) -> int:
+        begun.append(planned.name)
         planned.begin()
         (planned.folder / LOG).write_text("first line\nit broke\n")
-        if planned.title in fails:
+        if planned.name in fails:
             (planned.folder / FAILED).write_text("exit status 1\n")
             return 1
         finish(planned)
@@ -75,7 +77,7 @@ def pretend(monkeypatch):
 
 
 def test_settings_of_a_run_come_from_data_set_study_and_system_in_this_order(tmp_path: Path) -> None:
-    runs = {planned.title: planned for planned in plan(tmp_path)}
+    runs = {planned.name: planned for planned in plan(tmp_path)}
     a = runs["Dataset901_a, A, seed 1"]
     released = {"loss": "released"}
     assert a.run.training == {"batch_size": 2, "learning_rate": 0.1, "iterations": 4, "checkpoints": [2]} | released
@@ -114,7 +116,7 @@ def test_a_run_from_before_there_was_a_choice_of_losses_is_one_with_the_squared_
 
 
 def test_every_system_has_one_seed_before_any_has_two(tmp_path: Path) -> None:
-    assert [planned.title[-1] for planned in plan(tmp_path)] == ["1"] * 4 + ["2"] * 4
+    assert [planned.name[-1] for planned in plan(tmp_path)] == ["1"] * 4 + ["2"] * 4
 
 
 def test_a_rehearsal_is_a_few_steps_of_every_pair(tmp_path: Path) -> None:
@@ -133,12 +135,28 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path, pretend
     fails.add("Dataset901_a, B, seed 1")
     said: list[str] = []
     outcome = run_all(plan(tmp_path), "cpu", said.append)
-    assert len(begun) == 8 and outcome.finished == 7 and [p.title for p in outcome.failed] == list(fails)
+    assert len(begun) == 8 and outcome.finished == 7 and [p.name for p in outcome.failed] == list(fails)
     assert any("FAILED" in line and "it broke" in line for line in said)
     assert any(str(tmp_path / "runs" / "Dataset901_a" / "b" / "seed_1" / LOG) in line for line in said)
     fails.clear()
     outcome = run_all(plan(tmp_path), "cpu", said.append)
     assert begun[8:] == ["Dataset901_a, B, seed 1"] and outcome.finished == 1 and not outcome.failed
+
+
+def test_workers_share_the_runs(tmp_path: Path, pretend, monkeypatch) -> None:
+    thread_workers.use(monkeypatch)
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    begun, fails = pretend
+    fails.add("Dataset901_a, B, seed 1")
+    taken = plan(tmp_path)[0]
+    taken.folder.mkdir(parents=True)
+    said: list[str] = []
+    with FileLock(taken.folder / ".lock"):
+        outcome = run_all(plan(tmp_path), "cpu", said.append, Workers(workers=2))
+    assert len(begun) == 7 and outcome.finished == 6 and [planned.name for planned in outcome.failed] == list(fails)
+    assert [planned.name for planned in outcome.held] == [taken.name]
+    assert sum("IoU 0.5" in line for line in said) == 6 and sum("another process has it" in line for line in said) == 1
 
 
 def test_a_run_that_another_process_has_is_left_to_it(tmp_path: Path, pretend) -> None:
@@ -147,7 +165,7 @@ def test_a_run_that_another_process_has_is_left_to_it(tmp_path: Path, pretend) -
     taken.folder.mkdir(parents=True)
     with FileLock(taken.folder / ".lock"):
         outcome = run_all(plan(tmp_path), "cpu", lambda line: None)
-    assert taken.title not in begun and [planned.title for planned in outcome.held] == [taken.title]
+    assert taken.name not in begun and [planned.name for planned in outcome.held] == [taken.name]
     assert run_all(plan(tmp_path), "cpu", lambda line: None).finished == 1  # the lock has gone with its process
 
 
@@ -211,7 +229,7 @@ def test_the_output_folder_of_another_study_is_refused(tmp_path: Path) -> None:
 def test_parts_are_disjoint_and_together_all(tmp_path: Path) -> None:
     runs = plan(tmp_path)
     parts = [part_of(runs, f"{number}/3") for number in (1, 2, 3)]
-    assert sorted(p.title for part in parts for p in part) == sorted(p.title for p in runs)
+    assert sorted(p.name for part in parts for p in part) == sorted(p.name for p in runs)
     assert part_of(runs, None) == runs
     for text in ("0/3", "4/3", "1", "a/b", "1/0"):
         with pytest.raises(RetinaError, match=f"--part {text}: expected i/n"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunetv2_retina.commands import volume as command
+from nnunetv2_retina.engines import Serial
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.instances import find_instances
 from nnunetv2_retina.prediction.objects import table
@@ -17,7 +18,6 @@ from nnunetv2_retina.prediction.objects.columns import NAMES
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import blocks, components, store
-from nnunetv2_retina.volumes.engines import Serial
 from nnunetv2_retina.volumes.instances import TABLE, InstanceRun
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.tasks import PREDICT

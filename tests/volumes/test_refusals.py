@@ -10,7 +10,7 @@ from helpers.ome_volumes import SMALL, cells, needs_zarr, write
 
 from nnunetv2_retina.commands import volume as command
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.ome_zarr import parse_box
+from nnunetv2_retina.images.box import parse_box
 from nnunetv2_retina.volumes.blocks import candidates, check_block, cut, shard_shape, size, voxels
 from nnunetv2_retina.volumes.settings import VolumeSettings, parse_bytes
 
@@ -81,7 +81,7 @@ def test_volumes_of_nothing_and_of_no_numbers(tmp_path, capsys):
 
 def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch):
     pytest.importorskip("distributed")
-    from nnunetv2_retina.volumes import engines
+    from nnunetv2_retina import engines
 
     monkeypatch.setattr(engines, "PATIENCE", 0.3)
     with (

@@ -30,6 +30,7 @@ def test_the_link_names_layers_colours_and_classes(output):
     state = json.loads(unquote(view.link("http://h/in.zarr", output, "http://h/out.zarr").partition("#!")[2]))
     image, labels = state["layers"]
     assert image == {"type": "image", "name": "image", "source": "zarr://http://h/in.zarr"}
+    assert view.layers("x", None, "", "n5")[0]["source"] == "n5://x"
     assert labels["name"] == "labels, 1 mitochondria, 2 lysosomes" and labels["source"] == "zarr://http://h/out.zarr"
     assert labels["segmentColors"] == {"1": "#e69f00", "2": "#56b4e9"} and labels["segments"] == ["1", "2"]
     store.create(

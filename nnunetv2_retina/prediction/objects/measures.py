@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.prediction.objects.vertices import Integers, crofton, find_vertices
 
 PAIRS = tuple(combinations_with_replacement(range(3), 2))

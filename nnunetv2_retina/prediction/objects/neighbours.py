@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.prediction.objects.measures import Measures, flat, groups, read_around
 from nnunetv2_retina.prediction.objects.vertices import Integers, find_vertices
 

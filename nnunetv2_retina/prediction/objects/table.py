@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing, write_json
-from nnunetv2_retina.images.ome_zarr import Box
+from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.prediction.objects.columns import COLUMNS, NAMES, UNKNOWN, dictionary
 from nnunetv2_retina.prediction.objects.measures import (
     PAIRS,

@@ -1,4 +1,4 @@
-"""What an engine says while it works."""
+"""Engines: results, faults, and what they say while they work."""
 
 import os
 import threading
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from nnunetv2_retina import engines
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.volumes import engines
 from nnunetv2_retina.volumes.settings import VolumeSettings
 
 pytest.importorskip("distributed")

@@ -1,59 +1,143 @@
-"""Who does the work: this process, or dask's workers. An engine knows of functions and blocks alone.
+"""Who does the work: this process, dask's workers on this machine, or those of a scheduler.
 
-Markers on the disk say what is done, not the engine, so that any may go on where another was stopped.
+An engine knows of functions and named items alone: blocks of a volume, images of a folder, runs of a study. Files on
+the disk tell what is done, not the engine, so that any may go on where another was stopped.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from nnunetv2_retina import __version__
+from nnunetv2_retina.console import setting
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.volumes.blocks import Block
+from nnunetv2_retina.machine import available_cores, keep_freed_memory
 
 IN_FLIGHT = 2
-"""Blocks that a worker has at hand: the one it does and the next."""
+"""Items that a worker has at hand: the one it does and the next."""
 PATIENCE = 30
 """Seconds to wait for a scheduler, and for its first worker."""
 _ALONE = (
     "no worker is left; waiting for new ones (dask worker ADDRESS --nthreads 1). Ctrl-C ends: what is done is kept, "
     "and the same command goes on"
 )
-Task = Callable[[Block], float]
+Say = Callable[[str], None]
+
+
+class Named(Protocol):
+    """What is worked on."""
+
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+
+
+Item = TypeVar("Item", bound=Named)
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """Runs a function over blocks."""
+    """Runs a function over items."""
 
     @property
     def workers(self) -> int:
         """Return how many there are now."""
 
-    def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
-        """Yield each block when it is done; raise what a block raised once those in hand are done."""
+    def run(self, task: Callable[[Item], Result], todo: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """Yield each item when it is done, with its result; raise what a task raised once those in hand are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who shares the work: options of every command that can share it.
+
+    Raises:
+        RetinaError: for a number that cannot be, or two ways that exclude each other.
+    """
+
+    workers: int = setting(1, "processes on this machine, by dask")
+    gpus: str | None = setting(None, "one process a GPU of this machine, such as 0,1", metavar="I,J")
+    scheduler: str | None = setting(
+        None, "use the workers of this dask scheduler, which see the same paths", metavar="tcp://HOST:PORT"
+    )
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise RetinaError(f"--workers {self.workers}; expected at least 1")
+        chosen = [name for name, on in self._ways().items() if on]
+        if len(chosen) > 1:
+            raise RetinaError(f"{' and '.join(chosen)} were given; expected one way to share the work")
+        if len(set(self.gpu_numbers)) < len(self.gpu_numbers) or not all(gpu.isdecimal() for gpu in self.gpu_numbers):
+            raise RetinaError(f"--gpus {self.gpus}; expected different numbers as nvidia-smi has them, such as 0,1")
+
+    def _ways(self) -> dict[str, bool]:
+        return {
+            "--workers": self.workers > 1,
+            "--gpus": self.gpus is not None,
+            "--scheduler": self.scheduler is not None,
+        }
+
+    @property
+    def gpu_numbers(self) -> tuple[str, ...]:
+        """Return the GPUs that get a process each."""
+        return () if self.gpus is None else tuple(part.strip() for part in self.gpus.split(","))
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes of this machine work."""
+        return len(self.gpu_numbers) or self.workers
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process does everything."""
+        return self.scheduler is None and self.gpus is None and self.workers == 1
+
+    @property
+    def threads(self) -> int | None:
+        """Return the threads of a process: several share this machine; elsewhere, or alone, each has what it has."""
+        return max(1, available_cores() // self.processes) if self.processes > 1 else None
+
+    def engine(self, say: Say) -> AbstractContextManager[Engine]:
+        """Start the workers, or reach them, for the duration.
+
+        Args:
+            say: takes lines for the user.
+
+        Raises:
+            RetinaError: if dask is not installed, or the scheduler does not answer.
+        """
+        if self.alone:
+            return nullcontext(Serial())
+        if self.scheduler is not None:
+            return connected(self.scheduler, say)
+        return local(self.processes, say, self.gpu_numbers)
+
+
+ALONE = Workers()
+"""This process does everything."""
 
 
 class Serial:
-    """One block after the other, in this process."""
+    """One item after the other, in this process."""
 
     workers: int = 1
 
-    def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
+    def run(self, task: Callable[[Item], Result], todo: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """See ``Engine``."""
-        for block in todo:
-            task(block)
-            yield block
+        for item in todo:
+            yield item, task(item)
 
 
 class Dask:
     """dask.distributed: processes of this machine, or whatever a scheduler has."""
 
-    def __init__(self, client: Any, say: Callable[[str], None]) -> None:
+    def __init__(self, client: Any, say: Say) -> None:
         self._client = client
         self._say = say
 
@@ -62,36 +146,37 @@ class Dask:
         """Return how many there are now."""
         return len(self._client.scheduler_info(n_workers=-1).get("workers", ()))
 
-    def run(self, task: Task, todo: Sequence[Block]) -> Iterator[Block]:
+    def run(self, task: Callable[[Item], Result], todo: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """See ``Engine``."""
         from distributed import as_completed
 
         waiting = iter(todo)
         pending = as_completed()
-        held: dict[str, Block] = {}
+        held: dict[str, Item] = {}
         failed: BaseException | None = None
 
         def hand_out() -> None:
             while failed is None and len(held) < max(1, self.workers) * IN_FLIGHT:
-                block = next(waiting, None)
-                if block is None:
+                item = next(waiting, None)
+                if item is None:
                     return
-                future = self._client.submit(task, block, pure=False, key=f"{block.name}-{uuid4().hex}", retries=0)
-                held[future.key] = block
+                key = f"{item.name}-{uuid4().hex}"
+                future = self._client.submit(_in_worker, task, item, pure=False, key=key, retries=0)
+                held[future.key] = item
                 pending.add(future)
 
         hand_out()
         with self._watched():
             while held:
                 future = next(pending)
-                block = held.pop(future.key)
+                item = held.pop(future.key)
                 if future.cancelled() or self._client.status != "running":
                     raise RetinaError(
                         "dask's scheduler has gone. What is done is kept: start it, then give the same command"
                     )
                 error = future.exception()
                 if error is None:
-                    yield block
+                    yield item, future.result()
                 elif failed is None:
                     failed = error
                 hand_out()
@@ -119,14 +204,19 @@ class Dask:
             over.set()
 
 
+def _in_worker(task: Callable[[Item], Result], item: Item) -> Result:
+    keep_freed_memory()
+    return task(item)
+
+
 def _told(error: BaseException) -> BaseException:
     """Return an error of a worker as the user can read it."""
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):
         return RetinaError(
-            f"workers died at block {str(error.task).rpartition('-')[0]}, several in a row: out of memory, most "
-            "likely. Lower --memory in a new output, or use fewer workers, then give the same command again"
+            f"workers died at {str(error.task).rpartition('-')[0]}, several in a row: out of memory, most likely. Use "
+            "fewer workers, or smaller blocks (--memory, in a new output), then give the same command again"
         )
     return error
 
@@ -148,7 +238,7 @@ def import_distributed() -> Any:
 
 
 @contextmanager
-def local(workers: int, say: Callable[[str], None], gpus: Sequence[str] = ()) -> Iterator[Dask]:
+def local(workers: int, say: Say, gpus: Sequence[str] = ()) -> Iterator[Dask]:
     """Start workers of this machine, each a process of its own, and end them.
 
     Args:
@@ -157,7 +247,7 @@ def local(workers: int, say: Callable[[str], None], gpus: Sequence[str] = ()) ->
         gpus: what each sees alone, by nvidia-smi's numbers; none: what this process sees.
     """
     distributed = import_distributed()
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what fails is said in one sentence
     with (
         _cluster_of(distributed.LocalCluster, gpus)(
             n_workers=0,
@@ -165,7 +255,7 @@ def local(workers: int, say: Callable[[str], None], gpus: Sequence[str] = ()) ->
             processes=True,
             memory_limit=0,
             dashboard_address=":0" if _has_dashboard() else None,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -192,7 +282,7 @@ def _cluster_of(kind: type[Any], gpus: Sequence[str]) -> type[Any]:
 
 
 @contextmanager
-def connected(address: str, say: Callable[[str], None]) -> Iterator[Dask]:
+def connected(address: str, say: Say) -> Iterator[Dask]:
     """Use the workers of a scheduler that is running.
 
     Raises:
