@@ -15,7 +15,7 @@ from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.slabs import Array, Slabs, Volume, is_large, plane_ranges
 from nnunetv2_retina.console.machine import memory_bytes
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.picture import ImageError, check_size
+from nnunetv2_retina.images.picture import MOST_PACKED, ImageError, check_size
 from nnunetv2_retina.images.spacing import NANOMETRES
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -150,7 +150,7 @@ def _volume(item: h5py.Dataset, order: Sequence[int]) -> Volume:
     """Return some axes of a data set, the others of which have one entry.
 
     Raises:
-        TooLargeError: for what cannot be read in parts, or not in small enough ones.
+        TooLargeError: for what cannot be read in parts that fit into memory; for a size without the data for it.
     """
     shape = tuple(item.shape[index] for index in order)
     depth = _depth(item, order[0])
@@ -159,6 +159,9 @@ def _volume(item: h5py.Dataset, order: Sequence[int]) -> Volume:
     check_size(math.prod(at_once) * item.dtype.itemsize, memory_bytes(), " x ".join(map(str, at_once)))
     if not in_slabs:
         return _part(item, order, slice(None))
+    if not item.is_virtual and item.external is None:
+        believed = max(memory_bytes(), MOST_PACKED * item.id.get_storage_size())
+        check_size(item.nbytes, believed, " x ".join(map(str, item.shape)))
     path, name = Path(item.file.filename), item.name
 
     def blocks() -> Iterator[Array]:

@@ -65,7 +65,8 @@ def _nifti_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None
     stored: Any = nibabel.load(path).dataobj
     if (stored.slope, stored.inter) != (1, 0) or stored.dtype.newbyteorder("=") != large[1]:
         return None
-    return raw_planes(path, large[0], stored.dtype, stored.offset, unpacking(path))
+    shape, dtype = large
+    return raw_planes(path, shape, stored.dtype, stored.offset, unpacking(path), read_as=dtype)
 
 
 def _nrrd_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None:
@@ -74,9 +75,10 @@ def _nrrd_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None:
     attached = "data file" not in fields and "datafile" not in fields
     if large is None or encoding not in ("raw", "gzip", "gz") or not attached or any(name in fields for name in skips):
         return None
-    big = fields.get("endian", "little").lower() == "big"
+    shape, dtype = large
+    stored = dtype.newbyteorder(">" if fields.get("endian", "little").lower() == "big" else "<")
     unpack = None if encoding == "raw" else unpack_gzip
-    return raw_planes(path, large[0], large[1].newbyteorder(">" if big else "<"), 0, unpack, end)
+    return raw_planes(path, shape, stored, 0, unpack, skipped=end, read_as=dtype)
 
 
 def _nifti_factor(reader: SimpleITK.ImageFileReader) -> float | None:

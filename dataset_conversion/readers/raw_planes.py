@@ -40,19 +40,21 @@ def raw_planes(
     header: int,
     unpack: Unpack | None = None,
     skipped: int = 0,
+    read_as: npt.DTypeLike = None,
 ) -> Slabs:
     """Return a volume whose planes are read from a file as they follow each other.
 
     Args:
         path: the file.
         shape: (Z, Y, X).
-        dtype: as stored, with its byte order; what is read is in this machine's.
+        dtype: as stored, with its byte order.
         header: bytes before the voxels, counted in the unpacked data.
         unpack: for a packed file.
         skipped: bytes before the packed data, of a header that is not packed.
+        read_as: type to convert to; None: as stored.
     """
     stored = np.dtype(dtype)
-    native = stored.newbyteorder("=")
+    kind = stored if read_as is None else np.dtype(read_as)
 
     def blocks() -> Iterator[Array]:
         with ExitStack() as stack:
@@ -66,6 +68,6 @@ def raw_planes(
                 data = file.read(prod(sides) * stored.itemsize)
                 if len(data) < prod(sides) * stored.itemsize:
                     raise ImageError(f"it ends before plane {z.stop} of {shape[0]}: cut off")
-                yield np.frombuffer(data, stored).reshape(sides).astype(native, copy=False)
+                yield np.frombuffer(data, stored).reshape(sides).astype(kind, copy=False)
 
-    return Slabs(shape, native, blocks)
+    return Slabs(shape, kind, blocks)

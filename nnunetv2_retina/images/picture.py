@@ -15,6 +15,9 @@ Array = NDArray[Any]
 LUMA = np.array([4899, 9617, 1868])
 """OpenCV's fixed-point weights of red, green and blue: .299, .587, .114 times 2^14."""
 
+MOST_PACKED = 1 << 14
+"""Times that packed numbers may grow where they are all alike; no more is believed of what does not fit into memory."""
+
 
 class ImageError(Exception):
     """A file that cannot be read as an image. The text is the reason alone; callers add the path and the advice."""

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_retina.images.picture import Array, ImageError, Picture, check_size, orientation_remark, oriented
+from nnunetv2_retina.images.picture import (
+    MOST_PACKED,
+    Array,
+    ImageError,
+    Picture,
+    check_size,
+    orientation_remark,
+    oriented,
+)
 from nnunetv2_retina.images.tiff_file import check_ome, full_images, is_one_page_stack, is_stack_in_planes, opened
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -74,7 +82,9 @@ def read_stack(path: Path, most_bytes: int, most_whole: int | None = None) -> Pi
             check_ome(tiff)
         if len(pages) > 1 or is_one_page_stack(tiff) or is_stack_in_planes(tiff):
             if most_whole is not None and _series_bytes(tiff) > most_whole and _lies_in_planes(tiff.series[0]):
-                return Stack(path, tiff.series[0].shape, tiff.series[0].dtype, _read_planes(tiff, range(1)))
+                series, believed = tiff.series[0], max(most_bytes, MOST_PACKED * tiff.filehandle.size)
+                check_size(_series_bytes(tiff), believed, _size(series.shape))
+                return Stack(path, series.shape, series.dtype, _read_planes(tiff, range(1)))
             return _read_series(tiff, most_bytes)
         return _read_page(pages[0], most_bytes)
 

@@ -92,6 +92,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "float.h5": hdf5(VOLUME.astype(float), chunks=(3, 20, 24)),
     "volume.mrc": mrc(DEEP),
     "float.mrc": mrc(VOLUME.astype(np.float32)),
+    "big.mrc": mrc(DEEP.astype(">u2")),
     "signed.mrc": mrc(NAMED),
     "imod.rec": mrc(NAMED, extra2=_IMOD),
     "turned.mrc": mrc(DEEP.swapaxes(1, 2), mapc=2, mapr=1),
@@ -114,6 +115,10 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "packed.nii.gz": itk(VOLUME.astype(np.float32), True),
     "big.nii.gz": big_endian,
     "plain.nrrd": itk(DEEP, False),
+    "big.nrrd": lambda path: path.write_bytes(
+        b"NRRD0004\ntype: ushort\ndimension: 3\nsizes: 24 20 11\nendian: big\nencoding: raw\n\n"
+        + DEEP.astype(">u2").tobytes()
+    ),
     "packed.nrrd": itk(VOLUME.astype(np.int16), True),
 }
 """File name -> the function that writes it."""

@@ -1,6 +1,7 @@
 """Volumes that stay in their files become the data set that the same volumes in memory become, or the same error."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from helpers.raw_datasets import read_back
 from dataset_conversion.own_data import layout
 from dataset_conversion.own_data.folder import convert_folder
 from dataset_conversion.own_data.new_images import convert_images
-from dataset_conversion.readers import images
+from dataset_conversion.readers import images, slabs
 from dataset_conversion.readers.slabs import Slabs
 from dataset_conversion.spec import Case, DatasetSpec
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
@@ -232,6 +233,24 @@ def test_numbers_of_objects(source, tmp_path, monkeypatch):
     write_pair(source, VOLUME, mask)
     written = both_ways(source, tmp_path, monkeypatch)
     assert "each mask value is one connected region" in " ".join(written["report"]["remarks"])
+
+
+@pytest.mark.parametrize(("write", "ending"), [(hdf5, ".h5"), (tiff, ".tif"), (mrc, ".mrc")])
+def test_memory_is_that_of_some_slabs(source, raw, monkeypatch, write, ending):
+    """NumPy's arrays, and what Python reads from files; four times as many planes need no more."""
+    make_large(monkeypatch)
+    plane = (np.arange(256 * 256) // 7 % 250).astype(np.uint8).reshape(256, 256)
+    monkeypatch.setattr(slabs, "SLAB", 4 * plane.nbytes)
+    peaks = []
+    for number, depth in enumerate((16, 64)):
+        place = source / str(depth)
+        volume = np.stack([plane] * depth).astype(np.uint16)
+        write_pair(place, volume, (volume > 200).astype(np.uint16), write, ending)
+        tracemalloc.start()
+        convert_folder(place, 501 + number, "Mine", root=raw, labels={1: "cells"})
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] < 8 * 4 * plane.nbytes and peaks[1] < peaks[0] + plane.nbytes
 
 
 def test_hdf5_keeps_no_file_open(source, raw, monkeypatch):

@@ -74,6 +74,13 @@ def test_a_volume_larger_than_memory_can_be_opened_but_not_read(tmp_path, monkey
             read_image(path)
 
 
+def test_a_size_without_data_for_it_is_not_believed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", (10**5, 10**5, 10**4), np.uint8, chunks=(1, 100, 100))[0, 0, 0] = 1
+    with pytest.raises(RetinaError, match=r"its header says 100000 x 100000 x 10000, .* expected at most"):
+        open_image(tmp_path / "a.h5")
+
+
 def test_a_chunk_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     hdf5(DEEP, chunks=(6, 20, 24))(tmp_path / "a.h5")
     make_large(monkeypatch)
