@@ -192,17 +192,17 @@ def label_sheet(
 def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> None:
     """Write a PNG with a row per image and a titled column per kind of picture.
 
-    The columns of a row share one grey scale, that of the last picture whose title is not a difference (begins with
-    ``|``); differences are shown from 0, white, to the width of that scale, black.
+    The columns of a row share one grey scale, that of the last grey picture whose title is not a difference (begins
+    with ``|``); differences are shown from 0, white, to the width of that scale, black.
 
     Args:
         path: file to write; its folder exists.
-        columns: title -> (rows, Y, X), any real type.
+        columns: title -> (rows, Y, X), any real type, at least one; or (rows, Y, X, 3), colours from 0 to 1.
         names: one a row.
     """
     figure = new_figure(2.6 * len(columns), 2.75 * len(names))
     panels = figure.subplots(len(names), len(columns), squeeze=False)
-    reference = [stack for title, stack in columns.items() if not title.startswith("|")][-1]
+    reference = [stack for title, stack in columns.items() if not title.startswith("|") and stack.ndim == 3][-1]
     for row, (name, axes) in enumerate(zip(names, panels, strict=True)):
         low, high = np.percentile(reference[row], (0.5, 99.5))
         for axis, (title, stack) in zip(axes, columns.items(), strict=True):

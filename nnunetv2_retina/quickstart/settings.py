@@ -11,6 +11,9 @@ from nnunetv2_retina.errors import RetinaError
 DEFAULT_OUTPUT = Path("retina_quickstart")
 DEFAULT_TRAINER = "nnUNetTrainerRETINA_full_tiny"
 FEW_TRAINER = "nnUNetTrainerRETINA_few"
+RANDOM_TRAINER = "nnUNetTrainerTransUNet"
+SIZES = ("_base", "_tiny")
+"""Endings of trainers' names."""
 _LEAST = {
     "iterations": 1,
     "iterations_per_epoch": 1,
@@ -50,6 +53,10 @@ class QuickstartSettings:
         "open", "what RETINA's trainers start from: open, the package's weights of size tiny, or a file",
         metavar="FILE",
     )  # fmt: skip
+    baseline: bool = setting(
+        True, "do not train the same network from random initialisation, too, to compare with: half the time",
+        flag="--no-baseline",
+    )  # fmt: skip
     device: str | None = setting(
         None, "where to train (default: cuda where there is one)", flag=("-device", "--device"),
         choices=("cuda", "cpu"),
@@ -65,6 +72,18 @@ class QuickstartSettings:
             problems.append(f"device is {self.device!r}; expected cuda or cpu")
         if problems:
             raise RetinaError("; ".join(problems) + ".")
+
+    @property
+    def baseline_trainer(self) -> str | None:
+        """The trainer of the same network from random initialisation; None where none is wanted, or comparable."""
+        if not self.baseline or not self.starts_from_weights or self.trainer == FEW_TRAINER:
+            return None
+        return RANDOM_TRAINER + next((size for size in SIZES if self.trainer.endswith(size)), "")
+
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether the trainer takes pre-trained weights."""
+        return self.trainer.startswith("nnUNetTrainerRETINA")
 
     @property
     def epochs(self) -> int:
