@@ -28,11 +28,12 @@ def main(folder: Path) -> None:
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(folder / f"nnUNet_{name}")
     from nnunetv2_retina.commands.predict import main as retina_predict
+    from nnunetv2_retina.quickstart.settings import DEFAULT_TRAINER
     from nnunetv2_retina.report.page import write_model_report
     from nnunetv2_retina.report.settings import ReportSettings
 
     (dataset,) = (folder / "nnUNet_raw").glob("Dataset*")
-    (model,) = (folder / "nnUNet_results" / dataset.name).iterdir()
+    (model,) = (folder / "nnUNet_results" / dataset.name).glob(f"{DEFAULT_TRAINER}__*")
     found = folder / "objects"
     words = [
         "-i",

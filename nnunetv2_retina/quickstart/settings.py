@@ -26,7 +26,7 @@ _LEAST = {
 
 @dataclass(frozen=True)
 class QuickstartSettings:
-    """How large and how long; the defaults take two to six minutes on two CPU cores.
+    """How large and how long; the defaults take about three minutes on two CPU cores.
 
     Raises:
         RetinaError: for a number out of its range.
