@@ -33,7 +33,7 @@ from pretraining.probe import compute, network_features
 from pretraining.store.archives import open_source
 from pretraining.store.packing_errors import no_images
 from pretraining.store.sources import IMAGE_ENDINGS, SourceFile
-from pretraining.store.tiles import SMALLEST, read_tiles
+from pretraining.store.tiles import read_tiles
 
 SHOWN = 3
 """Images in a picture."""
@@ -109,11 +109,7 @@ def some_tiles(source: Path) -> tuple[list[str], Tensor]:
     found = [(name, tiles.images) for name, tiles in read.items() if len(tiles.images)]
     if not found:
         name, tiles = next(iter(read.items()))
-        reason = f"{name} is {tiles.rejected[0][1]}"
-        raise RetinaError(
-            f"no image of {source} can be drawn: {reason}; expected grey or colour images of {SMALLEST} x {SMALLEST} "
-            "pixels and more. Give others"
-        )
+        raise RetinaError(f"no image of {source} can be drawn: {name} is {tiles.rejected[0][1]}. Give other images")
     chosen = [found[round(place)] for place in np.linspace(0, len(found) - 1, min(SHOWN, len(found)))]
     return [name for name, _ in chosen], torch.from_numpy(np.stack([tiles[len(tiles) // 2] for _, tiles in chosen]))
 

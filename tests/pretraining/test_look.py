@@ -89,5 +89,5 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, images: Path, capsys) -> N
     (tmp_path / "small.png").rename(tmp_path / "small" / "small.png")
     assert main(["look", "open", str(tmp_path / "small"), str(tmp_path / "a.png")]) == 2
     error = capsys.readouterr().err
-    assert "small.png is too small; expected" in error and len(error.splitlines()) == 2
+    assert "can be drawn: small.png is too small: 50 x 50 pixels" in error and len(error.splitlines()) == 2
     assert not (tmp_path / "a.png").exists()

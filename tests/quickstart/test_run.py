@@ -122,10 +122,17 @@ def test_data_are_examined_before_anything_is_written(tmp_path: Path) -> None:
 
 def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> None:
     typed: list[list[str]] = []
-    monkeypatch.setattr(quickstart, "run_command", lambda name, words, *_: typed.append([name, *words]))
+
+    def run(name: str, words: list[str], workspace: Workspace, watch, say) -> None:
+        typed.append([name, *words])
+        for line in ("what the picture shows\n", "weights.png\n"):
+            watch(line)
+
+    monkeypatch.setattr(quickstart, "run_command", run)
     source, files = Source(tmp_path / "my data", "", ("--labels", "1=mitochondria")), Output(tmp_path)
     lines: list[str] = []
-    quickstart._run_commands(files, source, TINY, time.monotonic(), lines.append)
+    explanation = quickstart._run_commands(files, source, TINY, time.monotonic(), lines.append)
+    assert explanation == "what the picture shows"
     network = ["nnUNetv2_train", "retina_predict", "retina_evaluate"]
     assert [words[0] for words in typed] == [
         "retina_convert", "nnUNetv2_plan_and_preprocess", "retina_pretrain", *network, *network, "retina_report",
@@ -137,7 +144,7 @@ def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> No
     assert f"nnUNet_raw={tmp_path / 'nnUNet_raw'}" in lines[0] and lines[0].endswith(
         " RETINA_SEED=0 RETINA_WEIGHTS=open"
     )
-    assert [line.split()[2] for line in lines[1:] if "/11" in line] == [f"{number}/11" for number in range(2, 12)]
+    assert [line[9:].split()[0] for line in lines[1:] if "/11" in line] == [f"{number}/11" for number in range(2, 12)]
 
 
 @pytest.mark.parametrize(
