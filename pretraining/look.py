@@ -167,7 +167,8 @@ def principal_colours(tokens: NDArray[np.float64], side: int) -> NDArray[np.floa
     components = centred @ axes[:3].T
     low, high = np.percentile(components, (1, 99), axis=0)
     colours = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1).reshape(len(tokens), side, side, 3)
-    return colours.repeat(STRIDE, 1).repeat(STRIDE, 2)
+    enlarged: NDArray[np.float64] = colours.repeat(STRIDE, 1).repeat(STRIDE, 2)
+    return enlarged
 
 
 def _network(weights: ImportedWeights) -> TransUNet:

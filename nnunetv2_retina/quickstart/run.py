@@ -164,7 +164,7 @@ def _values(files: Output, source: Source, settings: QuickstartSettings, baselin
     return {
         **vars(settings),
         "trainer": settings.baseline_trainer if baseline else settings.trainer,
-        "workers": min(4, available_cores()),
+        "workers": min(4, max(1, available_cores() // 2)),  # each imports nnU-Net, which takes longer than its work
         "data": source.folder,
         "training_images": files.dataset / IMAGES_TR,
         "weights_picture": files.weights_picture,

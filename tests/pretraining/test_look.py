@@ -1,6 +1,7 @@
 """What weights make of images: reconstructions where the decoder was trained, tokens in colours elsewhere."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def weights(folder: Path, outputs: int = 1, **about: object) -> Path:
+def weights(folder: Path, outputs: int = 1, **about: Any) -> Path:
     torch.manual_seed(0)
     checkpoint.save(folder / "weights.pth", TransUNet(1, outputs, CONFIG).state_dict(), CONFIG, **about)
     return folder / "weights.pth"
@@ -42,7 +43,7 @@ def weights(folder: Path, outputs: int = 1, **about: object) -> Path:
         (3, {}, False),
     ],
 )
-def test_what_restores(tmp_path: Path, outputs: int, about: dict, expected: bool) -> None:
+def test_what_restores(tmp_path: Path, outputs: int, about: dict[str, Any], expected: bool) -> None:
     assert restores(read_weights(weights(tmp_path, outputs, **about))) is expected
 
 
