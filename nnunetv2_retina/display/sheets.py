@@ -33,6 +33,8 @@ _COMPARISON_OPACITY = 0.7
 _DPI = 150
 _PANEL_INCHES = 3.2
 _COLUMNS = 4
+_LONGEST = 50
+"""Characters of a name beside a picture; of longer ones the end is shown."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Seq
             axis.set_yticks([])
             if row == 0:
                 axis.set_title(title, fontsize=10)
-        axes[0].set_ylabel(name, fontsize=6)
+        axes[0].set_ylabel(name if len(name) <= _LONGEST else f"...{name[3 - _LONGEST :]}", fontsize=6)
     save(figure, path)
 
 
