@@ -30,7 +30,7 @@ TINY = QuickstartSettings(
     patch_size=64,
     train_volumes=2,
     test_volumes=1,
-    shape=(2, 96, 96),
+    shape=(2, 120, 120),
     device="cpu",
 )
 
