@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.untrusted import Marker, checkpoint_with
 from PIL import Image
 
 from nnunetv2_retina.network import NetworkConfig, TransUNet
@@ -92,3 +93,10 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, images: Path, capsys) -> N
     error = capsys.readouterr().err
     assert "can be drawn: small.png is too small: 50 x 50 pixels" in error and len(error.splitlines()) == 2
     assert not (tmp_path / "a.png").exists()
+
+
+def test_weights_that_run_code_are_not_opened(tmp_path: Path, images: Path, capsys) -> None:
+    marker = Marker(tmp_path / "marker")
+    torch.save(checkpoint_with(marker), tmp_path / "evil.pth")
+    assert main(["look", str(tmp_path / "evil.pth"), str(images), str(tmp_path / "a.png")]) == 2
+    assert ".pth is not opened: it asks for" in capsys.readouterr().err and not marker.path.exists()
