@@ -159,7 +159,9 @@ def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> No
         ({"trainer": "nnUNetTrainerTransUNet_tiny"}, None, 6),
     ],
 )
-def test_only_what_starts_from_weights_has_its_like_beside_it(given: dict[str, Any], baseline: str | None, names: int) -> None:
+def test_only_what_starts_from_weights_has_its_like_beside_it(
+    given: dict[str, Any], baseline: str | None, names: int
+) -> None:
     settings = QuickstartSettings(**given)
     assert settings.baseline_trainer == baseline and len(quickstart.steps(settings)) == names
 
