@@ -54,8 +54,8 @@ from nnunetv2_retina.console.machine import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        numpy.ones(1 << 20)  # 8 MiB, as the output of a layer
+    for _ in range(200):
+        numpy.ones(1 << 16)  # 512 KiB: less than a huge page, which would be one fault
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 given_back = faults()
