@@ -5,7 +5,9 @@ import re
 import h5py
 import numpy as np
 import pytest
-from helpers.large_volumes import DEEP, LAYOUTS, VOLUME, hdf5, make_large, needs_zarr, tiff, write_layout, write_zarr
+from helpers.large_volumes import DEEP, LAYOUTS, VOLUME, hdf5, make_large, tiff, write_layout
+from helpers.ome_volumes import needs_zarr
+from helpers.ome_volumes import write as write_zarr
 
 from dataset_conversion.readers.images import open_image, read_image
 from dataset_conversion.readers.slabs import Slabs, mapped, plane_ranges, planes, slabs, whole
