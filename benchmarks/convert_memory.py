@@ -33,7 +33,6 @@ SIDE, SLAB = 1024, 16
 ROOT = Path(__file__).resolve().parents[1]
 _CHILD = """
 import json, sys, time
-from pathlib import Path
 import dataset_conversion.writer.raw_dataset, dataset_conversion.own_data.folder
 from dataset_conversion.convert import main
 def status(name):

@@ -28,10 +28,10 @@ import torch
 from skimage.io import imread
 from torch import Tensor
 
+from nnunetv2_retina.console.wording import format_rows
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network.transunet import NetworkConfig, TransUNet
 from nnunetv2_retina.weights.checkpoint import load
-from nnunetv2_retina.wording import format_rows
 from pretraining.objectives.teacher import efficientnet_lite0
 from pretraining.objectives.tokens import patchify
 from pretraining.probe import TILE, Cells, Extract, compute, network_features, probe, to_cells

@@ -145,7 +145,7 @@ def ratio(folder: Path, mib: int) -> None:
     whole = folder / "whole.py"
     whole.write_text(
         "import sys, numpy as np, zarr, torch\n"
-        "from nnunetv2_retina.machine import available_cores\n"
+        "from nnunetv2_retina.console.machine import available_cores\n"
         "from nnunetv2_retina.prediction.predictor import Predictor\n"
         "from nnunetv2_retina.prediction.settings import PredictionSettings\n"
         "torch.set_num_threads(available_cores())\n"

@@ -8,7 +8,7 @@ from importlib import import_module
 _HOMES = {
     "Case": "dataset_conversion.spec",
     "DatasetSpec": "dataset_conversion.spec",
-    "Spacing": "nnunetv2_retina.spacing",
+    "Spacing": "nnunetv2_retina.images.spacing",
     "convert_benchmark": "dataset_conversion.converters.converter",
     "convert_folder": "dataset_conversion.own_data.folder",
     "write_raw_dataset": "dataset_conversion.writer.raw_dataset",

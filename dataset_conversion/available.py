@@ -8,8 +8,8 @@ from pathlib import Path
 from dataset_conversion.benchmarks import datasets
 from dataset_conversion.downloads.catalogue import COLLECTIONS, CORPORA
 from dataset_conversion.downloads.status import describe, status
+from nnunetv2_retina.console.wording import format_rows
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.wording import format_rows
 
 
 def availability(folder: Path) -> str:

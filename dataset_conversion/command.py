@@ -15,6 +15,9 @@ SLICES_HELP = (
     "a folder of numbered slices (z_0001.png, z_0002.png, ...) is one volume; of a folder of such folders, each is one"
 )
 
+SHARED = ("workers", "scheduler")
+"""Of ``engines.Workers``, what many files are converted with."""
+
 
 @dataclass(frozen=True)
 class Command:

@@ -9,8 +9,8 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 
 if TYPE_CHECKING:
     from dataset_conversion.readers.slabs import Volume

@@ -14,7 +14,7 @@ def one_line(error: BaseException, longest: int = 200) -> str:
 
 
 def shorten(values: Iterable[object], limit: int = 5) -> str:
-    """The first few values, then how many more there are."""
+    """Return the first few values, then how many more there are."""
     items = [str(value) for value in values]
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + more

@@ -162,7 +162,7 @@ def link(path: Path, target: Path, advice: str, exist_ok: bool = False) -> None:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file of this name is what ``replacing`` and ``make_folder`` leave when their process is killed."""
+    """Tell whether a file of this name is what ``replacing`` and ``make_folder`` leave when their process is killed."""
     return re.fullmatch(r".+\.\d+\.tmp|\.\d+\.probe", name) is not None
 
 
@@ -247,9 +247,9 @@ def check_zip_members(archive: zipfile.ZipFile) -> None:
     assert archive.fp is not None
     archive.fp.seek(-_ZIP_END.size - len(archive.comment), os.SEEK_END)
     mark, number = _ZIP_END.unpack(archive.fp.read(_ZIP_END.size))
-    found = len(archive.infolist())
-    if mark == b"PK\5\6" and number not in (found, _MANY):
-        raise zipfile.BadZipFile(f"it says that it holds {number} files; {found} are listed")
+    listed = len(archive.infolist())
+    if mark == b"PK\5\6" and number not in (listed, _MANY):
+        raise zipfile.BadZipFile(f"it says that it holds {number} files; {listed} are listed")
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

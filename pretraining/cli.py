@@ -11,7 +11,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_retina import config_file, console
+from nnunetv2_retina import console
+from nnunetv2_retina.console import config_file
 from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.datasets import RAW, find_dataset

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.weights import shipped
@@ -20,7 +21,6 @@ from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.compatibility import check_compatible
 from nnunetv2_retina.weights.importing import read_weights
 from nnunetv2_retina.weights.transfer import trained_prefixes
-from nnunetv2_retina.wording import duration
 from pretraining.loop import state as training_state
 from pretraining.loop.batches import read
 from pretraining.loop.engine import Engine

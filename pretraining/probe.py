@@ -2,7 +2,7 @@
 
 The regression is fitted on few labelled images and scored by its AUC on the cells of images that it never saw: a cell
 counts as positive if at least half of it has the label. Its strength is chosen within the training images, by folds of
-whole tiles. A transformer has learned something if its tokens are above those that enter it. Seconds on a CPU.
+whole tiles. A transformer has learned something if its tokens score above those that enter it. Takes seconds on a CPU.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pretraining.store.decoding import RejectionError, decode
 TILE = 224
 FOLDS = 4
 STRENGTHS = 10.0 ** np.arange(-1, 7)
-"""Of the ridge penalty, tried in the folds."""
+"""Strengths of the ridge penalty that the folds try."""
 SECTIONS = 8
-"""Labelled sections of a data set that a probe of a pre-training takes."""
+"""Labelled sections of a data set that a probe uses during a pre-training."""
 SUBSETS = 3
 
 Array = NDArray[np.float64]
@@ -61,7 +61,7 @@ class Cells:
 
 
 class DatasetProbe:
-    """A probe with labelled sections of an nnU-Net data set, for a pre-training to watch itself with.
+    """A probe on labelled sections of an nnU-Net data set, for measurements during a pre-training.
 
     Of up to eight sections that hold the label, evenly over the data set, every other one is scored, and the regression
     is fitted on one of the rest at a time.
@@ -140,7 +140,7 @@ def cut(image: NDArray[np.float32]) -> Tensor:
 
 
 def network_features(network: TransUNet, only: str | None = None) -> Extract:
-    """Return what extracts a network's features; ``only`` those of this name."""
+    """Return a function that extracts a network's features, or ``only`` those of one name."""
     network.eval()
 
     def extract(tiles: Tensor) -> dict[str, Tensor]:

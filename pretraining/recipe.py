@@ -189,9 +189,9 @@ class Recipe:
 
         A setting that the record lacks did not exist when it was written: that run did what the default does.
         """
-        mine, there = self.to_dict(), {**Recipe().to_dict(), **recorded}
-        names = [entry.name for entry in fields(self) if mine[entry.name] != there[entry.name]]
-        return [f"{name} {there[name]!r} there, {mine[name]!r} now" for name in names]
+        mine, theirs = self.to_dict(), {**Recipe().to_dict(), **recorded}
+        names = [entry.name for entry in fields(self) if mine[entry.name] != theirs[entry.name]]
+        return [f"{name} {theirs[name]!r} there, {mine[name]!r} now" for name in names]
 
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {

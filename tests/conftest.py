@@ -44,7 +44,7 @@ def clean_environment(monkeypatch, tmp_path):
         torch.set_num_threads(threads)
 
 
-def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A folder that the first worker that needs it fills, for all workers of the session."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

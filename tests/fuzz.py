@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
     each = -(-arguments.number // len(subjects))
     start = time.time()
     counts: collections.Counter[str] = collections.Counter()
-    faults: list[str] = []
+    faults: list[Outcome] = []
     with ThreadPool(arguments.workers) as pool:
         jobs = [(subject, arguments.seed, each, folder) for subject in subjects]
         for name, found in pool.imap_unordered(_all_of_one, jobs):
@@ -68,8 +68,8 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
             shown = [outcome for outcome in found if outcome.is_fault or outcome.kind == arguments.show]
             for outcome in shown[:LISTED]:
                 print(f"    {outcome.mutation}: {outcome.kind} {outcome.text[:300]}", flush=True)
-    line = f"{sum(counts.values())} mutations of {len(subjects)} files: {dict(sorted(counts.items()))}"
-    print(f"{line}, {time.time() - start:.0f} s")
+    total = f"{sum(counts.values())} mutations of {len(subjects)} files: {dict(sorted(counts.items()))}"
+    print(f"{total}, {time.time() - start:.0f} s")
     return int(bool(faults))
 
 

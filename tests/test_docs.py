@@ -5,6 +5,7 @@ import re
 import shlex
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -119,7 +120,7 @@ def test_trainers_and_commands_exist(page):
     assert typed <= SCRIPTS.keys()
 
 
-def pages_of(nav: list) -> list[str]:
+def pages_of(nav: list[Any]) -> list[str]:
     found = []
     for entry in nav:
         for value in entry.values():

@@ -29,8 +29,9 @@ def old(tmp_path_factory):
 
 
 def test_a_2d_model_predicts_as_before(old, tmp_path):
-    from nnunetv2_retina.prediction.folder import FolderRun, RunSettings
+    from nnunetv2_retina.prediction.folder import FolderRun
     from nnunetv2_retina.prediction.predictor import Predictor
+    from nnunetv2_retina.prediction.settings import RunSettings
 
     predictor = Predictor.from_model_folder(old / "model_2d", device="cpu")
     settings = RunSettings(probabilities=True, preparing=0, writing=0)

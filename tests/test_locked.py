@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from helpers.checks import known
 
-from nnunetv2_retina import files
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import is_leftover, locked, remove_leftovers
 
@@ -17,7 +17,7 @@ HOLD += "with locked(pathlib.Path(sys.argv[1]), ''): print(flush=True); time.sle
 
 def test_a_lock_ends_with_its_process(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
+        known(process.stdout).readline()
         with pytest.raises(RetinaError, match="somebody else"), locked(tmp_path, "somebody else"):
             pass
         process.send_signal(signal.SIGKILL)
@@ -54,7 +54,7 @@ def test_what_a_process_that_runs_is_writing_stays(tmp_path):
 def test_no_process_is_asked_on_windows_where_that_is_ctrl_c(tmp_path, monkeypatch):
     path = tmp_path / "a.999999999.tmp"
     path.touch()
-    monkeypatch.setattr(files.sys, "platform", "win32")
-    monkeypatch.setattr(files.os, "kill", lambda *_: pytest.fail("os.kill"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("os.kill"))
     remove_leftovers(tmp_path)
     assert path.exists()

@@ -6,6 +6,7 @@ import re
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 import pytest
@@ -15,8 +16,9 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 
 
-def cells(path: Path) -> list[dict]:
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+def cells(path: Path) -> list[dict[str, Any]]:
+    contents: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return contents
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def elsewhere(tmp_path, monkeypatch, one_thread):
     pyplot.close("all")
 
 
-def results(namespace: dict, name: str) -> None:
+def results(namespace: dict[str, Any], name: str) -> None:
     if name == "first_steps":
         assert namespace["found"].shape == namespace["truth"].shape
         assert {"class", "volume", "neighbour_distance"} <= set(

@@ -17,7 +17,7 @@ CONDA_NAMES = {"torch": "pytorch", "SimpleITK": "simpleitk", "matplotlib": "matp
 
 def setting(name: str) -> str:
     (value,) = re.findall(rf'^{name} = "([^"]+)"$', PYPROJECT, re.MULTILINE)
-    return value
+    return str(value)
 
 
 def listed(name: str) -> list[str]:

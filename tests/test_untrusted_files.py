@@ -21,7 +21,7 @@ def marker(tmp_path):
 
 
 @pytest.fixture
-def model(tmp_path, marker) -> Path:
+def model(tmp_path: Path, marker) -> Path:
     """A model folder of two folds; the checkpoint of the second one runs code."""
     folder = tmp_path / "nnUNetTrainerTransUNet_tiny__nnUNetPlans__2d"
     for fold, note in enumerate((None, marker)):

@@ -14,7 +14,7 @@ from dataset_conversion.readers.hdf5 import list_datasets, listing
 from dataset_conversion.readers.slabs import Array
 from dataset_conversion.spec import IGNORE, Case, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 SAMPLES = {"A": "train", "B": "train", "C": "test"}
 """Sample -> part of the data set, as in CEM500K's benchmark scripts."""

@@ -13,7 +13,7 @@ from dataset_conversion.readers.pixels import check_values, integer_label
 from dataset_conversion.readers.slabs import whole
 from dataset_conversion.spec import Case
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 VOLUMES = {"train": "train", "eval": "train", "test": "test"}
 """Volume -> part of the data set."""

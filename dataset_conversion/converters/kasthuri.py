@@ -19,7 +19,7 @@ from dataset_conversion.readers.slabs import Array
 from dataset_conversion.readers.slices import SlicePair, map_values, pair_by_number, read_png
 from dataset_conversion.spec import Case, DatasetSpec
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 SPACING = Spacing(30.0, 3.0, 3.0, NANOMETRES)
 """Pixels of 3 nm by the authors' reply in eLife, sections of 30 nm."""

@@ -14,7 +14,7 @@ from dataset_conversion.readers.pixels import check_values, first_position, form
 from dataset_conversion.readers.slabs import Array, whole
 from dataset_conversion.spec import Case
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 TEST = "fib1-0-0-0"
 VOLUMES = ("fib1-1-0-3", "fib1-3-2-1", "fib1-3-3-0", "fib1-4-3-0", TEST)

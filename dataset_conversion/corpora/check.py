@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_conversion.downloads.catalogue import Corpus
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError, one_line, shorten
-from nnunetv2_retina.wording import format_bytes
 
 IMAGES = (".tif", ".tiff", ".png")
 UNFINISHED = (".part", ".partial", ".aspx", ".aspera-ckpt", ".tmp")

@@ -21,9 +21,9 @@ from dataset_conversion.downloads.http_transfer import (
 )
 from dataset_conversion.readers.archives import ZIP, ZIP_ERRORS, SourceFile, find, find_all
 from nnunetv2_retina.console.progress import BYTES, ProgressBar
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import make_folder
-from nnunetv2_retina.wording import format_bytes
 
 FileProgress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes so far and the bytes in all (None if the server does not say)."""

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina import __version__
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import read_json, write_json
-from nnunetv2_retina.wording import format_bytes
 
 PART, STATE = ".part", ".part.json"
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)

@@ -11,7 +11,7 @@ from dataset_conversion.downloads.catalogue import RemoteFile
 from dataset_conversion.downloads.fetch import find_present
 from dataset_conversion.downloads.http_transfer import part_path
 from dataset_conversion.readers.archives import SourceFile
-from nnunetv2_retina.wording import format_bytes
+from nnunetv2_retina.console.wording import format_bytes
 
 PRESENT, PARTIAL, MISSING = "present", "partial", "missing"
 

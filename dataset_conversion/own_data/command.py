@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset_conversion.command import SLICES, SLICES_HELP, Command
+from dataset_conversion.command import SHARED, SLICES, SLICES_HELP, Command
+from nnunetv2_retina.console import add_settings, read_settings
+from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.protocol import FEW_LABELS, Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from dataset_conversion.own_data.like import Settings
@@ -64,6 +66,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations-per-epoch", type=int, help=f"default {default.iterations_per_epoch}")
     parser.add_argument("--patch-size", type=int, help=f"side of a patch in pixels (default {default.patch_size})")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
+    add_settings(parser, Workers, SHARED)
 
 
 def add_reading(group: argparse._ActionsContainer) -> None:
@@ -132,6 +135,7 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
         protocol=replace(like.protocol if like else Protocol(), **{**(FEW_LABELS if args.few_labels else {}), **given}),
         overwrite=args.overwrite,
         progress=progress,
+        workers=read_settings(Workers, args),
     )
     return summary(folder)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataset_conversion.own_data.alignment import aligned_mask
@@ -12,11 +12,13 @@ from dataset_conversion.own_data.layout import CaseFiles, Hdf5Paths, case_names,
 from dataset_conversion.own_data.mask_survey import survey_masks
 from dataset_conversion.own_data.mask_values import LabelNames, MaskMap, declared_map, found_map, with_ignore
 from dataset_conversion.spec import IGNORE, Case, DatasetSpec, dataset_folder_name
-from dataset_conversion.writer.raw_dataset import write_raw_dataset
+from dataset_conversion.writer.raw_dataset import CasesToRead, write_raw_dataset
 from dataset_conversion.writer.record import CaseProgress
 from dataset_conversion.writer.target_folder import check_target
+from nnunetv2_retina.console import say
+from nnunetv2_retina.console.engines import ALONE, Engine, Workers
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 
 
 def convert_folder(
@@ -36,6 +38,7 @@ def convert_folder(
     root: str | Path | None = None,
     overwrite: bool = False,
     progress: CaseProgress | None = None,
+    workers: Workers = ALONE,
 ) -> Path:
     """Convert a folder, or one image and its mask.
 
@@ -55,7 +58,8 @@ def convert_folder(
         held_out: stems of training images that become test cases.
         root: see ``write_raw_dataset``.
         overwrite: see ``write_raw_dataset``.
-        progress: see ``write_raw_dataset``.
+        progress: see ``write_raw_dataset``; called with the number of cases.
+        workers: who shares the cases.
 
     Returns:
         The data set's folder.
@@ -64,52 +68,64 @@ def convert_folder(
         RetinaError: for anything a user can put right; nothing is left on disk then.
     """
     check_target(root, dataset_folder_name(dataset_id, name), overwrite)
+    if workers.scheduler is not None:  # its workers may be at home elsewhere
+        source, mask = Path(source).absolute(), None if mask is None else Path(mask).absolute()
     pairs, remarks = find_pairs(str(source), None if mask is None else str(mask), hdf5, boxes, slices)
     pairs = [replace(pair, split="test") if pair.name in held_out else pair for pair in pairs]
     names = case_names(pair.name for pair in pairs)
-    mask_map, more = (declared_map(labels, ignore), ()) if labels else _found(pairs, ignore)
-    more = (*more, *section_remarks(pairs))
-    if any(pair.boxes for pair in pairs):
-        mask_map = with_ignore(mask_map)
-    if mask_map.changes:
-        remarks.append(f"mask values stored as: {mask_map.describe()}")
-    spec = DatasetSpec(
-        id=dataset_id,
-        name=name,
-        labels=mask_map.labels,
-        source=str(source) if mask is None else f"{source} {mask}",
-        protocol=protocol or Protocol(),
-        remarks=(*remarks, *more),
-    )
-    return write_raw_dataset(spec, _cases(pairs, names, mask_map, spacing), root, overwrite, progress, len(pairs))
+    with workers.engine(say) as engine:
+        mask_map, more = (declared_map(labels, ignore), ()) if labels else _found(pairs, ignore, engine)
+        more = (*more, *section_remarks(pairs))
+        if any(pair.boxes for pair in pairs):
+            mask_map = with_ignore(mask_map)
+        if mask_map.changes:
+            remarks.append(f"mask values stored as: {mask_map.describe()}")
+        spec = DatasetSpec(
+            id=dataset_id,
+            name=name,
+            labels=mask_map.labels,
+            source=str(source) if mask is None else f"{source} {mask}",
+            protocol=protocol or Protocol(),
+            remarks=(*remarks, *more),
+        )
+        cases = CasesToRead(pairs, _Reading(names, mask_map, spacing))
+        return write_raw_dataset(spec, cases, root, overwrite, progress, engine)
 
 
-def _cases(pairs: list[CaseFiles], names: dict[str, str], mask_map: MaskMap, spacing: Spacing | None) -> Iterator[Case]:
-    for pair in pairs:
+@dataclass(frozen=True)
+class _Reading:
+    """Reads one case."""
+
+    names: Mapping[str, str]
+    """Stem of its files -> its name."""
+    mask_map: MaskMap
+    spacing: Spacing | None
+
+    def __call__(self, pair: CaseFiles) -> Case:
         image = pair.image.open()
         remarks, label = [*image.remarks], None
         if pair.mask is not None:
             mask = pair.mask.open(mask=True)
             array, more = aligned_mask(image, mask, pair)
-            label = mask_map.apply(array, pair.name)
+            label = self.mask_map.apply(array, pair.name)
             remarks += [*(f"mask: {text}" for text in mask.remarks), *more]
             if pair.boxes and label.shape == image.array.shape:  # the writer says what is wrong with another
-                label, remark = ignore_outside(label, pair.boxes, mask_map.labels[IGNORE])
+                label, remark = ignore_outside(label, pair.boxes, self.mask_map.labels[IGNORE])
                 remarks.append(remark)
-        yield Case(
-            name=names[pair.name],
+        return Case(
+            name=self.names[pair.name],
             image=image.array,
             label=label,
-            spacing=_fitting(spacing, image.array.ndim) if spacing else image.spacing,
+            spacing=_fitting(self.spacing, image.array.ndim) if self.spacing else image.spacing,
             split=pair.split,
             source=str(pair.image),
             remarks=tuple(remarks),
         )
 
 
-def _found(pairs: list[CaseFiles], ignore: int | None) -> tuple[MaskMap, tuple[str, ...]]:
+def _found(pairs: list[CaseFiles], ignore: int | None, engine: Engine) -> tuple[MaskMap, tuple[str, ...]]:
     """Return the map for the values in the masks, and remarks."""
-    survey = survey_masks(pairs)
+    survey = survey_masks(pairs, engine)
     mask_map, remarks = found_map(survey.values, ignore, survey.together)
     if survey.objects:
         classes = len(mask_map.labels) - 1

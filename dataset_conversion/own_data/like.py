@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.datasets import class_names, find_dataset_json, ignored_value, read_dataset_json
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy import ndimage
 from dataset_conversion.own_data.layout import CaseFiles
 from dataset_conversion.readers.pixels import count_values, integer_label
 from dataset_conversion.readers.slabs import Array, Volume, mapped, whole
+from nnunetv2_retina.console.engines import Engine
 
 _LEAST_VALUES = 3
 """From so many values in one mask on they may be numbers of objects."""
@@ -33,24 +34,42 @@ class Survey:
     """Whether nearly every value in every mask is one connected region, as numbers of objects are."""
 
 
-def survey_masks(pairs: Iterable[CaseFiles]) -> Survey:
-    """Read the masks one by one; they are read again on writing."""
-    values: set[int] = set()
-    together, single, regions, numbered = False, 0, 0, False
-    for pair in pairs:
-        if pair.mask is None:
-            continue
-        mask = integer_label(pair.mask.open(mask=True).array, pair.name)
-        present = set(count_values(mask))
-        values |= present
-        together |= {1, 255} <= present
-        objects = sorted(value for value in present if 0 < value <= _HIGHEST)
-        if mask.size <= _LARGEST and objects:
-            numbered |= len(objects) >= _LEAST_VALUES
-            numbers = _numbers(mask)
-            single += sum(_is_connected(numbers, value) for value in objects)
-            regions += len(objects)
-    return Survey(frozenset(values), together, numbered and single >= _SHARE * regions)
+@dataclass(frozen=True)
+class _MaskSurvey:
+    """Of one mask."""
+
+    values: frozenset[int]
+    objects: int = 0
+    """Values that may be numbers of objects; 0 in masks that are too large to look at their regions."""
+    single: int = 0
+    """Of these, those that are one connected region."""
+
+
+def survey_masks(pairs: Sequence[CaseFiles], engine: Engine) -> Survey:
+    """Read the masks one by one; they are read again on writing.
+
+    Args:
+        pairs: of which those without a mask are left out.
+        engine: who reads them.
+    """
+    masks = [survey for _, survey in engine.run(_survey, [pair for pair in pairs if pair.mask is not None])]
+    return Survey(
+        values=frozenset().union(*(mask.values for mask in masks)),
+        together=any({1, 255} <= mask.values for mask in masks),
+        objects=any(mask.objects >= _LEAST_VALUES for mask in masks)
+        and sum(mask.single for mask in masks) >= _SHARE * sum(mask.objects for mask in masks),
+    )
+
+
+def _survey(pair: CaseFiles) -> _MaskSurvey:
+    assert pair.mask is not None, "left out"
+    mask = integer_label(pair.mask.open(mask=True).array, pair.name)
+    present = frozenset(count_values(mask))
+    objects = sorted(value for value in present if 0 < value <= _HIGHEST)
+    if mask.size > _LARGEST or not objects:
+        return _MaskSurvey(present)
+    numbers = _numbers(mask)
+    return _MaskSurvey(present, len(objects), sum(_is_connected(numbers, value) for value in objects))
 
 
 def _numbers(mask: Volume) -> Array:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_conversion.command import SLICES, SLICES_HELP, Command
+from dataset_conversion.command import SHARED, SLICES, SLICES_HELP, Command
+from nnunetv2_retina.console import add_settings, read_settings, say
+from nnunetv2_retina.console.engines import ALONE, Workers
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +36,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose format: an ID, a name, or a folder with dataset.json, such as a model's",
     )  # fmt: skip
     add_reading(parser)
+    add_settings(parser, Workers, SHARED)
 
 
 def add_reading(group: argparse._ActionsContainer) -> None:
@@ -56,8 +59,9 @@ def given_spacing(arguments: argparse.Namespace) -> Spacing | None:
 
 def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
     remarks = convert_images(
-        args.source, args.target, args.dataset, args.hdf5, given_spacing(args), args.slices_as_volume
-    )
+        args.source, args.target, args.dataset, args.hdf5, given_spacing(args), args.slices_as_volume,
+        read_settings(Workers, args),
+    )  # fmt: skip
     shown = ["", "Remarks", *(f"  - {text}" for text in remarks)] if remarks else []
     number = sum(1 for _ in args.target.iterdir())
     return "\n".join(
@@ -72,6 +76,7 @@ def convert_images(
     hdf5: str | None = None,
     spacing: Spacing | None = None,
     slices: bool = False,
+    workers: Workers = ALONE,
 ) -> list[str]:
     """Write images alone, named ``CASE_0000`` and so on, CASE with letters that every program takes.
 
@@ -82,6 +87,7 @@ def convert_images(
         hdf5: path of the image inside HDF5 files.
         spacing: of all images; None: what they state, else 1.
         slices: numbered slices in the folder, or in each folder in it, are one volume.
+        workers: who shares the images.
 
     Returns:
         Remarks on how files were read, and which were not.
@@ -92,8 +98,11 @@ def convert_images(
     from dataset_conversion.own_data.layout import case_names
 
     remarks: list[str] = []
+    if workers.scheduler is not None:  # its workers may be at home elsewhere
+        source = source.absolute()
     files = find_images(source, hdf5, slices, remarks)
-    write_images({case: files[name] for name, case in case_names(files).items()}, target, dataset, spacing, remarks)
+    named = {case: files[name] for name, case in case_names(files).items()}
+    write_images(named, target, dataset, spacing, remarks, workers)
     return remarks
 
 
@@ -114,7 +123,12 @@ def find_images(source: Path, hdf5: str | None, slices: bool, remarks: list[str]
 
 
 def write_images(
-    files: Mapping[str, Location], target: Path, dataset: str | Path, spacing: Spacing | None, remarks: list[str]
+    files: Mapping[str, Location],
+    target: Path,
+    dataset: str | Path,
+    spacing: Spacing | None,
+    remarks: list[str],
+    workers: Workers = ALONE,
 ) -> dict[str, Spacing | None]:
     """Write images as ``convert_images`` does, under names that are given: name -> where it is.
 
@@ -133,14 +147,36 @@ def write_images(
         raise RetinaError(f"{target} exists already. Choose another folder, or move it away")
     if not target.absolute().parent.is_dir():
         raise RetinaError(f"{target.absolute().parent} is not a folder, so {target} cannot be made in it. Create it")
-    steps: dict[str, Spacing | None] = {}
-    with atomic_folder(target.absolute()) as folder:
-        for name, location in files.items():
-            image = location.open()
-            steps[name] = _fitting(spacing or image.spacing, image.array.ndim, name)
-            _write(folder, name, image, contents, steps[name])
-            remarks += [f"{name}: {text}" for text in image.remarks]
-    return steps
+    images = [NewImage(name, location) for name, location in files.items()]
+    with workers.engine(say) as engine, atomic_folder(target.absolute()) as folder:
+        done = {image.name: seen for image, seen in engine.run(_Writing(folder, contents, spacing), images)}
+    for image in images:
+        remarks += [f"{image.name}: {text}" for text in done[image.name][1]]
+    return {image.name: done[image.name][0] for image in images}
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image to be written."""
+
+    name: str
+    location: Location
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """Reads an image and writes it; returns its spacing and remarks."""
+
+    folder: Path
+    contents: dict[str, Any]
+    """Of the data set's dataset.json."""
+    spacing: Spacing | None
+
+    def __call__(self, new: NewImage) -> tuple[Spacing | None, tuple[str, ...]]:
+        image = new.location.open()
+        spacing = _fitting(self.spacing or image.spacing, image.array.ndim, new.name)
+        _write(self.folder, new.name, image, self.contents, spacing)
+        return spacing, tuple(image.remarks)
 
 
 def _write(

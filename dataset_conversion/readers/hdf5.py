@@ -13,10 +13,10 @@ import numpy as np
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.slabs import Array, Slabs, Volume, is_large, plane_ranges
+from nnunetv2_retina.console.machine import memory_bytes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.picture import MOST_PACKED, ImageError, check_size
-from nnunetv2_retina.machine import memory_bytes
-from nnunetv2_retina.spacing import NANOMETRES
+from nnunetv2_retina.images.spacing import NANOMETRES
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SEPARATOR = "::"

@@ -19,13 +19,13 @@ from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
 from dataset_conversion.readers.slabs import WHOLE, Array, Slabs, Volume, mapped, plane_ranges, slabs, whole
 from dataset_conversion.readers.tiff import read_steps
 from dataset_conversion.readers.zarr_volumes import read_zarr
+from nnunetv2_retina.console.machine import memory_bytes
 from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.images.decoder import read_picture
 from nnunetv2_retina.images.ome_zarr import is_zarr
 from nnunetv2_retina.images.picture import ImageError, Picture, TooLargeError, check_size
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.images.tiff import Stack
-from nnunetv2_retina.machine import memory_bytes
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 MOST_PIXELS = 178_956_970
 """Of an image in two axes: Pillow, with which nnU-Net reads PNG, refuses more."""

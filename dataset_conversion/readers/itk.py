@@ -14,8 +14,8 @@ from dataset_conversion.readers.raw_planes import raw_planes, unpack_gzip, unpac
 from dataset_conversion.readers.slabs import Array, Slabs, is_large
 from dataset_conversion.readers.units import nanometres
 from nnunetv2_retina.images.picture import ImageError
+from nnunetv2_retina.images.spacing import NANOMETRES
 from nnunetv2_retina.images.whole import check_whole, is_nifti_2, nrrd_header
-from nnunetv2_retina.spacing import NANOMETRES
 
 _NIFTI_UNITS = {"1": 1e6, "3": 1e6}
 """Codes for metre and micrometre: nm in a mm, in which SimpleITK hands them over."""

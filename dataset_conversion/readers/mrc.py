@@ -13,8 +13,8 @@ from mrcfile.utils import data_dtype_from_header, data_shape_from_header
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.raw_planes import raw_planes, unpacking
 from dataset_conversion.readers.slabs import Array, Slabs, Volume, is_large, mapped, slabs
+from nnunetv2_retina.images.spacing import NANOMETRES
 from nnunetv2_retina.images.whole import mrc_surplus
-from nnunetv2_retina.spacing import NANOMETRES
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map")
 _IMOD_STAMP, _IMOD_SIGNED = 1146047817, 1

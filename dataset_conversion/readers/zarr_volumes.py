@@ -11,7 +11,7 @@ from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.slabs import Array, Slabs, is_large, plane_ranges
 from nnunetv2_retina.images.box import parse_box
 from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume
-from nnunetv2_retina.spacing import NANOMETRES
+from nnunetv2_retina.images.spacing import NANOMETRES
 
 
 def read_zarr(path: Path, level: str | None, box: str | None) -> Decoded:

@@ -12,7 +12,7 @@ import tifffile
 from dataset_conversion.readers.slabs import Array, Volume, slabs
 from dataset_conversion.writer.nifti import write_nifti
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 PNG, TIFF, NIFTI = ".png", ".tif", ".nii.gz"
 PNG_PIXEL_LIMIT = 178_956_970

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dataset_conversion.readers.slabs import Array
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 LONGEST_SIDE = 32767
 """Voxels along an axis, by the header's 16 bits."""

@@ -10,55 +10,77 @@ It checks each case, writes nnU-Net's folder layout, ``dataset.json`` with the `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-from dataset_conversion.readers.pixels import AXES, check_image, check_values, integer_label, storable_image
-from dataset_conversion.readers.slabs import Array, Volume, mapped
 from dataset_conversion.spec import Case, DatasetSpec
-from dataset_conversion.writer.case_files import NIFTI, file_ending, write_array
+from dataset_conversion.writer.case_files import NIFTI
 from dataset_conversion.writer.record import (
     REPORT,
     TOOL,
     CaseProgress,
     CaseRecord,
-    ImageNotes,
-    case_record,
     dataset_report,
     ordered,
 )
 from dataset_conversion.writer.sheet import SheetCollector
+from dataset_conversion.writer.stored import Stored, store_case
 from dataset_conversion.writer.target_folder import atomic_folder, held_target
+from nnunetv2_retina.console.engines import Engine, Named, Serial
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import write_json
-from nnunetv2_retina.folds import MAX_FOLDS, Split, make_splits
-from nnunetv2_retina.nnunet.datasets import SPLITS_JSON, split_folders
+from nnunetv2_retina.images.spacing import NANOMETRES
+from nnunetv2_retina.nnunet.datasets import SPLITS_JSON
 from nnunetv2_retina.protocol import BLOCK, Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.protocol.folds import MAX_FOLDS, Split, make_splits
+
+Source = TypeVar("Source", bound=Named)
+
+
+@dataclass(frozen=True)
+class CasesToRead(Generic[Source]):
+    """Cases that are not read yet, so that an engine's workers can share them."""
+
+    sources: Sequence[Source]
+    """What each is made of."""
+    read: Callable[[Source], Case]
+    """What makes it; it can be sent to another process."""
+
+
+@dataclass(frozen=True)
+class _Storing(Generic[Source]):
+    """The work on one case, for an engine."""
+
+    spec: DatasetSpec
+    folder: Path
+    read: Callable[[Source], Case]
+
+    def __call__(self, source: Source) -> Stored:
+        return store_case(self.spec, self.folder, self.read(source))
 
 
 def write_raw_dataset(
     spec: DatasetSpec,
-    cases: Iterable[Case],
+    cases: Iterable[Case] | CasesToRead[Any],
     root: str | Path | None = None,
     overwrite: bool = False,
     progress: CaseProgress | None = None,
-    number: int | None = None,
+    engine: Engine | None = None,
 ) -> Path:
     """Write ``root/Dataset123_Name``; on any failure nothing is left and an existing data set stays as it was.
 
     Args:
         spec: the data set's description.
-        cases: at least one training case; taken one at a time, so a generator keeps one in memory. All 2D or all 3D.
+        cases: at least one training case, all 2D or all 3D; taken one at a time, so a generator keeps one in memory.
         root: folder of raw data sets; None: ``$nnUNet_raw``.
         overwrite: replace an existing data set of the same ID and name.
-        progress: called after each written case, with ``number``.
-        number: of the cases, if it is known.
+        progress: called after each written case.
+        engine: who reads and writes ``CasesToRead``; None: this process.
 
     Returns:
         The data set's folder.
@@ -67,23 +89,27 @@ def write_raw_dataset(
         RetinaError: for a target that cannot be used, or a case that does not fit the description or the other cases.
     """
     with held_target(root, spec.folder_name, overwrite) as target, atomic_folder(target) as partial:
-        writer = _Writer(spec, partial)
-        for case in cases:
-            record = writer.add(case)
-            del case  # a volume may be large: not to be held while the next one is read
-            if progress is not None:
-                progress(record, number)
+        writer = _Writer(spec, partial, progress or (lambda record, number: None))
+        if isinstance(cases, CasesToRead):
+            writer.share(cases, engine or Serial())
+        else:
+            for case in cases:
+                stored = store_case(spec, partial, case)
+                del case  # a volume may be large: not to be held while the next one is read
+                writer.note(stored)
+                writer.progress(stored.record, None)
         writer.finish()
     return target
 
 
 class _Writer:
-    """Write the cases of one data set into a folder, and remember what its summary files need."""
+    """Remember what the summary files of a data set need of its cases, and write those files."""
 
-    def __init__(self, spec: DatasetSpec, folder: Path) -> None:
+    def __init__(self, spec: DatasetSpec, folder: Path, progress: CaseProgress) -> None:
         self.spec = spec
         self.folder = folder
-        self.sheet = SheetCollector() if spec.benchmark else None
+        self.progress = progress
+        self.sheet = SheetCollector()
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
         self.units: set[str | None] = set()
@@ -91,29 +117,28 @@ class _Writer:
         self.digests: dict[str, CaseRecord] = {}
         self.remarks: list[str] = []
 
-    def add(self, case: Case) -> CaseRecord:
-        """Check and write one case.
+    def share(self, cases: CasesToRead[Any], engine: Engine) -> None:
+        """Let an engine read and write the cases; note them in their own order, as soon as that is possible."""
+        waiting, done = deque(cases.sources), {}
+        task = _Storing(self.spec, self.folder.absolute(), cases.read)
+        for source, stored in engine.run(task, cases.sources):
+            done[id(source)] = stored
+            while waiting and id(waiting[0]) in done:
+                self.note(done.pop(id(waiting.popleft())))
+            self.progress(stored.record, len(cases.sources))
+
+    def note(self, stored: Stored) -> None:
+        """Take a case into account.
 
         Raises:
-            RetinaError: saying what is wrong with which case.
+            RetinaError: if it does not fit those before it.
         """
-        self._check_name(case)
-        levels = check_image(case.image, case.name)
-        image = storable_image(case.image, levels)
-        notes = ImageNotes(image, *(image.dtype.type(level) for level in levels))
-        ending = self._check_ending(case.name, image)
-        spacing = _spacing(case)
-        label, counts = (None, None) if case.label is None else self._checked_label(case, case.label)
-        images, labels = split_folders(self.folder, case.split)
-        _write(images / f"{case.name}_0000{ending}", image, spacing, notes.add)
-        if label is not None:
-            _write(labels / f"{case.name}{ending}", label, spacing)
-        if self.sheet is not None:
-            self.sheet.add(case, image, label)
-        self.units.add(spacing.unit)
-        self.records.append(case_record(case, image, notes, spacing, counts))
-        self._note_twin(notes.digest, self.records[-1])
-        return self.records[-1]
+        self._check_name(stored.record)
+        self._check_ending(stored)
+        self.sheet.add(stored.record.split, stored.slices)
+        self.units.add(stored.unit)
+        self.records.append(stored.record)
+        self._note_twin(stored.digest, stored.record)
 
     def finish(self) -> None:
         """Write ``dataset.json``, ``conversion_report.json`` and, where volumes are kept together, the split file.
@@ -142,7 +167,7 @@ class _Writer:
         spec = replace(self.spec, remarks=(*self.remarks, *self.spec.remarks))
         report = dataset_report(spec, self.records, splits, str(self.ending), self._unit())
         write_json(self.folder / REPORT, report)
-        if self.sheet is not None:
+        if self.spec.benchmark:
             self.sheet.write(self.folder, self.spec)
 
     def _note_twin(self, digest: str, record: CaseRecord) -> None:
@@ -173,7 +198,7 @@ class _Writer:
             (self.folder / SPLITS_JSON).write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
         return splits
 
-    def _check_name(self, case: Case) -> None:
+    def _check_name(self, case: CaseRecord) -> None:
         # Compared without case: "A.png" and "a.png" are one file on Windows and macOS.
         if earlier := self.names.get(case.name.lower()):
             raise RetinaError(
@@ -182,37 +207,23 @@ class _Writer:
             )
         self.names[case.name.lower()] = f"{case.name} ({case.split})"
 
-    def _check_ending(self, name: str, image: Volume) -> str:
-        ending = file_ending(image)
+    def _check_ending(self, stored: Stored) -> None:
+        ending, record = stored.ending, stored.record
         self.ending = self.ending or ending
         if ending == self.ending:
-            return ending
+            return
         first = self.records[0]
         if NIFTI in (ending, self.ending):
             raise RetinaError(
-                f"case {first.name} is {len(first.shape)}D, case {name} is {image.ndim}D with shape {image.shape}; "
-                "expected all 2D or all 3D. Convert them as two data sets, or cut the volumes into slices."
+                f"case {first.name} is {len(first.shape)}D, case {record.name} is {len(record.shape)}D with shape "
+                f"{tuple(record.shape)}; expected all 2D or all 3D. Convert them as two data sets, or cut the volumes "
+                "into slices."
             )
         raise RetinaError(
-            f"case {first.name} has type {first.dtype}, case {name} has type {image.dtype}; expected either uint8 and "
-            "uint16 (written as PNG) or signed and float images (written as TIFF) throughout, because their grey "
-            "levels are on different scales. Convert all to one type."
+            f"case {first.name} has type {first.dtype}, case {record.name} has type {record.stored_dtype}; expected "
+            "either uint8 and uint16 (written as PNG) or signed and float images (written as TIFF) throughout, because "
+            "their grey levels are on different scales. Convert all to one type."
         )
-
-    def _checked_label(self, case: Case, label: Volume) -> tuple[Volume, dict[str, int]]:
-        """Return the label as uint8 or uint16, and the voxels of each declared value."""
-        if label.shape != case.image.shape:
-            raise RetinaError(
-                f"case {case.name}: the image has shape {case.image.shape}, the mask {label.shape}; expected the same "
-                f"({', '.join(AXES[case.image.ndim])}). Check that they belong together and that neither was cropped "
-                "or scaled."
-            )
-        values = sorted(self.spec.labels.values())
-        label = integer_label(label, case.name)
-        counts = check_values(label, values, case.name, "Correct the mask, or declare the value.")
-        kind = np.dtype(np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16)
-        stored = label if label.dtype == kind else mapped(label, lambda _, slab: slab.astype(kind), kind)
-        return stored, {str(value): counts.get(value, 0) for value in values}
 
     def _protocol(self, training: list[CaseRecord]) -> Protocol:
         """Return the description's protocol, with the cases' groups, and their spacing's unit or, in 2D, itself."""
@@ -231,22 +242,3 @@ class _Writer:
         elif self._unit() and len({record.spacing for record in self.records}) == 1:  # 2D files hold no spacing
             changes["pixel_size"] = self.records[0].spacing
         return replace(protocol, **changes)
-
-
-def _write(path: Path, volume: Volume, spacing: Spacing, seen: Callable[[Array], None] = lambda _: None) -> None:
-    path.parent.mkdir(exist_ok=True)
-    write_array(path, volume, spacing, seen)
-
-
-def _spacing(case: Case) -> Spacing:
-    """Return the spacing along each axis of the image; 1 where the case has none."""
-    ndim = case.image.ndim
-    if case.spacing is None:
-        return Spacing.of((1.0,) * ndim)
-    if not isinstance(case.spacing, Spacing) or len(case.spacing) != ndim:
-        axes = ", ".join(AXES[ndim])
-        raise RetinaError(
-            f"case {case.name}: spacing {tuple(case.spacing)} for an image of shape {case.image.shape}; expected a "
-            f'Spacing of {ndim} numbers, in the order {axes}: Spacing.of(({axes}), "nm")'
-        )
-    return case.spacing

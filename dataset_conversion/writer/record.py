@@ -15,8 +15,8 @@ from dataset_conversion.readers.pixels import AXES
 from dataset_conversion.readers.slabs import Array, Volume
 from dataset_conversion.spec import Case, DatasetSpec
 from nnunetv2_retina import __version__
-from nnunetv2_retina.folds import Split
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
+from nnunetv2_retina.protocol.folds import Split
 
 REPORT, SHEET = "conversion_report.json", "conversion_sheet.png"
 TOOL = f"retina_convert {__version__}"

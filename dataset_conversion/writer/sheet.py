@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from dataset_conversion.readers.slabs import Array, Volume, planes, whole
-from dataset_conversion.spec import BACKGROUND, IGNORE, Case, DatasetSpec
+from dataset_conversion.spec import BACKGROUND, IGNORE, DatasetSpec
 from dataset_conversion.writer.record import SHEET
 from nnunetv2_retina.display.sheets import LabelledSlice, label_sheet
 
@@ -24,14 +25,14 @@ class _Thinning:
     limit: int
     every: int = 1
     seen: int = 0
-    kept: list[list[LabelledSlice]] = field(default_factory=list)
+    kept: list[Sequence[LabelledSlice]] = field(default_factory=list)
 
-    def add(self, name: str, image: Volume, label: Volume) -> None:
+    def add(self, slices: Sequence[LabelledSlice]) -> None:
         if self.seen % self.every == 0:
             if len(self.kept) == 2 * self.limit:
                 self.kept, self.every = self.kept[::2], 2 * self.every
             if self.seen % self.every == 0:
-                self.kept.append(pick_slices(name, image, label))
+                self.kept.append(slices)
         self.seen += 1
 
     def chosen(self) -> list[LabelledSlice]:
@@ -45,10 +46,10 @@ class SheetCollector:
     def __init__(self) -> None:
         self._splits = {split: _Thinning(limit) for split, limit in CASES_SHOWN.items()}
 
-    def add(self, case: Case, image: Volume, label: Volume | None) -> None:
-        """Take a labelled case into account; arrays as stored, (Y, X) or (Z, Y, X)."""
-        if label is not None:
-            self._splits[case.split].add(f"{case.split}: {case.name}", image, label)
+    def add(self, split: str, slices: Sequence[LabelledSlice]) -> None:
+        """Take the slices of a labelled case into account; of other cases there are none."""
+        if slices:
+            self._splits[split].add(slices)
 
     def write(self, folder: Path, spec: DatasetSpec) -> Path:
         """Draw the sheet into the data set's folder."""

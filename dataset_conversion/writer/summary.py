@@ -8,10 +8,10 @@ from typing import Any
 
 from dataset_conversion.spec import IGNORE
 from dataset_conversion.writer.record import REPORT, SHEET
+from nnunetv2_retina.console.wording import format_rows
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.files import read_json
 from nnunetv2_retina.nnunet.datasets import PREPROCESSED, SPLITS_JSON, nnunet_folder
-from nnunetv2_retina.wording import format_rows
 
 SHOWN_CASES, SHOWN_REMARKS = 12, 10
 

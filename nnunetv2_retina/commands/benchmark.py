@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import add_settings, read_settings, say
-from nnunetv2_retina.engines import Workers
+from nnunetv2_retina.console.engines import Workers
 
 
 def parser() -> argparse.ArgumentParser:

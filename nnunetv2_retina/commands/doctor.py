@@ -11,10 +11,11 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_retina import console, registration
 from nnunetv2_retina.console import say
@@ -67,6 +68,16 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_unset(noted: Mapping[str, str]) -> None:
+    """Refuse to note folders where the environment names others than those that are noted."""
+    given = {name: value for name in registration.FOLDERS if (value := os.environ.get(name)) != noted.get(name)}
+    if any(given.values()):
+        raise RetinaError(
+            f"{', '.join(f'{name}={value}' for name, value in given.items() if value)} is set in your environment and "
+            "comes first. Unset it to use folders of retina_doctor --init, or keep it; nothing was changed"
+        )
+
+
 def initialise(home: Path) -> None:
     """Make nnU-Net's three folders and note where they are.
 
@@ -75,12 +86,7 @@ def initialise(home: Path) -> None:
         OSError: if a folder cannot be made.
     """
     noted = registration.noted_folders()
-    given = {name: value for name in registration.FOLDERS if (value := os.environ.get(name)) != noted.get(name)}
-    if any(given.values()):
-        raise RetinaError(
-            f"{', '.join(f'{name}={value}' for name, value in given.items() if value)} is set in your environment and "
-            "comes first. Unset it to use folders of retina_doctor --init, or keep it; nothing was changed"
-        )
+    _check_unset(noted)
     home = home.expanduser().absolute()
     folders = {name: home / name.removeprefix("nnUNet_") for name in registration.FOLDERS}
     for folder in folders.values():
@@ -124,16 +130,17 @@ def _versions() -> Iterator[Finding]:
     yield Finding("ok", "python", f"{version} at {sys.executable}")
     for name in ("nnunetv2-retina", "nnunetv2", "torch", "numpy"):
         try:
-            found = metadata.version(name)
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             yield Finding("wrong", name, "not installed", f"pip install {name}" if name != "nnunetv2-retina" else
                           "pip install . in the folder of the project")  # fmt: skip
             continue
-        if name == "nnunetv2" and _numbers(found) < NEEDED_NNUNET:
+        if name == "nnunetv2" and _numbers(installed) < NEEDED_NNUNET:
             needed = ".".join(map(str, NEEDED_NNUNET))
-            yield Finding("wrong", name, f"{found}; {needed} or newer is needed", f'pip install "nnunetv2>={needed}"')
+            shown = f"{installed}; {needed} or newer is needed"
+            yield Finding("wrong", name, shown, f'pip install "nnunetv2>={needed}"')
         else:
-            yield Finding("ok", name, found)
+            yield Finding("ok", name, installed)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -224,6 +231,16 @@ def _preprocessed() -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _trainer_by_name(name: str) -> type[Any]:
+    """Return the trainer that nnU-Net finds."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # nnU-Net prints where it looks
+        warnings.simplefilter("ignore")
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+        trainer: type[Any] = recursive_find_trainer_class_by_name(name)
+        return trainer
+
+
 def _registration() -> Iterator[Finding]:
     if registration.switched_off():
         yield Finding(
@@ -233,13 +250,8 @@ def _registration() -> Iterator[Finding]:
             f"unset {registration.SWITCH}, or export {registration.VARIABLE}={registration.external_folder()}",
         )
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # nnU-Net prints where it looks
-            warnings.simplefilter("ignore")
-            from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-            from nnunetv2_retina.training.trainers import nnUNetTrainerRETINA
-
-            found = recursive_find_trainer_class_by_name(nnUNetTrainerRETINA.__name__)
+        trainer = _trainer_by_name("nnUNetTrainerRETINA")
+        from nnunetv2_retina.training.trainers import nnUNetTrainerRETINA
     except Exception as error:
         yield Finding(
             "wrong",
@@ -248,13 +260,13 @@ def _registration() -> Iterator[Finding]:
             "install with pip install . (or pip install -e .) into this environment, and start a new shell",
         )
         return
-    if found is nnUNetTrainerRETINA:
+    if trainer is nnUNetTrainerRETINA:
         yield Finding("ok", "registration", "nnU-Net finds nnUNetTrainerRETINA and its variants")
     else:
         yield Finding(
             "wrong",
             "registration",
-            f"nnU-Net finds another nnUNetTrainerRETINA, of module {found.__module__}",
+            f"nnU-Net finds another nnUNetTrainerRETINA, of module {trainer.__module__}",
             f"remove the folder that holds it from {registration.VARIABLE}={os.environ.get(registration.VARIABLE)}",
         )
 
@@ -277,8 +289,7 @@ def _weights() -> Iterator[Finding]:
         )
         return
     try:
-        stored = checkpoint.load(request.path)
-        shapes = compatibility.shapes_of(stored.weights)
+        shapes = compatibility.shapes_of(checkpoint.load(request.path).weights)
         size = compatibility.describe_size(shapes)
     except RetinaError as error:
         yield Finding("wrong", "weights", str(error), f"set ${VARIABLE} to another file, or unset it")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from nnunetv2_retina.console.wording import format_rows
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import make_folder
 from nnunetv2_retina.weights.catalogue import VARIABLE, WEIGHTS, NamedWeights
-from nnunetv2_retina.wording import format_rows
 
 
 def table() -> list[str]:
@@ -52,8 +52,8 @@ def _brought(entry: NamedWeights) -> Path:
     from dataset_conversion.downloads import checksums
 
     others = (entry.path.name, checksums.RECORD)
-    found = sorted(path for path in entry.folder.iterdir() if path.is_file() and path.name not in others)
-    named = [path for path in found if path.name == entry.file] or found
+    files = sorted(path for path in entry.folder.iterdir() if path.is_file() and path.name not in others)
+    named = [path for path in files if path.name == entry.file] or files
     what = entry.file or "the file"
     if len(named) != 1:
         got = f"there are {len(named)} files" if named else "it is empty"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from dataset_conversion.command import SLICES
 from dataset_conversion.own_data.new_images import add_reading
-from nnunetv2_retina import config_file, console
+from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
-from nnunetv2_retina.console import add_settings, read_settings, say
-from nnunetv2_retina.engines import Workers
+from nnunetv2_retina.console import add_settings, config_file, read_settings, say
+from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
 
@@ -130,16 +130,16 @@ def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dic
     from nnunetv2_retina.prediction.case_files import Origin
 
     remarks: list[str] = []
-    found = find_images(arguments.i, arguments.hdf5, arguments.slices_as_volume, remarks)
-    steps = write_images(found, target, model, given_spacing(arguments), remarks)
+    locations = find_images(arguments.i, arguments.hdf5, arguments.slices_as_volume, remarks)
+    steps = write_images(locations, target, model, given_spacing(arguments), remarks)
     return {
         name: Origin(location.slices or (location.path,), bool(location.slices), steps[name])
-        for name, location in found.items()
+        for name, location in locations.items()
     }, remarks
 
 
 def _readable(folder: Path) -> bool:
-    """Whether a folder holds files that ``retina_convert`` reads."""
+    """Tell whether a folder holds files that ``retina_convert`` reads."""
     from dataset_conversion.readers.images import SUPPORTED, file_suffix
 
     return any(file_suffix(path) in SUPPORTED for path in folder.iterdir() if path.is_file())
@@ -155,7 +155,7 @@ def _predict(
 ) -> None:
     import torch
 
-    from nnunetv2_retina.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores
     from nnunetv2_retina.prediction.folder import FolderRun
 
     torch.set_num_threads(available_cores())

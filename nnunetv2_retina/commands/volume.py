@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_retina import console
 from nnunetv2_retina.commands.model_options import add_model_options, model_folder
 from nnunetv2_retina.console import add_settings, read_settings, say
-from nnunetv2_retina.engines import Workers
+from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings
 from nnunetv2_retina.volumes.settings import VolumeSettings, parse_spacing
 
@@ -136,7 +136,7 @@ def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:
 
     import torch
 
-    from nnunetv2_retina.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores
     from nnunetv2_retina.prediction.model import Model
     from nnunetv2_retina.volumes.run import VolumeRun
 

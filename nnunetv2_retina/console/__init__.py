@@ -1,5 +1,6 @@
 """What all commands share: how they end, ``--version``, and settings that become options.
 
+Beside it: settings in a YAML file, progress, numbers in words, and what the machine offers.
 Imports nothing heavy: ``--help``, ``--version`` and wrong options answer without torch or nnU-Net.
 """
 
@@ -17,7 +18,8 @@ from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from nnunetv2_retina import __version__, config_file
+from nnunetv2_retina import __version__
+from nnunetv2_retina.console import config_file
 from nnunetv2_retina.errors import RetinaError
 
 USAGE_ERROR = 2

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from nnunetv2_retina.console import say as print_line
-from nnunetv2_retina.wording import format_bytes, time_left
+from nnunetv2_retina.console.wording import format_bytes, time_left
 
 BYTES = "bytes"
 """A unit that is shown as kB, MB and GB."""
@@ -23,8 +23,8 @@ EVERY = 30.0
 """Seconds between two lines where there is no terminal, and before the first."""
 _MEASURED = 1.0
 """Seconds before a rate is shown."""
-_BAR = "{desc}  {percentage:3.0f}% |{bar}| {told}"
-_NO_BAR = "{desc}  {told}"
+_BAR = "{desc}  {percentage:3.0f}% |{bar}| {in_words}"
+_NO_BAR = "{desc}  {in_words}"
 
 
 class ProgressBar:
@@ -82,9 +82,9 @@ class ProgressBar:
             self._draw(done)
         elif now - self._last >= EVERY and now > self._first[0]:
             self._last = now
-            self._say(f"{self.what}: {self.told(done)}")
+            self._say(f"{self.what}: {self.in_words(done)}")
 
-    def told(self, done: float) -> str:
+    def in_words(self, done: float) -> str:
         """Put into words what is done: ``3 of 12 cases, 0.50 cases/s, 2 min left``."""
         of = "" if self.total is None else f" of {self._amount(self.total)}"
         unit = "" if self.unit in ("", BYTES) else f" {self.unit}"
@@ -129,7 +129,7 @@ class ProgressBar:
 
 
 def _short(number: float) -> str:
-    """Three digits, and a letter for thousands and millions."""
+    """Return a number of three digits, with a letter for thousands and millions."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= size:
             return f"{number / (1e3 if letter == 'k' else size):.3g}{letter}"
@@ -144,7 +144,7 @@ def _bar(progress: ProgressBar) -> Any:
 
         @property
         def format_dict(self) -> Mapping[str, Any]:
-            return {**super().format_dict, "told": progress.told(self.n)}
+            return {**super().format_dict, "in_words": progress.in_words(self.n)}
 
     return Bar(
         desc=progress.what, total=progress.total, file=progress._out, leave=False, dynamic_ncols=True,

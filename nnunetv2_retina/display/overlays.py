@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.display.figures import draw_scale_bar, legend, new_figure, save
 from nnunetv2_retina.display.tints import class_colours, colour_in, stretch
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 _DPI = 100
 _SLICES, _COLUMNS = 6, 3

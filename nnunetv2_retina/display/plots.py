@@ -43,8 +43,9 @@ def curves(
 
     figure = new_figure(8, 2.6 * len(panels))
     for axis, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
+        values = [value for line in lines for value in line.y if value == value]
         _draw_lines(axis, lines)
-        if label in logarithmic and all(value > 0 for line in lines for value in line.y if value == value):
+        if label in logarithmic and all(value > 0 for value in values):
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
@@ -52,7 +53,7 @@ def curves(
         axis.grid(alpha=0.3)
         axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _leave_room(axis, [value for line in lines for value in line.y if value == value])
+        _leave_room(axis, values)
     axis.set_xlabel(x_label)
     save(figure, path)
 
@@ -85,19 +86,19 @@ class Bar:
 
     @property
     def defined(self) -> list[float]:
-        """The values that are not NaN."""
+        """Return the values that are not NaN."""
         return [value for value in self.values if value == value]
 
     @property
     def length(self) -> float:
-        """Of the bar; NaN if there is none."""
+        """Return the length of the bar; NaN if there is none."""
         if self.mean is not None:
             return self.mean
         return sum(self.defined) / len(self.defined) if self.defined else float("nan")
 
     @property
     def label(self) -> str:
-        """The length; and how many cases have a value, if not all have."""
+        """Return the length, and how many cases have a value, if not all have."""
         known = "" if len(self.defined) == len(self.values) else f"  ({len(self.defined)} of {len(self.values)})"
         return f"{self.length:.3f}{known}" if self.length == self.length else f"undefined{known}"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.display.figures import draw_scale_bar, legend, new_figure, save
 from nnunetv2_retina.display.tints import IGNORE_COLOUR, class_colours, colour_in, stretch
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,12 +52,12 @@ class OverlayRow:
 
     @property
     def aspect(self) -> float:
-        """Height of a pixel as a share of its width."""
+        """Return the height of a pixel as a share of its width."""
         return self.spacing.y / self.spacing.x if self.spacing else 1.0
 
     @property
     def height(self) -> float:
-        """Of its pictures, as a share of their width."""
+        """Return the height of its pictures as a share of their width."""
         rows, columns = self.image.shape
         return float(rows * self.aspect / columns)
 

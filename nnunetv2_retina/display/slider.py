@@ -20,7 +20,7 @@ from nnunetv2_retina.display.figures import scale_bar
 from nnunetv2_retina.display.pages import html_page, notice
 from nnunetv2_retina.display.tints import IGNORE_COLOUR, OPACITY, class_colours, stretch
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 MOST_PIXELS = 1 << 25
 """Of all slices of a page together: some 20 MB of noisy grey levels."""

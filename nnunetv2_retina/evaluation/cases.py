@@ -15,7 +15,7 @@ from nnunetv2_retina.evaluation.distances import Directed, both_ways, cremi_scor
 from nnunetv2_retina.evaluation.metric import CREMI, IOU, SHARES
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Unit, case_mean, class_scores
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 Distances = Callable[[Spacing, float], tuple[Directed, Directed]]
 """Spacing and tolerance -> prediction to ground truth, and back."""

@@ -40,35 +40,35 @@ class Counts:
 
     @property
     def iou(self) -> float:
-        """Intersection over union, 0 to 1; NaN if the class is in neither image."""
+        """Return the intersection over union, 0 to 1; NaN if the class is in neither image."""
         return _ratio(self.tp, self.tp + self.fp + self.fn)
 
     @property
     def smoothed_iou(self) -> float:
-        """``(I + 1e-5) / (U + 1e-5)``, 0 to 1: IoU of a 2D image in CEM500K's and RETINA's released evaluation, which
-        takes an image without the class, in which none was found, as 1."""
+        """Return ``(I + 1e-5) / (U + 1e-5)``, 0 to 1: the IoU of a 2D image in the released evaluation of CEM500K
+        and RETINA, which takes an image without the class, in which none was predicted, as 1."""
         return (self.tp + SMOOTHING) / (self.tp + self.fp + self.fn + SMOOTHING)
 
     @property
     def undefined(self) -> str:
-        """Why a score is NaN, in words; empty if none is."""
+        """Say why a score is NaN, in words; empty if none is."""
         if not self.tp + self.fp:
             return "in neither the prediction nor the ground truth" if not self.tp + self.fn else "nothing predicted"
         return "" if self.tp + self.fn else "none in the ground truth"
 
     @property
     def f(self) -> float:
-        """F-score (the Dice coefficient), 0 to 1; NaN if the class is in neither image."""
+        """Return the F-score (the Dice coefficient), 0 to 1; NaN if the class is in neither image."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def precision(self) -> float:
-        """Share of the prediction that is right, 0 to 1; NaN if nothing was predicted."""
+        """Return the share of the prediction that is right, 0 to 1; NaN if nothing was predicted."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> float:
-        """Share of the ground truth that was found, 0 to 1; NaN if there is none."""
+        """Return the share of the ground truth that was found, 0 to 1; NaN if there is none."""
         return _ratio(self.tp, self.tp + self.fn)
 
 

@@ -14,10 +14,10 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import Mask
-from nnunetv2_retina.machine import available_cores
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Directed:
 
     @property
     def mean(self) -> float:
-        """Mean distance, the voxels shared with B included as 0; NaN if A or B is empty."""
+        """Return the mean distance, the voxels shared with B included as 0; NaN if A or B is empty."""
         return self.total / self.voxels if self.voxels else float("nan")
 
 
@@ -70,7 +70,7 @@ class CremiScores:
 
     @property
     def score(self) -> float:
-        """nm: ``(ADGT + ADF) / 2``, the CREMI score; lower is better."""
+        """Return the CREMI score ``(ADGT + ADF) / 2`` in nm; lower is better."""
         return (self.adgt + self.adf) / 2
 
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.cases import score_case
 from nnunetv2_retina.evaluation.in_blocks import score_stored
@@ -27,7 +28,6 @@ from nnunetv2_retina.evaluation.pairs import Pair, pair_files, read_pair
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores, combine
 from nnunetv2_retina.evaluation.stored import is_stored, open_pair
-from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import check_dataset_json, find_dataset_json, read_dataset_json
 from nnunetv2_retina.nnunet.labels import choose_reader
 
@@ -122,13 +122,13 @@ _Job = tuple[Pair, type[Any], Rule]
 def _score_all(jobs: Sequence[_Job], processes: int, progress: Progress) -> list[CaseScores]:
     """Score in the order of the jobs. Processes are spawned: forked ones may hang in the libraries' threads."""
     if processes == 1:
-        return _told(map(_score_files, jobs), len(jobs), progress)
+        return _collect(map(_score_files, jobs), len(jobs), progress)
     try:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             try:
                 with _inherit_no_interrupt():
                     scores = pool.map(_score_files, jobs)
-                return _told(scores, len(jobs), progress)
+                return _collect(scores, len(jobs), progress)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -138,8 +138,8 @@ def _score_all(jobs: Sequence[_Job], processes: int, progress: Progress) -> list
         ) from error
 
 
-def _told(scores: Iterable[CaseScores], total: int, progress: Progress) -> list[CaseScores]:
-    """Take what is scored, and tell how much that is."""
+def _collect(scores: Iterable[CaseScores], total: int, progress: Progress) -> list[CaseScores]:
+    """Return the scores as a list, and report how many there are after each."""
     progress(0, total)
     taken = []
     for number, case in enumerate(scores, start=1):

@@ -17,6 +17,7 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.cases import Distances, class_masks, score_case, unit_of
 from nnunetv2_retina.evaluation.counts import Counts, Mask, count_masks
@@ -26,8 +27,7 @@ from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import CaseScores, Unit, case_mean, class_scores
 from nnunetv2_retina.evaluation.stored import BLOCK, StoredPair
 from nnunetv2_retina.images.box import Box
-from nnunetv2_retina.machine import available_cores
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 LARGEST = 2**27
 """Voxels that are read at once at most: a block with the margin that its distances need, or a slice."""
@@ -52,7 +52,7 @@ def score_stored(
         progress: called with the number of blocks that are done, and of all.
 
     Returns:
-        The scores of ``score_case``; sums of distances are of other order, so may differ in the last digits.
+        The scores of ``score_case``; sums of distances may differ in their last digits, by the order of summing.
 
     Raises:
         RetinaError: for labels that the data set lacks, or scores that need more of the volume at once than
@@ -68,14 +68,14 @@ def score_stored(
 
 
 class _Steps:
-    """Tells of blocks that are done."""
+    """Reports how many blocks are done."""
 
     def __init__(self, progress: Callable[[int, int], None]) -> None:
         self._progress = progress
         self._done = self._total = 0
 
     def over(self, boxes: Iterable[Box], rounds: int = 1) -> Iterator[Box]:
-        """Yield boxes; so many rounds over as many, this one among them, are to come."""
+        """Yield the boxes and report each when it is done; ``rounds``: passes still to come, this one included."""
         listed = list(boxes)
         self._total = max(self._total, rounds * len(listed))
         self._progress(self._done, self._total)
@@ -152,7 +152,7 @@ class _Distances:
         rule: what is counted.
         counts: class -> its voxels.
         side: of the blocks.
-        steps: tells of them.
+        steps: reports them.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class _Distances:
                 self._add(entry, box)
 
     def of(self, entry: ScoredClass) -> Distances:
-        """Return what measures a class."""
+        """Return the function that gives the distances of a class."""
         counts = self._counts[entry.name]
         voxels = (counts.tp + counts.fp, counts.tp + counts.fn)
 
@@ -196,7 +196,7 @@ class _Distances:
         return distances
 
     def _add(self, entry: ScoredClass, box: Box) -> None:
-        """Add what a class has in a block."""
+        """Add the distances of a class in a block."""
         keys = [key for key in self._sums if key[0] == entry.name]
         if not keys:
             return
@@ -206,8 +206,8 @@ class _Distances:
             if asked.any():
                 for key in keys:
                     _, spacing, tolerance = key
-                    for found in self._measured(entry, box, asked, 1 - way, np.array(list(spacing))):
-                        self._sums[key][way].add(found, tolerance)
+                    for distances in self._measured(entry, box, asked, 1 - way, np.array(list(spacing))):
+                        self._sums[key][way].add(distances, tolerance)
 
     def _masks(self, entry: ScoredClass, box: Box) -> tuple[Mask, Mask]:
         prediction, truth = self._read(*(end for part in box for end in (part.start, part.stop)))
@@ -234,7 +234,7 @@ class _Distances:
                 core, reach = _box(np.stack([places.min(0), places.max(0) + 1], 1).ravel().tolist()), 2 * reach
 
     def _around(self, entry: ScoredClass, core: Box, reach: float, steps: NDArray[np.float64]) -> tuple[Box, float]:
-        """Return a box with what is within reach of it, and up to which distance one that is found there is right."""
+        """Return the box of all within reach of ``core``, and the distance up to which those in it are exact."""
         ends, sure = [], np.inf
         for axis, (part, n) in enumerate(zip(core, self._pair.shape, strict=True)):
             margin = int(np.ceil(reach / steps[axis]))

@@ -29,7 +29,7 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """Title and unit."""
+        """Return the title and unit."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def show(self, value: float | None, signed: bool = False) -> str:

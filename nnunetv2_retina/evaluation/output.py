@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina import __version__
+from nnunetv2_retina.console.wording import format_rows
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.evaluation.metric import SHARES
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, ClassScores, Scores, Values
 from nnunetv2_retina.files import make_folder, write_text
-from nnunetv2_retina.wording import format_rows
 
 JSON_FILE, CSV_FILE = "scores.json", "scores.csv"
 MEAN = "mean"

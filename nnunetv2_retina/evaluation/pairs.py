@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation.rule import Rule
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.labels import INSTANCES, Labels, list_labels, read_labels
-from nnunetv2_retina.spacing import Spacing
 
 
 @dataclass(frozen=True)

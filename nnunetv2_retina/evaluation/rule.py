@@ -10,9 +10,9 @@ from typing import Any
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.counts import SMOOTHING
 from nnunetv2_retina.evaluation.metric import CREMI, FALSE_DISTANCES, SHARES, Metric
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.labels import Labels, known_spacing
 from nnunetv2_retina.protocol import BLOCK, Protocol
-from nnunetv2_retina.spacing import Spacing
 
 IGNORE = "ignore"
 
@@ -87,14 +87,14 @@ class Rule:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Those that are computed, in the order of tables."""
+        """Return the metrics that are computed, in the order of tables."""
         if not self.distances:
             return SHARES
         return (*SHARES, *FALSE_DISTANCES, *(CREMI if self.tolerance is not None else ()))
 
     @property
     def values(self) -> frozenset[int]:
-        """Label values that may occur, background included, the ignore label not."""
+        """Return the label values that may occur, background included, the ignore label not."""
         return frozenset({0, *(value for entry in self.classes for value in entry.values)})
 
     def spacing(self, labels: Labels, path: Path) -> Spacing:

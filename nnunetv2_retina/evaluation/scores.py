@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation.counts import Counts, mean_score
 from nnunetv2_retina.evaluation.rule import Rule
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 ALL_IGNORED = "every voxel is ignored"
 Values = Mapping[str, float]

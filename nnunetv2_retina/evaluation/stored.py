@@ -17,7 +17,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.pairs import is_close, shown
 from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.images.ome_zarr import StoredArray, is_zarr, open_volume, volume_stem
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 LEVEL = "::"
 """Between a store and the path of a level in it, as in ``retina_convert folder``."""
@@ -52,7 +52,7 @@ class StoredPair:
         return self.prediction.read(box), self.truth.read(box)
 
     def blocks(self, side: tuple[int, int, int] | None = None) -> Iterator[Box]:
-        """Yield boxes that make up the volume, in raster order; None: whole chunks, up to ``BLOCK`` voxels."""
+        """Yield the boxes that make up the volume, in raster order; by default whole chunks, up to ``BLOCK`` voxels."""
         sides = side or _block(self.shape, self.truth.level.chunks)
         for corner in product(*(range(0, n, step) for n, step in zip(self.shape, sides, strict=True))):
             z, y, x = (slice(at, min(at + s, n)) for at, s, n in zip(corner, sides, self.shape, strict=True))
@@ -103,7 +103,7 @@ def open_pair(prediction: str | Path, truth: str | Path) -> StoredPair:
 
 
 def _open(path: str | Path) -> tuple[StoredArray, bool]:
-    """Open a level; also return whether it has a spacing."""
+    """Open a level; return it, and whether it has a spacing."""
     address, _, level = str(path).partition(LEVEL)
     volume = open_volume(address, unstated=_UNSTATED)
     stored = StoredArray(address, volume.level(level) if level else volume.levels[0])

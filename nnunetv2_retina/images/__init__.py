@@ -1,1 +1,1 @@
-"""The one decoder of TIFF, PNG, JPEG and BMP files, for pre-training, conversion and prediction alike."""
+"""The one decoder of TIFF, PNG, JPEG and BMP files, for pre-training, conversion and prediction alike; voxel sizes."""

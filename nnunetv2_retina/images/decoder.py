@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import overload
 
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import one_line
 from nnunetv2_retina.images import single, tiff
 from nnunetv2_retina.images.picture import Array, ImageError, Picture, TooLargeError, to_grey
-from nnunetv2_retina.wording import format_bytes
 
 _SIGNATURE = 8
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.images.box import AXES, Box
 from nnunetv2_retina.images.n5 import N5, N5Array, is_n5, stated_steps
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 _NANOMETRES_PER = {
     "angstrom": 0.1, "nanometer": 1, "nanometre": 1, "nm": 1, "micrometer": 1e3, "micrometre": 1e3, "um": 1e3,

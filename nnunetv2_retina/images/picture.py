@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.wording import format_bytes
+from nnunetv2_retina.console.wording import format_bytes
 
 Array = NDArray[Any]
 
@@ -51,7 +51,7 @@ class Picture:
 
     @property
     def has_grey_palette(self) -> bool:
-        """Whether a palette holds nothing but grey levels, in whatever order the program that wrote it chose."""
+        """Tell whether a palette holds nothing but grey levels, in whatever order the program that wrote it chose."""
         return self.palette is not None and bool((self.palette == self.palette[:, :1]).all())
 
     def shown(self) -> Array:

@@ -51,18 +51,23 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeFilter(collect)
 
 
+def _all_pages(tiff: Any) -> list[Any]:
+    pages: dict[int, Any] = {}
+    for page in tiff.pages:
+        if page.offset in pages:  # tifffile would go round for ever
+            raise ImageError(f"after {len(pages)} images its list of them begins anew: damaged")
+        pages[page.offset] = page
+    return list(pages.values())
+
+
 def full_images(tiff: Any) -> list[Any]:
     """Return the pages that are images of their own, not thumbnails or transparency masks.
 
     Raises:
         ImageError: if there are none, or the data of one of them do not all lie in the file.
     """
-    listed: dict[int, Any] = {}
-    for page in tiff.pages:
-        if page.offset in listed:  # tifffile would go round for ever
-            raise ImageError(f"after {len(listed)} images its list of them begins anew: damaged")
-        listed[page.offset] = page
-    pages = [page for page in listed.values() if not page.subfiletype & _REDUCED_OR_MASK]
+    listed = _all_pages(tiff)
+    pages = [page for page in listed if not page.subfiletype & _REDUCED_OR_MASK]
     if not pages:
         raise ImageError("no image in the file")
     size, number = tiff.filehandle.size, len(listed)
@@ -86,16 +91,16 @@ def _check_parts(page: Any, name: str) -> None:
     if 0 in page.shape:
         raise ImageError(f"{name} has shape {page.shape}")
     if page.is_contiguous:
-        length, there = page.nbytes, sum(page.databytecounts)
+        length, listed = page.nbytes, sum(page.databytecounts)
         row = -(-length // page.imagelength)
-        if not length - row < there < length + row:
-            raise ImageError(f"{name} needs {length:,} bytes by its size and type; it lists {there:,}: damaged")
+        if not length - row < listed < length + row:
+            raise ImageError(f"{name} needs {length:,} bytes by its size and type; it lists {listed:,}: damaged")
     elif (parts := math.prod(page.chunked)) != len(page.dataoffsets):
         raise ImageError(f"{name} has {parts} parts by its size; it lists {len(page.dataoffsets)}: damaged")
 
 
 def is_one_page_stack(tiff: Any) -> bool:
-    """Whether one page describes a whole stack: ImageJ beyond 4 GB, tifffile's truncated series, MetaMorph."""
+    """Tell whether one page describes a whole stack: ImageJ beyond 4 GB, tifffile's truncated series, MetaMorph."""
     first = tiff.pages[0]
     truncated = first.is_shaped and '"truncated": true' in first.description
     if len(tiff.pages) > 1 or not (tiff.is_imagej or truncated or tiff.is_stk):
@@ -104,7 +109,7 @@ def is_one_page_stack(tiff: Any) -> bool:
 
 
 def is_stack_in_planes(tiff: Any) -> bool:
-    """Whether one page holds slices as colour planes: tifffile's default for three or four of them named as slices."""
+    """Tell whether one page holds slices as colour planes: tifffile's default for three or four, named as slices."""
     first = tiff.pages[0]
     return bool(first.is_shaped and first.axes == "SYX" and '"axes": "ZYX"' in first.description)
 

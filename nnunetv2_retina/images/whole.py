@@ -229,20 +229,20 @@ def _read_fields(file: IO[bytes], separator: str, last: str = "") -> dict[str, s
     """Read lines ``name: value`` up to an empty line, or to the one named ``last``."""
     fields: dict[str, str] = {}
     while line := file.readline(_LONGEST_HEADER).decode("utf-8", "replace"):
-        name, found, value = line.strip().partition(separator)
-        if found and not line.startswith("#"):
+        name, separated, value = line.strip().partition(separator)
+        if separated and not line.startswith("#"):
             fields[name.strip().lower()] = value.removeprefix("=").strip()
         if not line.strip() or name.strip().lower() == last:
             return fields
     raise ImageError("its header is cut off")
 
 
-def _check_length(needed: int, there: int, longer: bool = False) -> None:
+def _check_length(needed: int, present: int, longer: bool = False) -> None:
     """Compare lengths; ``longer``: the file may hold more than what is announced."""
-    if there < needed:
-        raise ImageError(f"its header announces {needed:,} bytes; {there:,} are there: cut off")
-    if there > needed > 0 and not longer:
+    if present < needed:
+        raise ImageError(f"its header announces {needed:,} bytes; {present:,} are there: cut off")
+    if present > needed > 0 and not longer:
         raise ImageError(
-            f"its header announces {needed:,} bytes; {there:,} are there: another size or type than the data's. Save "
+            f"its header announces {needed:,} bytes; {present:,} are there: another size or type than the data's. Save "
             "it again with the program that made it"
         )

@@ -54,11 +54,7 @@ class SquaredDiceLoss(nn.Module):
         sums = torch.stack([
             (probabilities * target).sum(axes), (probabilities**power).sum(axes), (target**power).sum(axes)
         ])[:, self.first_class :]  # fmt: skip
-        if self.ddp:
-            from nnunetv2.utilities.ddp_allgather import AllGatherGrad
-
-            sums = AllGatherGrad.apply(sums).sum(0)
-        overlap, predicted, wanted = sums
+        overlap, predicted, wanted = _over_processes(sums) if self.ddp else sums
         dice: Tensor = ((2 * overlap + self.smooth) / (predicted + wanted + self.smooth)).mean()
         return 1 - dice
 
@@ -75,3 +71,11 @@ class ForegroundDiceLoss(SquaredDiceLoss):
 
     power = 1
     first_class = 1
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """Add up the sums of all processes of a training; gradients flow back to each."""
+    from nnunetv2.utilities.ddp_allgather import AllGatherGrad
+
+    total: Tensor = AllGatherGrad.apply(sums).sum(0)
+    return total

@@ -201,6 +201,14 @@ class TransUNet(nn.Module):
         self.transformer = Transformer(self.config)
         self.decoder = Decoder(self.config, self.cnn.skip_channels, num_classes)
 
+    def _three_channels(self, image: Tensor) -> Tensor:
+        """Mirror an image up to a multiple of the stride, and repeat grey three times."""
+        height, width = image.shape[-2:]
+        bottom, right = -height % STRIDE, -width % STRIDE
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom), mode="reflect")
+        return image.expand(-1, 3, -1, -1) if self.in_channels == 1 else image
+
     def forward(self, image: Tensor, skip_factors: Tensor | None = None) -> Tensor:
         """Compute the logits.
 
@@ -218,12 +226,7 @@ class TransUNet(nn.Module):
         """
         self._check(image)
         height, width = image.shape[-2:]
-        bottom, right = -height % STRIDE, -width % STRIDE
-        if bottom or right:
-            image = F.pad(image, (0, right, 0, bottom), mode="reflect")
-        if self.in_channels == 1:
-            image = image.expand(-1, 3, -1, -1)
-        features, skips = self.cnn(image)
+        features, skips = self.cnn(self._three_channels(image))
         if skip_factors is not None:
             skips = [skip * skip_factors[:, i, None, None, None] for i, skip in enumerate(skips)]
         tokens = self.transformer(self.embedding(features))

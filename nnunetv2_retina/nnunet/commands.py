@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from nnunetv2_retina.console.machine import available_cores
+from nnunetv2_retina.console.wording import time_left
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.machine import available_cores
 from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS
-from nnunetv2_retina.wording import time_left
 
 Say = Callable[[str], None]
 Watch = Callable[[str], str | None]
@@ -51,11 +51,11 @@ class Workspace:
 
     @property
     def logs(self) -> Path:
-        """The full output of every command."""
+        """Return the folder of the commands' full output."""
         return self.root / "logs"
 
     def folders(self) -> dict[str, Path]:
-        """The variables that tell nnU-Net its folders."""
+        """Return the variables that tell nnU-Net its folders."""
         paths = (self.raw, self.preprocessed, self.results)
         return {path.name: path.resolve() for path in paths}
 
@@ -160,12 +160,12 @@ class TrainingProgress:
             return None
         done = self._epoch + 1
         left = "" if done >= self._epochs else time_left((self._clock() - self._first) / done * (self._epochs - done))
-        told = (
+        progress = (
             f"epoch {done:3d} of {self._epochs}   loss {self._values.get('train_loss', '?')}   "
             f"validation: loss {self._values.get('val_loss', '?')}, "
             f"pseudo Dice {self._values.get('Pseudo dice', '?')}   {left}"
         )
-        return told.rstrip()
+        return progress.rstrip()
 
 
 def _environment(command: str, workspace: Workspace) -> dict[str, str]:

@@ -64,7 +64,7 @@ def list_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[InputCase]
 
 
 def holds_cases(folder: Path, dataset_json: Mapping[str, Any]) -> bool:
-    """Whether a file of a folder is named as nnU-Net has it."""
+    """Tell whether a file of a folder is named as nnU-Net has it."""
     pattern = _pattern(str(dataset_json["file_ending"]))
     return any(pattern.fullmatch(name) for name in _names(folder))
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError, one_line, shorten
 from nnunetv2_retina.files import check_links
 from nnunetv2_retina.images.plain import check_plain
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.images.whole import check_whole
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 INSTANCES = "_instances"
 """What ``retina_predict --instances`` puts after a case's name in the file of its objects, beside its prediction."""

@@ -78,8 +78,8 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
             )
     if Path(checkpoint).name != checkpoint:
         raise RetinaError(f"-chk {checkpoint} is a path; expected the name of a file in each fold's folder: {FINAL}")
-    found = folder.glob(f"fold_*/{glob.escape(checkpoint)}")
-    trained = sorted(path.parent.name.removeprefix("fold_") for path in found)
+    checkpoints = folder.glob(f"fold_*/{glob.escape(checkpoint)}")
+    trained = sorted(path.parent.name.removeprefix("fold_") for path in checkpoints)
     if not trained:
         others = sorted({path.name for path in folder.glob("fold_*/*.pth")})
         hint = f"There are {shorten(others)}: choose one with -chk" if others else "Finish its training first"
@@ -96,6 +96,25 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
     return [fold if str(fold) == "all" else int(fold) for fold in folds]
 
 
+def _trained_by(paths: Sequence[Path]) -> tuple[str, str]:
+    """Read every checkpoint before nnU-Net's own loader does, which lets a file run code.
+
+    Returns:
+        The first one's trainer and configuration.
+    """
+    from nnunetv2_retina.weights.checkpoint import read_file
+
+    for path in reversed(paths):
+        stored = read_file(path)
+    try:
+        return stored["trainer_name"], stored["init_args"]["configuration"]
+    except (KeyError, TypeError) as error:
+        raise RetinaError(
+            f"{paths[0]} is not a checkpoint of an nnU-Net training: it does not name its trainer. Give a model folder "
+            "that nnUNetv2_train wrote"
+        ) from error
+
+
 def initialise(nnunet: nnUNetPredictor, folder: Path, folds: Sequence[int | str], checkpoint: str) -> None:
     """Load network, weights and settings with nnU-Net's own method.
 
@@ -104,18 +123,7 @@ def initialise(nnunet: nnUNetPredictor, folder: Path, folds: Sequence[int | str]
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunetv2_retina.weights.checkpoint import read_file
-
-    for fold in reversed(folds):  # each, before nnU-Net's own loader opens it, which lets a file run code
-        stored = read_file(folder / f"fold_{fold}" / checkpoint)
-    try:
-        trainer, configuration = stored["trainer_name"], stored["init_args"]["configuration"]
-    except (KeyError, TypeError) as error:
-        raise RetinaError(
-            f"{folder / f'fold_{folds[0]}' / checkpoint} is not a checkpoint of an nnU-Net training: it does not name "
-            "its trainer. Give a model folder that nnUNetv2_train wrote"
-        ) from error
-    del stored
+    trainer, configuration = _trained_by([folder / f"fold_{fold}" / checkpoint for fold in folds])
     try:
         dimensions = len(PlansManager(str(folder / PLANS_JSON)).get_configuration(configuration).patch_size)
         if dimensions == 2:

@@ -65,12 +65,12 @@ class TrainingRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether the training came to its end."""
+        """Tell whether the training came to its end."""
         return self.checkpoint == FINAL
 
     @property
     def planned_epochs(self) -> int | None:
-        """Epochs that were asked for."""
+        """Return the number of epochs that were asked for."""
         return self.number("num_epochs")
 
     def number(self, name: str) -> int | None:

@@ -14,6 +14,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.nnunet.inputs import InputCase, read_channel
 from nnunetv2_retina.nnunet.labels import INSTANCES, known_spacing
@@ -24,7 +25,6 @@ from nnunetv2_retina.prediction.objects.columns import VOXELS
 from nnunetv2_retina.prediction.predictor import Prediction
 from nnunetv2_retina.prediction.settings import SAME, RunSettings
 from nnunetv2_retina.protocol import BLOCK, Protocol, with_unit
-from nnunetv2_retina.spacing import Spacing
 
 OVERLAY, PROBABILITIES = "_overlay.png", "_probabilities.tif"
 _INSTEAD = {".jpg": ".png", ".jpeg": ".png"}
@@ -121,8 +121,8 @@ class CaseFiles:
         else:
             frame = table.Frame.of(labels.shape, spacing)
         ids, instances = find_instances(labels, frame.spacing, settings)
-        found = table.describe(ids, [item.label for item in instances], self.classes, frame)
-        table.write(folder / f"{case.name}{INSTANCES}.csv", found)
+        rows = table.describe(ids, [item.label for item in instances], self.classes, frame)
+        table.write(folder / f"{case.name}{INSTANCES}.csv", rows)
         path = folder / f"{case.name}{INSTANCES}{self._ending(case)}"
         if self.settings.output_format is not None:
             self._write(path, case, ids, properties, spacing, None)

@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.console.engines import ALONE, Workers
 from nnunetv2_retina.console.progress import ProgressBar
-from nnunetv2_retina.engines import ALONE, Workers
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.nnunet.inputs import InputCase, left_out, list_cases
 from nnunetv2_retina.prediction import outputs

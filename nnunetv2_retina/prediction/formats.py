@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.display.tints import class_colours
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 TIFF = (".tif", ".tiff")
 ITK = (".nii.gz", ".nii", ".nrrd")

@@ -16,8 +16,8 @@ from scipy.spatial import cKDTree
 from skimage.segmentation import watershed
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.settings import InstanceSettings
-from nnunetv2_retina.spacing import Spacing
 
 
 @dataclass(frozen=True)

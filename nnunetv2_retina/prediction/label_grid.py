@@ -17,7 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 
 def label_type(labels: LabelManager) -> type[np.uint8 | np.uint16]:
@@ -35,8 +35,8 @@ def probabilities(labels: LabelManager, logits: Tensor) -> Tensor:
     if labels.inference_nonlin is torch.sigmoid:
         return values.neg().exp_().add_(1).reciprocal_()
     if labels.inference_nonlin is not softmax_helper_dim0:
-        found: Tensor = labels.apply_inference_nonlin(logits)
-        return found
+        activated: Tensor = labels.apply_inference_nonlin(logits)
+        return activated
     values = (values - values.amax(0)).exp_()
     total = values[0].clone()
     for head in values[1:]:
@@ -83,12 +83,12 @@ class Grid:
 
     @property
     def by_slab(self) -> bool:
-        """Whether slabs can be brought back one by one."""
+        """Tell whether slabs can be brought back one by one."""
         return self.shape[0] == self.cropped_shape[0]
 
     @property
     def bytes_per_voxel(self) -> int:
-        """Memory for turning the logits of a preprocessed voxel into labels: nnU-Net resamples in float64."""
+        """Return the memory that the logits of a voxel take on the way to labels: nnU-Net resamples in float64."""
         growth = -(-int(np.prod(self.cropped_shape)) // int(np.prod(self.shape)))
         heads = self.labels.num_segmentation_heads
         return 8 * growth + (heads * (2 + 8 + 8 * growth) if self.resampled else 0)

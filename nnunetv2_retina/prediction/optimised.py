@@ -25,15 +25,15 @@ def optimised(network: nn.Module, device: torch.device) -> nn.Module:
         device: where it will predict.
     """
     changed = copy.deepcopy(network).eval()
-    found = False
+    folded = False
     for module in list(changed.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, StdConv2d):
                 setattr(module, name, _standardised(child))
-                found = True
+                folded = True
         if isinstance(module, nn.Sequential):
-            found |= _fold(module)
-    if found and device.type == "cpu":
+            folded |= _fold(module)
+    if folded and device.type == "cpu":
         changed = changed.to(memory_format=torch.channels_last)
     return changed.to(device).requires_grad_(False)
 
@@ -55,9 +55,9 @@ def _standardised(convolution: StdConv2d) -> nn.Conv2d:
 
 def _fold(layers: nn.Sequential) -> bool:
     """Fold each batch norm into the convolution right before it; return whether there was one."""
-    found = False
+    folded = False
     for i, (first, second) in enumerate(pairwise(layers)):
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d) and second.track_running_stats:
             layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
-            found = True
-    return found
+            folded = True
+    return folded

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NEARLY_CUBES, Spacing
 from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source, TensorSource
-from nnunetv2_retina.spacing import NEARLY_CUBES, Spacing
 
 SPARE_BYTES = 2**29
 """Probabilities larger than the volume and this much more go to a file."""

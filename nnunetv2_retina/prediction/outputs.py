@@ -49,6 +49,13 @@ def held(folder: Path, part: str = "") -> Iterator[None]:
         yield
 
 
+def _flush(path: Path) -> None:
+    """Bring a file, or the files of a folder, to the disk."""
+    for file in path.iterdir() if path.is_dir() else (path,):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+
+
 @contextmanager
 def appearing(folder: Path, name: str, last: str, part: str = "") -> Iterator[Path]:
     """Yield a folder to write results of a case into; then move them to ``folder``, the one named ``last`` last.
@@ -64,9 +71,7 @@ def appearing(folder: Path, name: str, last: str, part: str = "") -> Iterator[Pa
         partial.mkdir(parents=True)
         yield partial
         for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
-            for file in path.iterdir() if path.is_dir() else (path,):
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
+            _flush(path)
             if path.is_dir():
                 _make_room(folder / path.name, path)
             os.replace(path, folder / path.name)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet import models
 from nnunetv2_retina.nnunet.datasets import channel_count
 from nnunetv2_retina.prediction import orthoplane
@@ -33,7 +34,6 @@ from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import Region, SlidingWindow, Source
 from nnunetv2_retina.prediction.tile_count import Progress, count_tiles, counted
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FAR = 1.5
@@ -93,12 +93,12 @@ class Predictor:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RetinaError("no CUDA GPU is usable here. To predict on the processor, add: -device cpu")
-        found = models.check(Path(folder), folds, checkpoint)
+        chosen = models.check(Path(folder), folds, checkpoint)
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net announces what its defaults do on a CPU
             nnunet = nnUNetPredictor(
                 settings.step_size, use_mirroring=settings.mirroring, device=device, allow_tqdm=False
             )
-            models.initialise(nnunet, Path(folder), found, checkpoint)
+            models.initialise(nnunet, Path(folder), chosen, checkpoint)
         return cls(nnunet, settings)
 
     @overload
@@ -251,10 +251,8 @@ class Predictor:
         else:
             parts = ((part.slices, part.rows, part.logits) for part in self.window.parts(source, region=region))
         for slices, rows, values in parts:
-            place = tuple(
-                slice(part.start - whole.start, part.stop - whole.start)
-                for part, whole in zip((slices, rows), region, strict=False)
-            )
+            z, y, _ = (whole.start for whole in region)
+            place = slice(slices.start - z, slices.stop - z), slice(rows.start - y, rows.stop - y)
             labels[place] = classes(manager, values, are_logits=self.mode == "stack")
             del values  # the next slab needs its memory
         return labels

@@ -25,7 +25,7 @@ class Touching:
 
     @property
     def canvas(self) -> tuple[slice, slice]:
-        """Rows and columns that the tiles cover."""
+        """Return the rows and columns that the tiles cover."""
         rows, columns = (
             slice(starts[0], starts[-1] + side) for starts, side in zip(self.starts, self.patch, strict=True)
         )
@@ -55,7 +55,7 @@ class TileGrid:
 
     @property
     def offset(self) -> tuple[int, int]:
-        """Rows and columns of padding before the plane, which is in the middle where it is smaller than a tile."""
+        """Return the rows and columns of padding before the plane, which is centred where it is smaller than a tile."""
         rows, columns = (max(side - n, 0) // 2 for n, side in zip(self.shape, self.patch, strict=True))
         return rows, columns
 

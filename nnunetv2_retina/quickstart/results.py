@@ -80,8 +80,8 @@ def _mean_iou(threshold: Threshold, entry: ScoredClass, examples: list[Example],
     rule = replace(rule, classes=(entry,))
     cases = []
     for example in examples:
-        found = np.where(threshold.apply(example.image), entry.values[0], 0).astype(example.labels.dtype)
-        cases.append(score_case(example.name, found, example.labels, rule))
+        labels = np.where(threshold.apply(example.image), entry.values[0], 0).astype(example.labels.dtype)
+        cases.append(score_case(example.name, labels, example.labels, rule))
     return combine(cases, rule).classes[entry.name]["iou"]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nnunetv2_retina.machine import available_cores
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.nnunet.commands import Say, TrainingProgress, Watch, run_command
 from nnunetv2_retina.quickstart.data import OwnImages, Source, write_generated
 from nnunetv2_retina.quickstart.folder import Output

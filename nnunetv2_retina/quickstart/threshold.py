@@ -32,8 +32,8 @@ class Threshold:
     def apply(self, image: NDArray[Any]) -> NDArray[np.bool_]:
         """Return where the class is, of a grey image (Y, X) or (Z, Y, X)."""
         smooth = _smooth(image, self.sigma)
-        found: NDArray[np.bool_] = smooth <= self.level if self.dark else smooth >= self.level
-        return found
+        mask: NDArray[np.bool_] = smooth <= self.level if self.dark else smooth >= self.level
+        return mask
 
     def describe(self) -> str:
         """Put it into words: ``grey levels at or below 90 after smoothing by 2 px``."""

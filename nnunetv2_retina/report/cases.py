@@ -114,19 +114,26 @@ def overlay_row(pair: Pair, images: Path, dataset_json: Mapping[str, Any], most:
     """
     rule = Rule.from_dataset_json(dataset_json, distances=False)
     prediction, truth = read_pair(pair, choose_reader(dataset_json, pair.truth), rule)
-    path = _image_file(pair, images, str(dataset_json["file_ending"]))
-    if not path.is_file():
-        raise RetinaError(f"no image {path} for case {pair.name}. Give the folder of the images with --images")
-    image = read_channel(path, dataset_json)
-    if image.shape != truth.array.shape:
-        raise RetinaError(
-            f"case {pair.name}: the image in {images} has shape {image.shape}, the ground truth {truth.array.shape} "
-            "(z, y, x); expected the same. Give the images that were predicted with --images"
-        )
+    image = _read_image(pair, images, dataset_json, truth.array.shape)
     z = choose_slice(prediction.array, truth.array, rule.ignore, most)
     name = f"{pair.name}, z = {z}" if len(image) > 1 else pair.name
     spacing = replace(with_unit(truth.spacing, dataset_json), z=None)
     return OverlayRow(name, image[z], truth.array[z], prediction.array[z], spacing)
+
+
+def _read_image(
+    pair: Pair, images: Path, dataset_json: Mapping[str, Any], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    path = _image_file(pair, images, str(dataset_json["file_ending"]))
+    if not path.is_file():
+        raise RetinaError(f"no image {path} for case {pair.name}. Give the folder of the images with --images")
+    image = read_channel(path, dataset_json)
+    if image.shape != shape:
+        raise RetinaError(
+            f"case {pair.name}: the image in {images} has shape {image.shape}, the ground truth {shape} "
+            "(z, y, x); expected the same. Give the images that were predicted with --images"
+        )
+    return image
 
 
 def choose_slice(prediction: NDArray[Any], truth: NDArray[Any], ignore: int | None, most: str) -> int:
@@ -174,7 +181,10 @@ def _below(variable: str, dataset: str, name: str) -> Path | None:
 
 
 def _pair(predicted: Mapping[str, Path], truths: Path, ending: str) -> tuple[list[Pair], list[str]]:
-    """Pairs of every fold, and the predictions without a ground truth. A case of several folds has the fold's name."""
+    """Pair the files of every fold; return the pairs, and the predictions without a ground truth.
+
+    A case of several folds has the fold's name.
+    """
     actual = list_labels(truths, ending, "ground truth")
     of_fold = {fold: list_labels(path, ending, "prediction") for fold, path in predicted.items()}
     counts = Counter(name for files in of_fold.values() for name in files)

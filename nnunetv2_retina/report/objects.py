@@ -17,10 +17,10 @@ from nnunetv2_retina.display.histograms import Histogram, histograms
 from nnunetv2_retina.display.pages import details, heading, html_page, notice, paragraph, picture, table
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import write_text
+from nnunetv2_retina.images.spacing import NANOMETRES
 from nnunetv2_retina.nnunet.labels import INSTANCES
 from nnunetv2_retina.prediction.objects import table as tables
 from nnunetv2_retina.prediction.objects.columns import COLUMNS, UNKNOWN, VOXELS
-from nnunetv2_retina.spacing import NANOMETRES
 
 PAGE = "objects.html"
 _NUMBERS = ("volume", "area", "length", "sphericity", "neighbour_distance")

@@ -129,26 +129,24 @@ def _find_cases(
     return report_cases.validation_cases(folder, folds, dataset, ending, settings.images)
 
 
+def _bars(scores: Scores, key: str) -> list[Bar]:
+    """Return a bar of a metric for each class, those that count in the mean first."""
+    return [
+        Bar(
+            entry.name if entry.evaluated else f"({entry.name})",
+            [case.classes[entry.name].values[key] for case in scores.cases],
+            scores.classes[entry.name][key],
+        )
+        for entry in sorted(scores.rule.classes, key=lambda entry: not entry.evaluated)
+    ]
+
+
 def _score_blocks(scores: Scores | None, cases: CaseSet, pictures: Path) -> list[str]:
     notes = [notice(note) for note in cases.notes]
     if scores is None:
         return notes
     plot = pictures / "classes.png"
-    evaluated = [entry.name for entry in scores.rule.classes if entry.evaluated]
-    names = evaluated + [entry.name for entry in scores.rule.classes if not entry.evaluated]
-    shown = {name: name if name in evaluated else f"({name})" for name in names}
-    groups = {
-        f"{metric.title} ({metric.meaning})": [
-            Bar(
-                shown[name],
-                [case.classes[name].values[metric.key] for case in scores.cases],
-                scores.classes[name][metric.key],
-            )
-            for name in names
-        ]
-        for metric in (IOU, F)
-    }
-    class_bars(plot, groups)
+    class_bars(plot, {f"{metric.title} ({metric.meaning})": _bars(scores, metric.key) for metric in (IOU, F)})
     return [
         paragraph(cases.source),
         *notes,

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.display.pages import details, notice, paragraph, picture, preformatted, table
 from nnunetv2_retina.display.patches import PICTURE
 from nnunetv2_retina.display.plots import Curve, curves
@@ -16,7 +17,6 @@ from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST
 from nnunetv2_retina.nnunet.record import TrainingRecord
 from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.weights import transfer
-from nnunetv2_retina.wording import duration
 
 UNKNOWN = "not recorded"
 

@@ -1,8 +1,8 @@
 """What a shared model consists of, whatever the package: tensors, plans, dataset.json, and a manifest with hashes.
 
 The tensors of all folds are in one file; everything else of a checkpoint that prediction and reports need is in the
-manifest, as JSON, so that nothing in a package has to be unpickled beyond tensors. Left out are what continues a
-training (the optimiser's state), names of training cases, and the folders of paths.
+manifest, as JSON, so that nothing in a package has to be unpickled beyond tensors. It leaves out the optimiser's state,
+so that a training cannot be continued from it, the names of training cases, and the folders of paths.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """Return a name for people: the data set's without its number, and the trainer's."""
+        """Return a readable name: the data set's without its number, and the trainer's."""
         return f"{self.dataset.partition('_')[2] or self.dataset} {self.trainer} {self.configuration}"
 
     @property
@@ -97,7 +97,7 @@ class Bundle:
         }
 
     def write(self, folder: Path, weights: str) -> list[Path]:
-        """Write plans.json, dataset.json and the manifest beside the weights, which are there.
+        """Write plans.json, dataset.json and the manifest beside the weights, which are written first.
 
         Args:
             folder: of the package.

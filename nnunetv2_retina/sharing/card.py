@@ -26,7 +26,7 @@ def body(bundle: Bundle, about: About, use: Sequence[str]) -> str:
 
     Args:
         bundle: the model.
-        about: what its author says.
+        about: what its author says about it.
         use: lines on how to use this package.
     """
     sections = {
@@ -48,12 +48,12 @@ def body(bundle: Bundle, about: About, use: Sequence[str]) -> str:
 
 def scores(bundle: Bundle) -> dict[str, tuple[float, float]]:
     """Return the mean of Dice and of IoU over the foreground, by fold; only folds that nnU-Net has validated."""
-    found = {}
+    by_fold = {}
     for fold in bundle.folds:
         mean = fold.scores.get("foreground_mean", {})
         if all(isinstance(mean.get(key), (int, float)) for key in ("Dice", "IoU")):
-            found[fold.name] = (float(mean["Dice"]), float(mean["IoU"]))
-    return found
+            by_fold[fold.name] = (float(mean["Dice"]), float(mean["IoU"]))
+    return by_fold
 
 
 def folds_in_words(bundle: Bundle) -> str:
@@ -110,13 +110,13 @@ def _recipe(bundle: Bundle) -> Iterator[str]:
 
 
 def _validation(bundle: Bundle) -> Iterator[str]:
-    found = scores(bundle)
-    if not found:
+    by_fold = scores(bundle)
+    if not by_fold:
         yield "nnU-Net's validation of this model is not at hand: score it on images of your own before you use it."
         return
     yield "nnU-Net's own validation, on the images that the fold was not trained on (mean over the foreground):"
     yield from ("", "| fold | Dice | IoU |", "|---|---|---|")
-    yield from (f"| {fold} | {dice:.3f} | {iou:.3f} |" for fold, (dice, iou) in found.items())
+    yield from (f"| {fold} | {dice:.3f} | {iou:.3f} |" for fold, (dice, iou) in by_fold.items())
     yield from ("", "To validate it on other images, predict them and compare with `retina_evaluate`.")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.sharing import card, zoo_operations
 from nnunetv2_retina.sharing.bundle import Bundle
 from nnunetv2_retina.sharing.settings import About
-from nnunetv2_retina.spacing import Spacing
 
 FORMAT = "0.5.12"
 """Of bioimageio.spec, the version that packages are tested against."""
@@ -46,7 +46,7 @@ def describe(
 
     Args:
         bundle: the model.
-        about: what its author says.
+        about: what its author says about it.
         tensors: what goes in and comes out.
         weights: the zoo's entries, without hashes.
         digests: SHA-256 of every file of the package.
@@ -127,13 +127,13 @@ def _space(tensors: Tensors, axis: int) -> dict[str, Any]:
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
-    """Return names as the zoo takes them, letters, digits and underscores, each another."""
-    found: list[str] = []
+    """Return names as the zoo takes them: letters, digits and underscores, no two alike."""
+    words: list[str] = []
     for name in names:
         word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "channel"
         word = f"_{word}" if word[0].isdigit() else word
-        found.append(word if word not in found else f"{word}_{len(found)}")
-    return found
+        words.append(word if word not in words else f"{word}_{len(words)}")
+    return words
 
 
 def _name(text: str) -> str:

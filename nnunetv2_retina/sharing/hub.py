@@ -23,7 +23,7 @@ def write_hub_folder(bundle: Bundle, about: About, target: Path) -> str:
 
     Args:
         bundle: the model.
-        about: what its author says.
+        about: what its author says about it.
         target: a folder that is not there, or is empty.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A shared package as a model folder of nnU-Net again, every file of it verified."""
+"""Makes a shared package a model folder of nnU-Net again, and verifies every file of it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _write(target: Path, source: Path, manifest: Mapping[str, Any], tensors: Map
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
-    """Yield the folder of a package's files; of an archive, those at its top alone."""
+    """Yield the folder of a package's files; from an archive, only those at its top."""
     if source.is_dir():
         yield source
         return

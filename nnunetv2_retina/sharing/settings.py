@@ -1,4 +1,4 @@
-"""What whoever shares a model says of it. Imports nothing heavy."""
+"""What the author of a shared model says about it. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nnunetv2_retina.errors import RetinaError
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What no file of the model knows.
+    """What no file of the model says.
 
     Raises:
         RetinaError: without a licence or an author.
@@ -19,7 +19,7 @@ class About:
     """Identifier of SPDX, such as CC-BY-4.0; of the weights."""
     authors: tuple[str, ...]
     name: str | None = None
-    """None: of the data set and the trainer."""
+    """None: made of the names of the data set and the trainer."""
     text: str | None = None
     """What the model is for, in a sentence or more."""
 

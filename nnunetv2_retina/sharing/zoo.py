@@ -1,7 +1,7 @@
 """A 2d model as a package of the BioImage Model Zoo: it gives for a tile what ``retina_predict`` computes there.
 
-The input is one tile of the size the network was trained with, at the plan's pixel size. nnU-Net's way with larger
-images, tiles that overlap by half, is the halo of a quarter on each side; its weighting of tiles and its mirroring have
+The input is one tile of the size the network was trained with, at the plan's pixel size. A halo of a quarter on each
+side stands for nnU-Net's tiles of larger images, which overlap by half; its weighting of tiles and its mirroring have
 no counterpart in a package. The test input is a generated image, so that it may be published.
 """
 
@@ -69,17 +69,14 @@ def write_zoo_package(bundle: Bundle, about: About, target: Path) -> Written:
 
     Args:
         bundle: the model.
-        about: what its author says.
+        about: what its author says about it.
         target: the .zip file to write.
 
     Raises:
         RetinaError: for a model that the zoo cannot describe, a target that is there, or a package that its test
             refuses; nothing is then written.
     """
-    if target.suffix != ".zip":
-        raise RetinaError(f"{target} is no name of a package; expected one that ends in .zip, such as model.zip")
-    if target.exists():
-        raise RetinaError(f"{target} is there already. Give another name, or remove it")
+    _check_target(target)
     make_folder(target.parent, "Choose another folder")
     predictor = _load(bundle)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as scratch:
@@ -95,6 +92,13 @@ def write_zoo_package(bundle: Bundle, about: About, target: Path) -> Written:
     return Written(target, tested, formats)
 
 
+def _check_target(target: Path) -> None:
+    if target.suffix != ".zip":
+        raise RetinaError(f"{target} is no name of a package; expected one that ends in .zip, such as model.zip")
+    if target.exists():
+        raise RetinaError(f"{target} is there already. Give another name, or remove it")
+
+
 def _load(bundle: Bundle) -> Predictor:
     settings = PredictionSettings(mirroring=False, mode="stack")
     folds = [fold.name for fold in bundle.folds]
@@ -108,18 +112,9 @@ def _load(bundle: Bundle) -> Predictor:
 
 
 def _fill(folder: Path, bundle: Bundle, about: About, predictor: Predictor) -> tuple[str, ...]:
-    network = _network(predictor)
     tile = _generated(predictor)
-    data = _preprocessed(predictor, tile)
-    manager = predictor.nnunet.label_manager
-    with torch.no_grad():
-        heads = probabilities(manager, network(data).squeeze(0)[:, None])
-    labels = classes(manager, heads, are_logits=False)
-    np.save(folder / INPUT, tile[None].astype(np.float32))
-    np.save(folder / OUTPUT, heads[:, 0][None].float().numpy())
     torch.save(bundle.tensors, folder / STATE_DICT)
-    _trace(network, data).save(str(folder / TORCHSCRIPT))
-    write_cover(folder / COVER, tile[0], labels[0])
+    _write_test(folder, predictor, tile)
     write_text(folder / README, card.body(bundle, about, _USE), "Choose another folder")
     attachments = bundle.write(folder, STATE_DICT)
     weights = _weights(folder, predictor, len(bundle.folds))
@@ -130,7 +125,7 @@ def _fill(folder: Path, bundle: Bundle, about: About, predictor: Predictor) -> t
         spacing=plan_spacing(predictor),
         channels=tuple(map(str, bundle.dataset_json["channel_names"].values())),
         heads=_head_names(predictor),
-        regions=manager.has_regions,
+        regions=predictor.nnunet.label_manager.has_regions,
         levels=(float(tile.min()), float(tile.max())),
     )
     contents = describe(bundle, about, tensors, weights, {path.name: file_digest(path) for path in folder.iterdir()},
@@ -140,6 +135,19 @@ def _fill(folder: Path, bundle: Bundle, about: About, predictor: Predictor) -> t
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
     write_text(folder / RDF, text, "Choose another folder")
     return tuple(weights)
+
+
+def _write_test(folder: Path, predictor: Predictor, tile: np.ndarray) -> None:
+    """Write the network as TorchScript, the test input, what the network makes of it, and the picture of both."""
+    network = _network(predictor)
+    data = _preprocessed(predictor, tile)
+    manager = predictor.nnunet.label_manager
+    with torch.no_grad():
+        heads = probabilities(manager, network(data).squeeze(0)[:, None])
+    np.save(folder / INPUT, tile[None].astype(np.float32))
+    np.save(folder / OUTPUT, heads[:, 0][None].float().numpy())
+    _trace(network, data).save(str(folder / TORCHSCRIPT))
+    write_cover(folder / COVER, tile[0], classes(manager, heads, are_logits=False)[0])
 
 
 def _network(predictor: Predictor) -> nn.Module:
@@ -232,7 +240,7 @@ def _test(rdf: Path) -> bool:
         from bioimageio.core import test_model
         from loguru import logger
 
-        logger.disable("bioimageio")  # it tells each step; what went wrong is in the summary
+        logger.disable("bioimageio")  # it logs each step; what went wrong is in the summary
         summary = test_model(rdf)
     if summary.status == "failed":
         reasons = [f"{'.'.join(map(str, e.loc))}: {e.msg}" for entry in summary.details for e in entry.errors]

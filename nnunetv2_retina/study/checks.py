@@ -65,9 +65,9 @@ def resolve(study: Study) -> Resolved:
 def _seen(weights: str, stored: checkpoint.Checkpoint, datasets: Iterable[str]) -> Iterator[str]:
     """Say of which data sets the pre-training of a weights file saw images that the study selects or tests with."""
     for dataset in datasets:
-        if found := preflight.seen_in_pretraining(stored, dataset):
+        if parts := preflight.seen_in_pretraining(stored, dataset):
             yield (
-                f"The pre-training of the weights {weights} saw the {' and the '.join(found)} of {dataset}: systems "
+                f"The pre-training of the weights {weights} saw the {' and the '.join(parts)} of {dataset}: systems "
                 "that start from them are compared on images that they alone have seen. To compare fairly, pre-train "
                 "with --exclude, or without --dataset and --with-test"
             )

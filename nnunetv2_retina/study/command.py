@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from nnunetv2_retina.console import part_of
-from nnunetv2_retina.engines import ALONE, Workers
+from nnunetv2_retina.console.engines import ALONE, Workers
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Say
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
@@ -26,7 +27,6 @@ from nnunetv2_retina.study.runner import Outcome
 from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals, title
 from nnunetv2_retina.study.study_file import read_study
 from nnunetv2_retina.training import preflight
-from nnunetv2_retina.wording import duration
 
 REPORT = "report"
 

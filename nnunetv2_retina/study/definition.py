@@ -77,7 +77,7 @@ class StudySystem:
 
     @property
     def slug(self) -> str:
-        """The name as a folder's."""
+        """Return the name as a folder's."""
         return slug(self.name)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_retina.console.wording import duration, format_rows
 from nnunetv2_retina.files import read_json
 from nnunetv2_retina.study.runs import ANEW, RESULT, PlannedRun, rehearsals
-from nnunetv2_retina.wording import duration, format_rows
 
 _OWN_SCHEDULE = 250_000
 """Iterations of nnU-Net's default trainer: 1000 epochs of 250."""
@@ -66,23 +66,12 @@ def estimate_lines(known: Sequence[Estimate], missing: int) -> list[str]:
     """Return a table, and the sum.
 
     Args:
-        found: of ``estimates``.
+        known: of ``estimates``.
         missing: runs that are not finished, those without an estimate included.
     """
     if not missing:
         return []
-    rows = [
-        [
-            entry.dataset,
-            entry.system,
-            f"{entry.seconds_per_iteration:.3f} s/iteration",
-            f"{duration(entry.seconds_per_run)} a run",
-            f"{entry.left} to do",
-            f"(from {entry.measured_on})",
-        ]
-        for entry in known
-    ]
-    lines = format_rows(rows) if rows else []
+    lines = format_rows([_cells(entry) for entry in known]) if known else []
     covered = sum(entry.left for entry in known)
     total = sum(entry.seconds_per_run * entry.left for entry in known)
     if covered:
@@ -90,3 +79,14 @@ def estimate_lines(known: Sequence[Estimate], missing: int) -> list[str]:
     if covered < missing:
         lines.append(f"no estimate for {missing - covered} of the runs, not rehearsed yet")
     return lines
+
+
+def _cells(entry: Estimate) -> list[str]:
+    return [
+        entry.dataset,
+        entry.system,
+        f"{entry.seconds_per_iteration:.3f} s/iteration",
+        f"{duration(entry.seconds_per_run)} a run",
+        f"{entry.left} to do",
+        f"(from {entry.measured_on})",
+    ]

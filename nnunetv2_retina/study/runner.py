@@ -18,7 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nnunetv2_retina.engines import ALONE, Workers
+from nnunetv2_retina.console.engines import ALONE, Workers
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.metric import IOU
 from nnunetv2_retina.files import make_folder, read_json, write_json
@@ -29,7 +30,6 @@ from nnunetv2_retina.study.definition import Study
 from nnunetv2_retina.study.runs import ANEW, FAILED, LOCK, LOG, RESULT, STUDY, PlannedRun
 from nnunetv2_retina.training import seeding
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
-from nnunetv2_retina.wording import duration
 
 _TAIL = 15
 
@@ -126,8 +126,21 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say, workers: Workers 
     return outcome
 
 
+def _status_of(command: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+    """Run a command, which ends with this process at the latest; return its exit status."""
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            return process.wait()
+        finally:
+            process.kill()
+            process.wait()
+
+
 def run_one(planned: PlannedRun, device: str, threads: int | None = None) -> int:
-    """Run one in a process of its own; its exit status."""
+    """Run one in a process of its own; return its exit status."""
     planned.begin()
     (planned.folder / FAILED).unlink(missing_ok=True)
     log = planned.folder / LOG
@@ -141,15 +154,7 @@ def run_one(planned: PlannedRun, device: str, threads: int | None = None) -> int
     environment |= {seeding.VARIABLE: str(planned.run.seed), WEIGHTS_VARIABLE: planned.weights_file or ""}
     command = [sys.executable, "-m", "nnunetv2_retina.study.worker", str(planned.folder), "--device", device]
     command += ["--parent", str(os.getpid()), *([] if threads is None else ["--threads", str(threads)])]
-    with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
-        )
-        try:
-            status = process.wait()
-        finally:
-            process.kill()
-            process.wait()
+    status = _status_of(command, environment, log)
     if status == 0 and not (planned.folder / RESULT).is_file():
         status = 1
     if status == 0:

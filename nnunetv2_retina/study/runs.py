@@ -17,7 +17,7 @@ import numpy as np
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import read_json, write_json
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import BLOCK, Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
 
 RUN, RESULT, FAILED, LOG, STUDY = "run.json", "result.json", "failed.txt", "log.txt", "study.json"
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The data set, and how much of it is labelled."""
+        """Return the data set, and how much of it is labelled."""
         return title(self.dataset, self.labelled)
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """For lines of progress."""
+        """Return the name of the run in lines of progress."""
         seed = "rehearsal" if self.run.rehearsal else f"seed {self.run.seed}"
         return f"{self.run.title}, {self.run.system}, {seed}"
 
@@ -191,27 +191,33 @@ def _planned(study: Study, resolved: Resolved, output: Path) -> Iterator[Planned
                         yield PlannedRun(run, folder, study.weights[system.weights] if system.weights else None)
 
 
-def _run(
-    study: Study, resolved: Resolved, entry: StudyDataset, labelled: int | None, system: StudySystem, seed: int
-) -> Run:
-    name = resolved.datasets[entry.dataset]
+def _training(
+    resolved: Resolved, entry: StudyDataset, system: StudySystem, folds: list[dict[str, list[str]]] | None
+) -> dict[str, Any]:
+    """Return the settings of a run, as its block of dataset.json; ``folds`` None: the data set's own."""
     training: dict[str, Any] = {
-        **resolved.training[name],
+        **resolved.training[resolved.datasets[entry.dataset]],
         **entry.training,
         **system.training,
         **system.training_on.get(entry.dataset, {}),
     }
-    if labelled is not None:
-        training["folds"] = [_drawn(resolved.folds[entry.dataset], labelled, seed)]
+    if folds is not None:
+        training["folds"] = folds
     if system.own_schedule:
         training.pop("schedule_iterations", None)
     else:
         *earlier, last = entry.iterations
         training |= {"iterations": last, "checkpoints": earlier} if earlier else {"iterations": last}
-    protocol = Protocol.from_dataset_json({"retina": training})
-    training = {**protocol.to_json(), "loss": protocol.loss}  # also the default, which once was another
+    protocol = Protocol.from_dataset_json({BLOCK: training})
+    return {**protocol.to_json(), "loss": protocol.loss}  # also the default, which once was another
+
+
+def _run(
+    study: Study, resolved: Resolved, entry: StudyDataset, labelled: int | None, system: StudySystem, seed: int
+) -> Run:
+    folds = None if labelled is None else [_drawn(resolved.folds[entry.dataset], labelled, seed)]
     return Run(
-        dataset=name,
+        dataset=resolved.datasets[entry.dataset],
         system=system.name,
         seed=seed,
         trainer=system.trainer,
@@ -221,7 +227,7 @@ def _run(
         labelled=labelled,
         scored=entry.scored,
         iterations=() if system.own_schedule else entry.iterations,
-        training=training,
+        training=_training(resolved, entry, system, folds),
         weights=resolved.fingerprints[system.weights] if system.weights else None,
         mirroring=study.prediction.mirroring,
         step_size=study.prediction.step_size,

@@ -25,11 +25,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_retina.console.machine import available_cores, end_with
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.output import as_json, versions, write_scores
 from nnunetv2_retina.files import read_json, write_json
-from nnunetv2_retina.machine import available_cores, end_with
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, model_name
 from nnunetv2_retina.prediction.folder import FolderRun

@@ -73,7 +73,7 @@ class FineTuningTrainer(ProtocolTrainer):
             return super().train_step(batch)
 
     def _is_transferred(self, name: str) -> bool:
-        """Whether the tensor of this name came from pre-trained weights, when the training started."""
+        """Tell whether the tensor of this name came from pre-trained weights, when the training started."""
         scope = transfer.scope_of(self._record, self.scopes) if self._record else None
         return scope is not None and scope.takes(name)
 

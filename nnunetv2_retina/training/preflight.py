@@ -16,10 +16,9 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager, deter
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunetv2_retina import folds
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.folds import Split
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import Protocol, folds
+from nnunetv2_retina.protocol.folds import Split
 from nnunetv2_retina.training.weights_request import WeightsRequest
 from nnunetv2_retina.weights import checkpoint, transfer
 from nnunetv2_retina.weights.adaptation import adapted

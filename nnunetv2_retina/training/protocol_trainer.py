@@ -23,8 +23,8 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_retina import __version__
+from nnunetv2_retina.console.machine import multiplies_bfloat16
 from nnunetv2_retina.files import remove_leftovers, replacing, write_json
-from nnunetv2_retina.machine import multiplies_bfloat16
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
 from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_usual

@@ -38,21 +38,29 @@ def make_optimizer(
         protocol: optimiser and first learning rate.
         is_transferred: whether the parameter of this name came from pre-trained weights.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    adamw = protocol.optimiser == "adamw"
-    apart = protocol.transferred_rate != 1 or protocol.thaw > 0
-    for name, parameter in named:
-        if parameter.requires_grad:
-            decays = not adamw or protocol.decay_all or (parameter.ndim > 1 and not name.endswith("pos_embed"))
-            groups.setdefault((apart and is_transferred(name), decays), []).append(parameter)
+    groups = _groups(named, protocol, is_transferred)
     decay = weight_decay(protocol)
     parts: list[dict[str, Any]] = [
         {"params": parameters, TRANSFERRED: transferred, "weight_decay": decay if decays else 0.0}
         for (transferred, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    if adamw:
+    if protocol.optimiser == "adamw":
         return AdamW(parts, protocol.learning_rate)
     return SGD(parts, protocol.learning_rate, momentum=0.9)
+
+
+def _groups(
+    named: Iterable[tuple[str, nn.Parameter]], protocol: Protocol, is_transferred: Callable[[str], bool]
+) -> dict[tuple[bool, bool], list[nn.Parameter]]:
+    """Return the parameters that are trained, by whether they were transferred and whether they decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    all_decay = protocol.optimiser != "adamw" or protocol.decay_all
+    apart = protocol.transferred_rate != 1 or protocol.thaw > 0
+    for name, parameter in named:
+        if parameter.requires_grad:
+            decays = all_decay or (parameter.ndim > 1 and not name.endswith("pos_embed"))
+            groups.setdefault((apart and is_transferred(name), decays), []).append(parameter)
+    return groups
 
 
 @contextmanager

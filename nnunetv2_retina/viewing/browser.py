@@ -1,4 +1,4 @@
-"""Whether there is a display, napari or a browser here, and opening a page."""
+"""Finds out whether there is a display, napari or a browser here, and opens pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import webbrowser
 from importlib.util import find_spec
 
 BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
-"""Of Qt, that napari knows."""
+"""The Qt bindings that napari knows."""
 
 
 def has_display() -> bool:

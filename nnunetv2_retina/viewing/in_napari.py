@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunetv2_retina.display.slider import LabelLayer
 from nnunetv2_retina.images.ome_zarr import Volume, open_volume
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.viewing.scene import Scene, names_beside
 
 LayerData = tuple[Any, dict[str, Any], str]

@@ -1,4 +1,4 @@
-"""What the napari widget does when its button is pressed, without napari: an array in, layers of labels out."""
+"""The work of the napari widget when its button is pressed, without napari: an array in, layers of labels out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 
 from nnunetv2_retina.display.slider import LabelLayer
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.nnunet.labels import INSTANCES
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 if TYPE_CHECKING:
     from nnunetv2_retina.prediction.predictor import Predictor
@@ -34,7 +34,7 @@ def _loaded(folder: str, changed: float) -> Predictor:
     import_triton()
     import torch
 
-    from nnunetv2_retina.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores
     from nnunetv2_retina.prediction.predictor import Predictor
 
     torch.set_num_threads(available_cores())
@@ -57,7 +57,7 @@ def import_triton() -> None:
 
 
 def load_model(folder: Path) -> Predictor:
-    """Return the model of a folder; the one that was asked for last is kept.
+    """Return the model of a folder; it stays loaded until another is asked for.
 
     Raises:
         RetinaError: if the folder holds none.
@@ -110,10 +110,10 @@ def predict_array(
 
 
 def model_spacing(predictor: Predictor, axes: int, spacing: Spacing | None) -> Spacing:
-    """Return the spacing that a model is to be told: the image's in the unit of the training data, else the model's.
+    """Return the spacing to predict with: the image's in the unit of the training data, else the model's.
 
-    A model of PNG or TIFF images knows no size: pixels are 1. Where an image states none, it is taken to be of the
-    model's.
+    Models of PNG or TIFF images know no sizes: their pixels are 1. An image that states no spacing is taken to have
+    the model's.
     """
     plans = predictor.nnunet.plans_manager.plans
     own: Sequence[float] = predictor.nnunet.configuration_manager.spacing

@@ -1,4 +1,4 @@
-"""What is to be shown: an image of any kind that is read, and labels with the names that lie beside them."""
+"""Images and labels to show, of any kind that is read, and the classes' names from the files beside the labels."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from nnunetv2_retina.nnunet.datasets import DATASET_JSON, class_names, ignored_v
 from nnunetv2_retina.nnunet.labels import INSTANCES
 
 if TYPE_CHECKING:
-    from nnunetv2_retina.spacing import Spacing
+    from nnunetv2_retina.images.spacing import Spacing
 
 MOST_CLASSES = 32
-"""More values without names are taken for numbers of objects."""
+"""Where there are more values without names, they are taken for numbers of objects."""
 HIGHEST = 2**32 - 1
-"""Number of an object."""
+"""The largest label, or number of an object, that can be shown."""
 MOST_VOXELS = 1 << 29
-"""Of a Zarr volume that is read whole."""
+"""The most voxels of a Zarr volume that are read for a page."""
 
 
 @dataclass(frozen=True)

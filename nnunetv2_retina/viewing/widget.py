@@ -13,8 +13,8 @@ from superqt.utils import ensure_main_thread
 
 from nnunetv2_retina.display.slider import LabelLayer
 from nnunetv2_retina.errors import RetinaError, one_line
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.prediction.settings import InstanceSettings
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.viewing.in_napari import add_layers, label_layer
 from nnunetv2_retina.viewing.layer_prediction import load_model, predict_array
 

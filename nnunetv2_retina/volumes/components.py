@@ -53,8 +53,8 @@ def find_pieces(labels: NDArray[Any], corner: Shape, shape: Shape) -> tuple[NDAr
     """
     import cc3d
 
-    found, count = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=6, return_N=True)
-    numbers: NDArray[np.uint32] = found.astype(np.uint32, copy=False)
+    components, count = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=6, return_N=True)
+    numbers: NDArray[np.uint32] = components.astype(np.uint32, copy=False)
     flat = numbers.ravel()
     used = np.flatnonzero(flat)
     first = np.zeros(count + 1, np.int64)

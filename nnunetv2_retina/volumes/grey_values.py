@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_retina.console.machine import memory_bytes
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import Box
-from nnunetv2_retina.machine import memory_bytes
 from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.volumes import moments as moments_of
 from nnunetv2_retina.volumes.blocks import Shape, cut, describe, moved, size, starts, whole
 from nnunetv2_retina.volumes.moments import Moments
 from nnunetv2_retina.volumes.tasks import Input
-from nnunetv2_retina.wording import format_bytes
 
 SAMPLES = 256
 """Boxes of one chunk that ``sampled`` reads."""
@@ -41,6 +41,16 @@ def needs_pass(method: str, part: str | None) -> bool:
     return method == "exact" and part is None
 
 
+def _as_nnunet(source: Input) -> Moments:
+    needed = prod(source.shape) * (2 * 4 + np.dtype(source.level.dtype).itemsize)
+    if needed > 0.7 * memory_bytes():
+        raise RetinaError(
+            f"--moments nnunet holds the volume in memory and takes {format_bytes(needed)}; this machine has "
+            f"{format_bytes(memory_bytes())}. Use exact, which differs in the seventh digit"
+        )
+    return moments_of.in_memory(source.read(whole(source.shape)))
+
+
 def without_pass(source: Input, method: str, part: Box | None, dataset_json: Mapping[str, Any]) -> tuple[Moments, str]:
     """Return the moments by any other method, and a line that says what they are.
 
@@ -48,21 +58,15 @@ def without_pass(source: Input, method: str, part: Box | None, dataset_json: Map
         RetinaError: if the method does not apply to this volume or model.
     """
     if method == "nnunet" and part is None:
-        needed = prod(source.shape) * (2 * 4 + np.dtype(source.level.dtype).itemsize)
-        if needed > 0.7 * memory_bytes():
-            raise RetinaError(
-                f"--moments nnunet holds the volume in memory and takes {format_bytes(needed)}; this machine has "
-                f"{format_bytes(memory_bytes())}. Use exact, which differs in the seventh digit"
-            )
-        return moments_of.in_memory(source.read(whole(source.shape))), "as retina_predict computes them"
+        return _as_nnunet(source), "as retina_predict computes them"
     box = nonzero_box(source)
     if part is not None:
         counts = [
             moments_of.count(source.read(moved(block.box, starts(part))), starts(block.box))
             for block in cut(size(part), counting_blocks(source))
         ]
-        found = replace(moments_of.merge(counts), box=box, method=f"exact in {describe(size(part))} voxels")
-        return found, "exact in the part that was chosen"
+        moments = replace(moments_of.merge(counts), box=box, method=f"exact in {describe(size(part))} voxels")
+        return moments, "exact in the part that was chosen"
     if method == "sampled":
         return _sampled(source, box)
     if method == "training":
@@ -153,19 +157,19 @@ def remarks(moments: Moments, source: Input, dataset_json: Mapping[str, Any], pl
     nnU-Net normalises each image by its own moments, so their values do not matter as such; but a volume that is half
     resin or black border has others than its tissue, and everything in it is shifted.
     """
-    found: list[str] = []
+    lines: list[str] = []
     try:
         mean, sd, _ = _training(source, dataset_json)
         what, limit = "training images'", FAR
     except RetinaError:
         known = plans.get("foreground_intensity_properties_per_channel", {}).get("0", {})
         if "mean" not in known or not known.get("std"):
-            return found
+            return lines
         mean, sd, what, limit = float(known["mean"]), float(known["std"]), "labelled training voxels'", 2 * FAR
     if abs(moments.mean - mean) > limit * sd or not 0.5 <= moments.sd / sd <= 2:
-        found.append(
+        lines.append(
             f"warning: grey levels are {moments.mean:.1f} +- {moments.sd:.1f} (mean, sd), the {what} {mean:.1f} +- "
             f"{sd:.1f}. Is the contrast inverted, or much of the volume resin or black? --moments-box takes them from "
             "a part of tissue alone"
         )
-    return found
+    return lines

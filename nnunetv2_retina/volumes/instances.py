@@ -13,14 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_retina.engines import Engine
+from nnunetv2_retina.console.engines import Engine
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import locked
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects import neighbours, table
 from nnunetv2_retina.prediction.objects.columns import UNKNOWN
 from nnunetv2_retina.prediction.objects.measures import total
 from nnunetv2_retina.prediction.settings import InstanceSettings
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import store
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut
 from nnunetv2_retina.volumes.journal import Journal, digest
@@ -131,10 +131,10 @@ class InstanceRun:
 
     def _write_table(self, ids: Ids) -> int:
         measures, most = measures_of(self.work), len(ids.label)
-        found = neighbours.combine([nearest_of(self.work, block) for block in self.work.blocks()], most)
+        nearest = neighbours.combine([nearest_of(self.work, block) for block in self.work.blocks()], most)
         names = {int(value): name for value, name in self.plan["names"].items()}
         spacing = self.work.spacing
         frame = table.Frame(self.work.shape, spacing, spacing.unit or UNKNOWN, self._origin())
-        table.write(self.output / TABLE, table.rows(total(measures, most), found, ids.label, names, frame))
+        table.write(self.output / TABLE, table.rows(total(measures, most), nearest, ids.label, names, frame))
         table.write_dictionary(self.output)
         return most

@@ -115,11 +115,11 @@ class Journal:
 
     def markers(self, stage: str) -> list[dict[str, Any]]:
         """Return the markers of a stage, in no order, unchecked."""
-        found = []
+        contents = []
         for path in (self.folder / "done" / stage).glob("*.json"):
             with suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-        return found
+                contents.append(json.loads(path.read_text(encoding="utf-8")))
+        return contents
 
     def forget(self, stage: str, block: Block) -> None:
         """Remove a marker before what it vouches for is written anew."""
@@ -133,11 +133,11 @@ class Journal:
 
     def failures(self) -> list[dict[str, Any]]:
         """Return what failed and was not done since."""
-        found = []
+        contents = []
         for path in sorted((self.folder / "failed").glob("*.json")):
             with suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-        return found
+                contents.append(json.loads(path.read_text(encoding="utf-8")))
+        return contents
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a file of the journal; None: it is not there."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction import instances as in_memory
 from nnunetv2_retina.prediction.objects.measures import inside, measure, read_around
 from nnunetv2_retina.prediction.settings import InstanceSettings
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import components
 from nnunetv2_retina.volumes.blocks import Block, Shape, common, cut, moved, size, starts
 from nnunetv2_retina.volumes.components import Integers, Objects, Pieces
@@ -119,7 +119,7 @@ class Cutting:
 
     def _work(self, block: Block) -> dict[str, Any]:
         merged = merged_of(self.work)
-        rule, found, sizes = self.work.rule(), {}, []
+        rule, cuts, sizes = self.work.rule(), {}, []
         for row in merged.groups[block.box[0].start]:
             box = merged.box(row)
             mask = merged.read(box) == row
@@ -127,8 +127,8 @@ class Cutting:
             counts = np.bincount(numbers.ravel())[1:]
             sizes.append([row, *counts[counts > 0].tolist()])
             if len(counts) > 1:
-                found[str(row)] = numbers.astype(np.min_scalar_type(len(counts)))
-        return {"files": self.work.save(f"cut-{block.name}", found), "sizes": sizes}
+                cuts[str(row)] = numbers.astype(np.min_scalar_type(len(counts)))
+        return {"files": self.work.save(f"cut-{block.name}", cuts), "sizes": sizes}
 
 
 class Merged:
@@ -212,9 +212,9 @@ class Merged:
 
     def of_block(self, index: int) -> Integers:
         """Return the row of each number of a block."""
-        found = self.objects.of_piece[self.offsets[index] : self.offsets[index + 1] + 1].copy()
-        found[0] = -1
-        return found
+        rows = self.objects.of_piece[self.offsets[index] : self.offsets[index + 1] + 1].copy()
+        rows[0] = -1
+        return rows
 
 
 @lru_cache(maxsize=1)

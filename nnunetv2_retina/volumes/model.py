@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.labels import known_spacing
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 
 def check(predictor: Predictor) -> None:

@@ -53,6 +53,14 @@ class Moments:
         )  # fmt: skip
 
 
+def _check_finite(mean: float, origin: blocks.Shape) -> None:
+    if not np.isfinite(mean):
+        raise RetinaError(
+            f"the volume holds NaN or infinite values in the block at {blocks.describe(origin)} (z, y, x); expected "
+            "numbers only. Replace them first, or leave them out with --box"
+        )
+
+
 def count(values: NDArray[Any], origin: blocks.Shape) -> dict[str, Any]:
     """Return what one block contributes, as JSON.
 
@@ -64,23 +72,19 @@ def count(values: NDArray[Any], origin: blocks.Shape) -> dict[str, Any]:
         RetinaError: for NaN or infinite values.
     """
     box = _nonzero_box(values)
-    found: dict[str, Any] = {"nonzero": None if box is None else blocks.to_lists(blocks.moved(box, origin))}
+    part: dict[str, Any] = {"nonzero": None if box is None else blocks.to_lists(blocks.moved(box, origin))}
     if box is None:
-        return found
+        return part
     inner = values[box]
     if values.dtype.kind in "iub" and values.dtype.itemsize <= 2:
         least, counts = histogram(inner)
-        return {**found, "least": least, "counts": counts.tolist()}
+        return {**part, "least": least, "counts": counts.tolist()}
     kept = inner[inner != 0].astype(np.float64)
     mean = float(kept.mean())
-    if not np.isfinite(mean):
-        raise RetinaError(
-            f"the volume holds NaN or infinite values in the block at {blocks.describe(origin)} (z, y, x); expected "
-            "numbers only. Replace them first, or leave them out with --box"
-        )
+    _check_finite(mean, origin)
     squares = float(np.square(kept - mean).sum())
     return {
-        **found, "n": len(kept), "mean": mean, "squares": squares, "least": float(kept.min()), "most": float(kept.max())
+        **part, "n": len(kept), "mean": mean, "squares": squares, "least": float(kept.min()), "most": float(kept.max())
     }  # fmt: skip
 
 

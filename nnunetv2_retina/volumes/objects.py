@@ -45,8 +45,8 @@ class Neighbouring:
 
     def _work(self, block: Block) -> dict[str, Any]:
         parts, surfaces = parts_of(self.work, self.work.key)
-        found = nearest(parts, surfaces, [self.work.blocks().index(block)])
-        return {"files": self.work.save(f"neighbours-{block.name}", vars(found))}
+        neighbours = nearest(parts, surfaces, [self.work.blocks().index(block)])
+        return {"files": self.work.save(f"neighbours-{block.name}", vars(neighbours))}
 
 
 def nearest_of(work: Work, block: Block) -> Nearest:

@@ -10,16 +10,16 @@ from math import prod
 import numpy as np
 import torch
 
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.images.ome_zarr import Level, Volume
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.label_grid import label_type
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.tile_grid import TileGrid
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes.blocks import Block, Shape, candidates, describe, size
 from nnunetv2_retina.volumes.source import hull
-from nnunetv2_retina.wording import format_bytes
 
 TOLERANCE = 0.01
 """Relative difference between a level's spacing and the model's that passes for none."""

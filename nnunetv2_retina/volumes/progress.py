@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from math import prod
 
 from nnunetv2_retina.console.progress import ProgressBar
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.volumes.blocks import Block, size, voxels
-from nnunetv2_retina.wording import duration
 
 
 def watch(done: Iterable[tuple[Block, object]], todo: list[Block], what: str, say: Callable[[str], None]) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nnunetv2_retina.engines import Engine
+from nnunetv2_retina.console.engines import Engine
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.images.ome_zarr import Level, Volume
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.volumes import store
 from nnunetv2_retina.volumes.blocks import Block, Shape, cut, shard_shape, whole
 from nnunetv2_retina.volumes.journal import Journal, digest

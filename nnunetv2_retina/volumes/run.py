@@ -11,17 +11,18 @@ import numpy as np
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console import part_of
-from nnunetv2_retina.engines import Engine
+from nnunetv2_retina.console.engines import Engine
+from nnunetv2_retina.console.machine import memory_bytes
+from nnunetv2_retina.console.wording import duration, format_bytes
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.box import parse_box
 from nnunetv2_retina.images.ome_zarr import open_volume
-from nnunetv2_retina.machine import memory_bytes
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.datasets import class_names
 from nnunetv2_retina.prediction import orthoplane
 from nnunetv2_retina.prediction.label_grid import label_type
 from nnunetv2_retina.prediction.model import Model
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import blocks, grey_values, store
 from nnunetv2_retina.volumes import moments as moments_of
 from nnunetv2_retina.volumes.blocks import Block
@@ -33,7 +34,6 @@ from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.pyramid import Shrinking
 from nnunetv2_retina.volumes.settings import METHODS, VolumeSettings
 from nnunetv2_retina.volumes.tasks import COUNT, PREDICT, Counting, Input, Predicting
-from nnunetv2_retina.wording import duration, format_bytes
 
 Say = Callable[[str], None]
 MOMENTS_JSON = "moments.json"
@@ -202,8 +202,8 @@ class VolumeRun:
         if grey_values.needs_pass(method, part):
             todo = blocks.cut(self.source.shape, grey_values.counting_blocks(self.source))
             self._stage(engine, COUNT, Counting(str(self.output), self.source, key), todo, key, share=True)
-            found = [self.journal.marker(COUNT, block, key) for block in todo]
-            moments = moments_of.merge(marker["part"] for marker in found if marker is not None)
+            markers = [self.journal.marker(COUNT, block, key) for block in todo]
+            moments = moments_of.merge(marker["part"] for marker in markers if marker is not None)
             how = f"exact, from {len(todo)} blocks"
         else:
             moments, how = grey_values.without_pass(self.source, method, self.moments_box, contents)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_retina.console import part_of, setting
-from nnunetv2_retina.engines import Workers
+from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import check_file
 
@@ -113,9 +113,9 @@ def parse_bytes(text: str) -> int:
     Raises:
         RetinaError: for another text.
     """
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     try:
-        if found and found[2] in _UNITS and (number := int(float(found[1]) * _UNITS[found[2]])) > 0:
+        if match and match[2] in _UNITS and (number := int(float(match[1]) * _UNITS[match[2]])) > 0:
             return number
     except ValueError:
         pass

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_retina.console.wording import duration, format_bytes, format_rows
 from nnunetv2_retina.images.ome_zarr import Volume
 from nnunetv2_retina.volumes.blocks import Shape, cut, describe
 from nnunetv2_retina.volumes.journal import Journal
 from nnunetv2_retina.volumes.tasks import COUNT, PREDICT, RESCALE
-from nnunetv2_retina.wording import duration, format_bytes, format_rows
 
 RECENT = 600
 """Seconds of the past that the rate is taken from."""

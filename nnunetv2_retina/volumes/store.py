@@ -17,7 +17,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.images.box import AXES, Box
 from nnunetv2_retina.images.ome_zarr import import_zarr
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.volumes.blocks import Shape, shard_shape, starts
 from nnunetv2_retina.volumes.journal import flush_folder
 
@@ -46,15 +46,15 @@ class OutputLevel:
 def levels(shape: Shape, spacing: Spacing, shard: Shape, chunk: int, origin: Shape = (0, 0, 0)) -> list[OutputLevel]:
     """Return the resolutions of an output, finest first; z is halved with y and x once its steps are no larger."""
     steps, at = np.array(list(spacing)), np.array(list(spacing)) * origin
-    found = [_level("0", shape, (1, 1, 1), shard, chunk, steps, at, spacing)]
-    while max(found[-1].shape[1:]) > COARSEST:
-        depth = 2 if steps[0] < 1.5 * steps[1:].max() and found[-1].shape[0] > 1 else 1
+    resolutions = [_level("0", shape, (1, 1, 1), shard, chunk, steps, at, spacing)]
+    while max(resolutions[-1].shape[1:]) > COARSEST:
+        depth = 2 if steps[0] < 1.5 * steps[1:].max() and resolutions[-1].shape[0] > 1 else 1
         factors: Shape = (depth, 2, 2)
-        z, y, x = (ceil(n / factor) for n, factor in zip(found[-1].shape, factors, strict=True))
+        z, y, x = (ceil(n / factor) for n, factor in zip(resolutions[-1].shape, factors, strict=True))
         at = at + steps * (np.array(factors) - 1) / 2
         steps = steps * factors
-        found.append(_level(str(len(found)), (z, y, x), factors, shard, chunk, steps, at, spacing))
-    return found
+        resolutions.append(_level(str(len(resolutions)), (z, y, x), factors, shard, chunk, steps, at, spacing))
+    return resolutions
 
 
 def _level(

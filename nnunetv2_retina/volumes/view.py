@@ -19,6 +19,15 @@ NEUROGLANCER = "https://neuroglancer-demo.appspot.com"
 Say = Callable[[str], None]
 
 
+def _colours(output: Path) -> dict[str, str]:
+    """Return the colour of each class, ``#rrggbb``, by its label."""
+    return {
+        str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
+        for entry in _about(output).get("colors", [])
+        if entry["label-value"] != 0
+    }
+
+
 def layers(source: str, output: Path | None, base: str, kind: str = "zarr") -> list[dict[str, Any]]:
     """Return neuroglancer's layers: the image, the labels with the classes' colours and names, the instances.
 
@@ -28,16 +37,12 @@ def layers(source: str, output: Path | None, base: str, kind: str = "zarr") -> l
         base: URL at which the output is served.
         kind: of the image's store, as neuroglancer names it: zarr or n5.
     """
-    found: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"{kind}://{source}"}]
+    shown: list[dict[str, Any]] = [{"type": "image", "name": "image", "source": f"{kind}://{source}"}]
     if output is None:
-        return found
+        return shown
     names = [f"{value} {name}" for value, name in class_names(output).items()]
-    colours = {
-        str(entry["label-value"]): "#{:02x}{:02x}{:02x}".format(*entry["rgba"][:3])
-        for entry in _about(output).get("colors", [])
-        if entry["label-value"] != 0
-    }
-    found.append({
+    colours = _colours(output)
+    shown.append({
         "type": "segmentation",
         "name": ", ".join(["labels", *names]),
         "source": f"zarr://{base}",
@@ -47,8 +52,8 @@ def layers(source: str, output: Path | None, base: str, kind: str = "zarr") -> l
     })  # fmt: skip
     if (output / IMAGE / "zarr.json").exists():
         instances = {"type": "segmentation", "name": "instances", "source": f"zarr://{base}/{IMAGE.rstrip('/')}"}
-        found.append({**instances, "visible": False})
-    return found
+        shown.append({**instances, "visible": False})
+    return shown
 
 
 def class_names(output: Path) -> dict[int, str]:

@@ -62,7 +62,7 @@ def resample_positions(positions: Tensor, grid: int) -> Tensor:
 
 
 def _differs(weights: StateDict, shapes: Shapes, name: str, axes: int) -> bool:
-    """Whether a tensor differs in its second axis alone."""
+    """Tell whether a tensor differs in its second axis alone."""
     if name not in weights or name not in shapes or weights[name].ndim != axes:
         return False
     mine, theirs = shapes[name], tuple(weights[name].shape)

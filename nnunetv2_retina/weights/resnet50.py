@@ -34,6 +34,8 @@ _DROPPED = (
     (rf"({re.escape(_QUERY)})?fc\..+", "projection head or classifier: the U-Net has a decoder instead"),
 )
 
+_SUMMED = "its three input channels summed to one: the same for grey repeated to three channels"
+
 
 def from_resnet50(tensors: Mapping[str, Tensor]) -> Translated:
     """Translate the tensors of a MoCo v2 or torchvision ResNet-50.
@@ -56,12 +58,11 @@ def from_resnet50(tensors: Mapping[str, Tensor]) -> Translated:
             weights[target] = tensor
         steps.append(Step(name, target, done))
     _check_depth(weights)
-    if (channels := weights[STEM].shape[1]) == 3:
-        weights[STEM] = weights[STEM].sum(dim=1, keepdim=True)
-        done = "its three input channels summed to one: the same for grey repeated to three channels"
-        steps = [Step(step.source, STEM, done) if step.target == STEM else step for step in steps]
-    elif channels != 1:
+    if (channels := weights[STEM].shape[1]) not in (1, 3):
         raise RetinaError(f"its first convolution takes {channels} channels; expected one (grey) or three")
+    if channels == 3:
+        weights[STEM] = weights[STEM].sum(dim=1, keepdim=True)
+        steps = [Step(step.source, STEM, _SUMMED) if step.target == STEM else step for step in steps]
     return Translated(UNetConfig(), weights, steps + _count_batches(weights))
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_retina.console.machine import multiplies_bfloat16
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.machine import multiplies_bfloat16
 from pretraining.loop.lars import LARS
 from pretraining.loop.processes import Processes
 from pretraining.objectives.reconstruction import Objective
@@ -286,6 +286,15 @@ def part_size(images: int, largest: int, unit: int) -> int:
     return unit * math.ceil(units / math.ceil(units / (largest // unit)))
 
 
+def _too_small(device: str, unit: int) -> RetinaError:
+    what = "one image fits" if unit == 1 else f"the {unit} images of a batch norm fit"
+    other = "" if unit == 1 else " or --norm-batch"
+    return RetinaError(
+        f"not even {what} into the memory of {device}. Free it (nvidia-smi shows who holds it), or take a smaller "
+        f"--size{other}"
+    )
+
+
 def largest_fitting(attempt: Callable[[int], None], most: int, device: str, unit: int = 1) -> int:
     """Return the largest of ``most``, its half, its quarter, ... images that a GPU's memory holds, in whole units.
 
@@ -307,10 +316,5 @@ def largest_fitting(attempt: Callable[[int], None], most: int, device: str, unit
         else:
             return size
         if size <= unit:
-            what = "one image fits" if unit == 1 else f"the {unit} images of a batch norm fit"
-            other = "" if unit == 1 else " or --norm-batch"
-            raise RetinaError(
-                f"not even {what} into the memory of {device}. Free it (nvidia-smi shows who holds it), or take a "
-                f"smaller --size{other}"
-            )
+            raise _too_small(device, unit)
         size = unit * math.ceil(math.ceil(size / 2) / unit)

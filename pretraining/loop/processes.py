@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and messages."""
+        """Tell whether this process writes files and messages."""
         return self.rank == 0
 
     def share(self, batch_size: int, normed_together: int | None = None) -> int:

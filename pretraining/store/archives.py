@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError, one_line
 from nnunetv2_retina.files import check_zip_members
 from nnunetv2_retina.images.ome_zarr import is_zarr
-from nnunetv2_retina.wording import format_bytes
 from pretraining.store.crops import CropSource
 from pretraining.store.decoding import TOO_LARGE, UNREADABLE, RejectionError, most_bytes
 from pretraining.store.drawing import Drawing

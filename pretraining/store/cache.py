@@ -49,7 +49,7 @@ def count_images(source: Path, store: Path | None, drawing: Drawing | None = Non
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether a folder is a store, finished or not."""
+    """Tell whether a folder is a store, finished or not."""
     return any((Path(path) / name).is_file() for name in (MANIFEST_FILE, JOURNAL_FILE))
 
 

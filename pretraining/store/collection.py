@@ -43,14 +43,14 @@ def collect(folder: Path, datasets: Sequence[str], also: Sequence[Path] = (), wi
             raise RetinaError(f"{name} is there twice: {wanted[name]} and {path}. Name each once, or rename a folder")
         wanted[name] = path.resolve()
     make_folder(folder, "Choose another output folder (-o)")
-    there = {path.name: path.resolve() for path in folder.iterdir()}
-    other = sorted(name for name, path in there.items() if wanted.get(name) != path)
+    linked = {path.name: path.resolve() for path in folder.iterdir()}
+    other = sorted(name for name, path in linked.items() if wanted.get(name) != path)
     if other:
         raise RetinaError(
             f"{folder} was made for other images: {', '.join(other)}. Name the same data sets and folders as at the "
             "start, or choose another output folder (-o)"
         )
-    for name in wanted.keys() - there.keys():
+    for name in wanted.keys() - linked.keys():
         link(folder / name, wanted[name], _NO_LINKS, exist_ok=True)  # other processes of the run make it, too
     return folder
 

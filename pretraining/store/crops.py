@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import Box, parse_box
 from nnunetv2_retina.images.ome_zarr import Level, StoredArray, open_volume
-from nnunetv2_retina.spacing import NEARLY_CUBES
+from nnunetv2_retina.images.spacing import NEARLY_CUBES
 from pretraining.store.decoding import RejectionError
 from pretraining.store.drawing import Drawing
 from pretraining.store.layout import SIZE
@@ -92,9 +92,9 @@ class CropSource(Source):
 
     @cached_property
     def _places(self) -> list[tuple[str, Box]]:
-        """The crops without repeats, in the order in which they were drawn."""
+        """Return the crops without repeats, in the order in which they were drawn."""
         rng = np.random.default_rng(self.drawing.crop_seed)
-        found: dict[tuple[str, tuple[int, ...]], Box] = {}
+        drawn: dict[tuple[str, tuple[int, ...]], Box] = {}
         for _ in range(self.drawing.crops):
             plane = self.planes[rng.integers(len(self.planes))]
             sides = [1 if axis == PLANES[plane] else min(SIZE, n) for axis, n in enumerate(self._extent)]
@@ -103,8 +103,8 @@ class CropSource(Source):
                 for part, n, side in zip(self.box, self._extent, sides, strict=True)
             ]
             z, y, x = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-            found[plane, tuple(starts)] = (z, y, x)
-        return [(plane, box) for (plane, _), box in found.items()]
+            drawn[plane, tuple(starts)] = (z, y, x)
+        return [(plane, box) for (plane, _), box in drawn.items()]
 
     def _chunk(self, place: tuple[str, Box]) -> tuple[Any, ...]:
         """Return a key by which crops of one chunk come together."""
@@ -118,7 +118,7 @@ class CropSource(Source):
 
     @cached_property
     def _reference(self) -> tuple[float, float, float]:
-        """Least and most of the grey values that are mapped to 0 and 255, and the deviation of a structured crop."""
+        """Return the grey values that are mapped to 0 and 255, and the deviation of a structured crop."""
         pages = [self._page(box) for _, box in self._places[:SAMPLE]]
         try:
             low, high = limits([page.ravel() for page in pages]) if pages[0].dtype.itemsize > 1 else (0.0, 0.0)

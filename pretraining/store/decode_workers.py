@@ -21,8 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.machine import available_cores
 from pretraining.store.decoding import TOO_LARGE, UNREADABLE
 from pretraining.store.tiles import WHOLE, Tiles, read_tiles
 

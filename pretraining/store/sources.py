@@ -49,7 +49,7 @@ class SourceFile:
 
     @property
     def ending(self) -> str:
-        """In lower case; with what is compressed, as ``.nii.gz``."""
+        """Return the ending in lower case; of a compressed file with what is in it, as ``.nii.gz``."""
         stem, ending = os.path.splitext(self.name.lower())
         return os.path.splitext(stem)[1] + ending if ending == ".gz" else ending
 
@@ -130,10 +130,8 @@ def _is_broken_link(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 
-def _walk(
-    folder: str | Path, prefix: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """Yield the files below a folder with their relative names. Links are followed, except to a folder they lie in."""
+def _listed(folder: str | Path) -> tuple[os.stat_result, list[os.DirEntry[str]], list[os.DirEntry[str]]]:
+    """Return what the system says of a folder, its files and its folders, in no order."""
     files, folders = [], []
     try:
         own = os.stat(folder)
@@ -150,8 +148,15 @@ def _walk(
             f"the folder {folder} cannot be listed ({error.strerror}). Check its permissions and the disk, then start "
             "the same command again"
         ) from error
-    files.sort(key=_entry_name)
-    for entry in files:
+    return own, files, folders
+
+
+def _walk(
+    folder: str | Path, prefix: str, above: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Yield the files below a folder with their relative names. Links are followed, except to a folder they lie in."""
+    own, files, folders = _listed(folder)
+    for entry in sorted(files, key=_entry_name):
         yield entry, prefix + entry.name
     del files
     here = (*above, (own.st_dev, own.st_ino))

@@ -111,15 +111,19 @@ class StoreWriter:
         journal.pixel_squares += sum(tiles.squares[position] for position in kept)
         journal.near_duplicates += len(duplicates)
         if counts:
-            journal.counted += 1
-            if not tiles.places:
-                reason = tiles.rejected[0][1].partition(":")[0]
-                journal.rejected[reason] = journal.rejected.get(reason, 0) + 1
+            self._count(tiles)
         journal.census.add(file)
         journal.last = file.name
         seconds, files = self._committed
         if time.monotonic() - seconds > SECONDS_PER_COMMIT or journal.census.files - files >= FILES_PER_COMMIT:
             self.commit()
+
+    def _count(self, tiles: Tiles) -> None:
+        """Count a file and, if it gave no tile, the reason."""
+        self.journal.counted += 1
+        if not tiles.places:
+            reason = tiles.rejected[0][1].partition(":")[0]
+            self.journal.rejected[reason] = self.journal.rejected.get(reason, 0) + 1
 
     def _without_duplicates(
         self, file: SourceFile, group: int, tiles: Tiles

@@ -1,6 +1,8 @@
 """retina_doctor: what it finds, and that it says what to type."""
 
+import importlib.util
 import os
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -85,7 +87,7 @@ def test_weights(tmp_path, monkeypatch):
 
 
 def test_old_nnunet(monkeypatch):
-    monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.5.0")
+    monkeypatch.setattr(metadata, "version", lambda name: "2.5.0")
     (found,) = findings("nnunetv2")
     assert "2.5.0; 2.8.1 or newer is needed" in found.text
 
@@ -95,7 +97,7 @@ def test_data_of_numpy_2_under_numpy_1(tmp_path, monkeypatch, knows):
     (tmp_path / "Dataset700_A" / "nnUNetPlans_2d").mkdir(parents=True)
     (tmp_path / "Dataset700_A" / "nnUNetPlans_2d" / "a.pkl").write_bytes(b"\x80\x04cnumpy._core.multiarray\n")
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object() if knows else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if knows else None)
     findings = list(doctor._preprocessed())
     assert [finding.topic for finding in findings] == ([] if knows else ["Dataset700_A"])
     assert knows or "preprocessed under NumPy 2" in findings[0].text

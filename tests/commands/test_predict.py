@@ -15,6 +15,7 @@ import SimpleITK as sitk
 import tifffile
 import torch
 from helpers import thread_workers
+from helpers.checks import noting
 from helpers.model_folders import make_model
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
@@ -22,7 +23,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from skimage.io import imread, imsave
 
 from nnunetv2_retina.commands import predict as command
-from nnunetv2_retina.config_file import RUN_YAML
+from nnunetv2_retina.console.config_file import RUN_YAML
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import LOCK
 from nnunetv2_retina.prediction import folder as prediction_run
@@ -179,9 +180,6 @@ def test_instances_beside_the_labels(model, images, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
-from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2_retina.commands import predict as command
 write = NaturalImage2DIO.write_seg
 def half(self, labels, path, properties):
     write(self, labels, path, properties)
@@ -209,9 +207,8 @@ def test_killed_while_writing(model, images, tmp_path, capsys):
 
 
 def test_labels_come_last(tmp_path, monkeypatch):
-    moved = []
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
+    moved: list[str] = []
+    monkeypatch.setattr(os, "replace", noting(moved, lambda _, target: Path(target).name, os.replace))
     with appearing(tmp_path, "a", last="a.tif") as folder:
         for name in ("a.tif", "a.npz", "a_instances.tif"):
             (folder / name).write_text("x")
@@ -261,7 +258,7 @@ def test_large_cases_are_not_prepared_ahead(model, images, tmp_path, monkeypatch
     assert most[0] == 1 and held[0] == 0
 
 
-def refused(capsys, *arguments) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments) -> str:
     assert predict(*arguments) == 2
     return capsys.readouterr().err
 

@@ -17,9 +17,9 @@ from dataset_conversion.readers.images import read_image
 from nnunetv2_retina.commands import predict as command
 from nnunetv2_retina.display.tints import CLASS_COLOURS
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.labels import read_labels
 from nnunetv2_retina.prediction.formats import write_labels
-from nnunetv2_retina.spacing import Spacing
 
 NM = Spacing(40.0, 8.0, 9.0, "nm")
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from helpers.checks import noting
 from helpers.ome_volumes import cells, needs_zarr, write
 
 from nnunetv2_retina.commands.view import main
@@ -39,9 +40,9 @@ def test_without_display_napari_and_browser_the_page_is_named(files, capsys):
 
 
 def test_with_a_display_the_page_is_opened(files, monkeypatch):
-    opened = []
+    opened: list[str] = []
     monkeypatch.setattr(browser, "has_display", lambda: True)
-    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    monkeypatch.setattr(webbrowser, "open", noting(opened, str, lambda _: True))
     assert main(["image.tif", "labels.tif"]) == 0
     assert opened[0].startswith("file://") and opened[0].endswith("image.html")
 

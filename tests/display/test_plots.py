@@ -17,10 +17,10 @@ RUNS = [[0.2, 0.5, 0.6], [0.4, 0.5, 0.9], [0.3, 0.2, math.nan]]
 def test_convergence_draws_the_means_and_a_band_from_worst_to_best() -> None:
     axis = convergence_figure([Spread("ours", [50, 100, 200], RUNS)], "iterations", "IoU").axes[0]
     (line,) = axis.lines
-    np.testing.assert_allclose(line.get_xydata(), [[50, 0.3], [100, 0.4], [200, 0.75]])
+    np.testing.assert_allclose(np.asarray(line.get_xydata()), [[50, 0.3], [100, 0.4], [200, 0.75]])
     (band,) = axis.collections
     assert isinstance(band, PolyCollection)
-    corners = band.get_paths()[0].vertices
+    corners = np.asarray(band.get_paths()[0].vertices)
     for x, low, high in ((50, 0.2, 0.4), (100, 0.2, 0.5), (200, 0.6, 0.9)):
         heights = corners[corners[:, 0] == x][:, 1]
         assert (heights.min(), heights.max()) == pytest.approx((low, high))
@@ -30,7 +30,7 @@ def test_convergence_draws_the_means_and_a_band_from_worst_to_best() -> None:
 def test_fewer_than_three_runs_are_lines_of_their_own() -> None:
     axis = convergence_figure([Spread("ours", [50, 100, 200], RUNS[:2])], "iterations", "IoU").axes[0]
     assert not axis.collections
-    drawn = [line.get_ydata().tolist() for line in axis.lines]
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in axis.lines]
     assert drawn[:2] == RUNS[:2] and drawn[2] == pytest.approx([0.3, 0.5, 0.75])
     assert axis.lines[0].get_linewidth() < axis.lines[2].get_linewidth()
 
@@ -60,12 +60,12 @@ def test_boxes_draw_quartiles_every_run_and_the_notes() -> None:
         Box("none", []),
     ]
     axis = boxes_figure(systems, "IoU").axes[0]
-    box = axis.lines[0].get_ydata()  # a closed line around the box, at the quartiles
+    box = np.asarray(axis.lines[0].get_ydata())  # a closed line around the box, at the quartiles
     assert (box.min(), box.max()) == pytest.approx((0.6, 0.8))
     median = next(line for line in axis.lines if line.get_linewidth() > 2)
-    np.testing.assert_allclose(median.get_ydata(), 0.7)
+    np.testing.assert_allclose(np.asarray(median.get_ydata()), 0.7)
     points = [entry for entry in axis.collections if isinstance(entry, PathCollection)]
-    drawn = [entry.get_offsets() for entry in points]
+    drawn = [np.asarray(entry.get_offsets()) for entry in points]
     for place, system in enumerate(systems):
         np.testing.assert_allclose(drawn[place][:, 1], system.values)
         assert np.all(np.abs(drawn[place][:, 0] - place) < 0.3)

@@ -7,6 +7,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from helpers.checks import noting
 from matplotlib.axes import Axes
 
 from nnunetv2_retina.display.figures import scale_bar
@@ -24,7 +25,7 @@ from nnunetv2_retina.display.sheets import (
 )
 from nnunetv2_retina.display.tints import colour_in, stretch
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 
 def test_outcome_of_every_pixel() -> None:
@@ -69,7 +70,8 @@ def test_sheet_is_a_picture_with_a_row_per_image(tmp_path: Path, shape: tuple[in
     ],
 )
 def test_scale_bar_is_a_round_length(width: int, step: float | None, length: float, label: str) -> None:
-    assert scale_bar(width, step) == (pytest.approx(length), label)
+    drawn, text = scale_bar(width, step)
+    assert drawn == pytest.approx(length) and text == label
 
 
 def bar_length(path: Path) -> tuple[int, int]:
@@ -106,10 +108,10 @@ def test_anisotropic_pixels_have_their_proportions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("classes", "cases"), [(1, 1), (8, 200)])
 def test_class_bars(tmp_path: Path, classes: int, cases: int, monkeypatch) -> None:
-    texts, points = [], []
+    texts: list[str] = []
+    points: list[tuple[list[float], list[float]]] = []
     monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **_: texts.append(text))
-    scatter = Axes.scatter
-    monkeypatch.setattr(Axes, "scatter", lambda self, x, y, **k: (points.append((x, y)), scatter(self, x, y, **k)))
+    monkeypatch.setattr(Axes, "scatter", noting(points, lambda self, x, y, **_: (x, y), Axes.scatter))
     values = np.random.default_rng(0).uniform(0.2, 1, cases).tolist()
     bars = [Bar(f"a long name of class {number}", values) for number in range(classes - 1)]
     bars.append(Bar("partly", [*values, float("nan")]))
@@ -122,9 +124,8 @@ def test_class_bars(tmp_path: Path, classes: int, cases: int, monkeypatch) -> No
 
 
 def test_class_bar_of_a_given_mean(tmp_path: Path, monkeypatch) -> None:
-    lengths = []
-    barh = Axes.barh
-    monkeypatch.setattr(Axes, "barh", lambda self, y, width, **k: (lengths.append(width), barh(self, y, width, **k)))
+    lengths: list[float] = []
+    monkeypatch.setattr(Axes, "barh", noting(lengths, lambda self, y, width, **_: width, Axes.barh))
     class_bars(tmp_path / "bars.png", {"IoU": [Bar("a", [0.5, 1.0], 0.6), Bar("b", [0.5, 1.0])]})
     assert lengths == [0.6, 0.75]
 

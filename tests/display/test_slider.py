@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from nnunetv2_retina.display.slider import LabelLayer, Reduction, slider_page
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 RAMP = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None] * 4, (5, 64, 48)).copy()
 LABELS = np.zeros(RAMP.shape, np.uint8)
@@ -23,16 +24,18 @@ CLASSES = LabelLayer("prediction", LABELS, {1: "mito</script>", 2: "membrane"}, 
 NUMBERS = LabelLayer("objects", LABELS.astype(np.int64) * 70_000)
 
 
-def scene_of(page: str) -> dict:
-    return json.loads(re.findall(r'<script type="application/json" id="scene">(.*?)</script>', page, re.DOTALL)[0])
+def scene_of(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="scene">(.*?)</script>', page, re.DOTALL)
+    scene: dict[str, Any] = json.loads(text)
+    return scene
 
 
-def numbers(layer: dict, number: int, shape=(64, 48)) -> np.ndarray:
+def numbers(layer: dict[str, Any], number: int, shape=(64, 48)) -> np.ndarray:
     packed = zlib.decompress(base64.b64decode(layer["slices"][number]))
     return np.frombuffer(packed, f"<u{layer['size']}").reshape(shape)
 
 
-def grey(scene: dict, number: int) -> np.ndarray:
+def grey(scene: dict[str, Any], number: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(scene["slices"][number].partition(",")[2]))))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.distances import Directed, both_ways, cremi_scores, directed, false_distance
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 UNIT = Spacing(None, 1, 1)
 CREMI = Spacing(40, 4, 4)
@@ -20,7 +20,7 @@ def mask(*numbers: int) -> np.ndarray:
 def every_pair(source: np.ndarray, target: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """Distance of each voxel of the source to the nearest of the target: all pairs, no shortcut."""
     places = [np.argwhere(each) * np.array(spacing) for each in (source, target)]
-    return np.sqrt(((places[0][:, None] - places[1][None]) ** 2).sum(axis=-1)).min(axis=1)
+    return np.asarray(np.sqrt(((places[0][:, None] - places[1][None]) ** 2).sum(axis=-1)).min(axis=1))
 
 
 def test_distances_of_a_line() -> None:

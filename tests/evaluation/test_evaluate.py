@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from nnunetv2_retina.evaluation.distances import both_ways, cremi_scores, false_
 from nnunetv2_retina.evaluation.evaluate import evaluate
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
 from nnunetv2_retina.evaluation.scores import combine
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 BINARY = {"background": 0, "cleft": 1}
 ONE = ScoredClass("cleft", (1,))
@@ -21,7 +22,7 @@ TWO = (ScoredClass("a", (1,)), ScoredClass("b", (2,)))
 EPS = 1e-5
 
 
-def dataset_json(labels=BINARY, ending=".png", **block) -> dict:
+def dataset_json(labels=BINARY, ending=".png", **block) -> dict[str, Any]:
     return {"name": "Test", "labels": labels, "file_ending": ending} | ({"retina": block} if block else {})
 
 
@@ -47,10 +48,8 @@ def test_images_mean_over_the_whole_table_of_images_and_classes() -> None:
     """Three images in two cases: each counts the same, whatever its case; (I + 1e-5) / (U + 1e-5)."""
     rule = Rule(TWO, score_unit="slice", distances=False)
     stack_truth = np.array([[[1, 1, 0]], [[0, 0, 0]]])
-    stack = np.array([[[1, 0, 0]], [[0, 2, 0]]])
-    scores = combine(
-        [score_case("s", stack, stack_truth, rule), score_case("i", *[np.array([[1, 2, 2]])] * 2, rule)], rule
-    )
+    stack, image = np.array([[[1, 0, 0]], [[0, 2, 0]]]), np.array([[1, 2, 2]])
+    scores = combine([score_case("s", stack, stack_truth, rule), score_case("i", image, image, rule)], rule)
     a = [(1 + EPS) / (2 + EPS), 1.0, 1.0]
     b = [1.0, EPS / (1 + EPS), 1.0]
     assert scores.classes["a"]["iou"] == pytest.approx(np.mean(a), abs=1e-12)
@@ -184,7 +183,7 @@ def test_whole_tables_against_a_plain_computation(seed, score_unit) -> None:
 def plain_scores(prediction, truth, label, score_unit) -> list[float]:
     """IoU, F, precision, recall, both Mean False Distances, from sets of places; NaN for 0/0."""
 
-    def places(array) -> set:
+    def places(array) -> set[tuple[int, ...]]:
         return {tuple(map(int, at)) for at in np.argwhere((array == label) & (truth != 4) & (truth != 0))}
 
     def ratio(part, whole) -> float:
@@ -196,7 +195,7 @@ def plain_scores(prediction, truth, label, score_unit) -> list[float]:
     distances = [math.nan, math.nan]
     if p and g:
         there, back = ([min(math.dist(v, w) for w in b) for v in a] for a, b in ((p, g), (g, p)))
-        distances = [(max(there) + max(back)) / 2, (np.mean(there) + np.mean(back)) / 2]
+        distances = [(max(there) + max(back)) / 2, float(np.mean(there) + np.mean(back)) / 2]
     return [iou, ratio(2 * both, len(p) + len(g)), ratio(both, len(p)), ratio(both, len(g)), *distances]
 
 

@@ -18,7 +18,7 @@ from nnunetv2_retina.evaluation.in_blocks import score_stored
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import combine
 from nnunetv2_retina.evaluation.stored import StoredPair, open_pair
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 pytestmark = needs_zarr
 SHAPE, STEPS = (12, 30, 44), (8.0, 4.0, 4.0)
@@ -30,7 +30,7 @@ def labels(seed, shape=SHAPE) -> np.ndarray:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
     found = (noise > np.quantile(noise, 0.8)).astype(np.uint8)
     found[:, :, : shape[2] // 3][noise[:, :, : shape[2] // 3] < np.quantile(noise, 0.1)] = 2
-    return found
+    return np.asarray(found)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def same(found, expected, path="") -> None:
 )
 def test_scores_are_those_in_memory(stores, arrays, block, side, monkeypatch):
     monkeypatch.setattr(in_blocks, "_MARGIN", 2)
-    expected = score_case("truth", *arrays, rule(**block), Spacing.of(STEPS, "nm"))
+    expected = score_case("truth", arrays[0], arrays[1], rule(**block), Spacing.of(STEPS, "nm"))
     found = score_stored(open_pair(*stores), rule(**block), side)
     same(plain(found), plain(expected))
     assert found.classes["two"].values["mfd_hausdorff"] > 3 or block.get("score_unit")
@@ -154,7 +154,7 @@ def evaluate(tmp_path, prediction, truth, *more, **block) -> int:
 def test_command(stores, arrays, tmp_path, capsys):
     assert evaluate(tmp_path, *stores, "--tolerance", "20") == 0
     scores = json.loads((tmp_path / "scores/scores.json").read_text())
-    expected = score_case("truth", *arrays, rule(distance_tolerance=20), Spacing.of(STEPS, "nm"))
+    expected = score_case("truth", arrays[0], arrays[1], rule(distance_tolerance=20), Spacing.of(STEPS, "nm"))
     assert scores["mean"]["iou"] == expected.mean["iou"]
     assert scores["cases"]["truth"]["classes"]["one"]["cremi_adgt"] == pytest.approx(
         expected.classes["one"].values["cremi_adgt"]
@@ -164,7 +164,7 @@ def test_command(stores, arrays, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_refusals(stores, arrays, tmp_path, capsys, monkeypatch):
+def test_refusals(stores, arrays, tmp_path, capsys: pytest.CaptureFixture[str], monkeypatch):
     import zarr
 
     def refused(*arguments, **block) -> str:

@@ -74,7 +74,8 @@ def test_the_table_is_aligned_and_ends_with_the_means(folders) -> None:
 
 def test_the_table_marks_what_is_aside_and_shortens_long_lists() -> None:
     rule = Rule((TWO[0], ScoredClass("b", (2,), evaluated=False)), distances=False)
-    cases = [score_case(f"case{i}", *[np.array([[1, 2]])] * 2, rule) for i in range(MOST_CASES + 2)]
+    image = np.array([[1, 2]])
+    cases = [score_case(f"case{i}", image, image, rule) for i in range(MOST_CASES + 2)]
     lines = table(combine(cases, rule))
     assert lines[2].split()[1] == "(b)"
     assert "2 more cases are in scores.csv" in lines and "(): not in the means" in lines

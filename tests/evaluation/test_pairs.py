@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_an_error_in_another_process_arrives(folders) -> None:
 def test_a_killed_process_is_reported(folders, monkeypatch) -> None:
     monkeypatch.setattr(evaluation, "_score_files", os._exit)
     with pytest.raises(RetinaError, match="one of 2 processes was killed, most likely for lack of memory"):
-        evaluation._score_all([3, 3], 2, lambda done, total: None)
+        evaluation._score_all(cast("Any", [3, 3]), 2, lambda done, total: None)
 
 
 def test_without_distances(folders) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from nnunetv2_retina.evaluation.cases import score_case
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 IGNORE = 3
 SPACINGS = st.sampled_from([(40.0, 4.0, 4.0), (1.0, 1.0, 1.0), (15.0, 16.0, 16.0), (50.0, 4.6, 4.6)])
@@ -32,7 +33,7 @@ def places(mask: np.ndarray) -> list[tuple[int, ...]]:
     return [place for place in itertools.product(*map(range, mask.shape)) if mask[place]]
 
 
-def to_nearest(source: list, target: list, spacing: tuple[float, ...]) -> list[float]:
+def to_nearest(source: list[Any], target: list[Any], spacing: tuple[float, ...]) -> list[float]:
     scaled = [[tuple(np.multiply(place, spacing)) for place in each] for each in (source, target)]
     return [min(math.dist(place, other) for other in scaled[1]) for place in scaled[0]]
 

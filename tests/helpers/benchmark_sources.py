@@ -28,7 +28,7 @@ class Written(NamedTuple):
 
     image: np.ndarray
     label: np.ndarray
-    spacing: tuple
+    spacing: tuple[float, ...]
     part: str
     """``Tr`` or ``Ts``"""
 

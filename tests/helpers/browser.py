@@ -37,4 +37,4 @@ def screenshot(page: Path, state: str, target: Path) -> Path:
 
 def attribute(text: str, name: str) -> str:
     (value,) = re.findall(rf'{name}="([^"]*)"', text)
-    return value
+    return str(value)

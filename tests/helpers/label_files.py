@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -10,7 +11,7 @@ from PIL import Image
 BINARY = {"background": 0, "cleft": 1}
 
 
-def dataset_json(labels=BINARY, ending=".png", **block) -> dict:
+def dataset_json(labels=BINARY, ending=".png", **block) -> dict[str, Any]:
     return {"name": "Test", "labels": labels, "file_ending": ending} | ({"retina": block} if block else {})
 
 

@@ -1,5 +1,7 @@
 """Weights of a ResNet-50 as torchvision and MoCo v2 name them."""
 
+from typing import Any
+
 import torch
 
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
@@ -12,7 +14,7 @@ def resnet50(channels: int = 1) -> dict[str, torch.Tensor]:
     return {name: v * 0.9 + 0.001 if v.is_floating_point() else v + 7 for name, v in state.items()}
 
 
-def moco(state: dict[str, torch.Tensor]) -> dict:
+def moco(state: dict[str, torch.Tensor]) -> dict[str, Any]:
     """What facebookresearch/moco saves (main_moco.py), with the entry of volume-em/cem-dataset's."""
     query = {f"module.encoder_q.{name}": value for name, value in state.items()}
     key = {f"module.encoder_k.{name}": value + 1 for name, value in state.items()}

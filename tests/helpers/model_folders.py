@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -21,7 +22,7 @@ LABELS = {"background": 0, "one": 1, "two": 2, "three": 3}
 REGIONS = {"background": 0, "any": [1, 2], "two": [2], "ignore": 3}
 
 
-def unet(dimensions: int = 2) -> dict:
+def unet(dimensions: int = 2) -> dict[str, Any]:
     """nnU-Net's own network, as its plans describe it."""
     conv = f"torch.nn.modules.conv.Conv{dimensions}d"
     norm = f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d"
@@ -47,7 +48,7 @@ def unet(dimensions: int = 2) -> dict:
     }
 
 
-def transunet() -> dict:
+def transunet() -> dict[str, Any]:
     """RETINA's, of size tiny."""
     return {
         "network_class_name": "nnunetv2_retina.network.TransUNet",
@@ -62,13 +63,13 @@ def make_model(
     ending: str = ".png",
     reader: str = "NaturalImage2DIO",
     trainer: str = "nnUNetTrainer",
-    architecture: dict | None = None,
-    folds: tuple = (0,),
-    labels: dict = LABELS,
-    spacing: tuple = (1.0, 1.0),
+    architecture: dict[str, Any] | None = None,
+    folds: tuple[int | str, ...] = (0,),
+    labels: dict[str, Any] = LABELS,
+    spacing: tuple[float, ...] = (1.0, 1.0),
     channels: int = 1,
     patch: int = PATCH,
-    transpose: tuple = (0, 1, 2),
+    transpose: tuple[int, ...] = (0, 1, 2),
     configuration: str = "2d",
     **dataset,
 ) -> Path:
@@ -107,7 +108,9 @@ def make_model(
     return folder
 
 
-def write_checkpoint(folder: Path, fold, trainer: str, configuration: str, plans: dict, about: dict) -> None:
+def write_checkpoint(
+    folder: Path, fold, trainer: str, configuration: str, plans: dict[str, Any], about: dict[str, Any]
+) -> None:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     manager = PlansManager(json.loads(json.dumps(plans)))

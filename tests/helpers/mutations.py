@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from helpers.checks import TarMode
 from helpers.format_files import FORMATS, PLANE, write_format
 from helpers.image_bytes import pillow
 from helpers.untrusted import WRITERS
@@ -249,7 +250,8 @@ def _archives() -> dict[str, Subject]:
     subjects = {
         "a.zip": Subject("a.zip", packed.getvalue(), {"pre-training": _archive, "conversion": _conversion_archive})
     }
-    for ending, mode in ((".tar", "w"), (".tar.gz", "w:gz"), (".tar.xz", "w:xz")):
+    modes: dict[str, TarMode] = {".tar": "w:", ".tar.gz": "w:gz", ".tar.xz": "w:xz"}
+    for ending, mode in modes.items():
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode=mode) as archive:
             for name, content in members.items():

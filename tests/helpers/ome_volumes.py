@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +21,10 @@ def cells(shape, seed=0, border=0) -> np.ndarray:
         rows = np.moveaxis(image, axis, 0)
         rows[:border] = 0
         rows[len(rows) - border :] = 0
-    return image
+    return np.asarray(image)
 
 
-def multiscales(levels, axes="zyx", unit="nanometer") -> dict:
+def multiscales(levels, axes="zyx", unit="nanometer") -> dict[str, Any]:
     """The metadata of one image: ``levels`` are pairs of path and scale."""
     return {
         "axes": [{"name": name, "type": "space", **({"unit": unit} if unit else {})} for name in axes],
@@ -64,7 +65,7 @@ def labels(folder: Path, level="0") -> np.ndarray:
     """The labels of an output."""
     import zarr
 
-    return zarr.open_array(str(folder / level), mode="r")[:]
+    return np.asarray(zarr.open_array(str(folder / level), mode="r")[:])
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -1,12 +1,17 @@
 """A dask worker in a thread of this process, in place of the processes that a command starts."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 
-from nnunetv2_retina import engines
-from nnunetv2_retina.engines import Dask, Say
+from nnunetv2_retina.console import engines
+from nnunetv2_retina.console.engines import Dask, Engine, Say
+
+
+def giving(engine: Engine) -> Callable[..., AbstractContextManager[Engine]]:
+    """Return what can stand for ``Workers.engine``, and gives this engine."""
+    return lambda *_: nullcontext(engine)
 
 
 def use(monkeypatch: pytest.MonkeyPatch) -> None:

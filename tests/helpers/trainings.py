@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from helpers.environment import PROTOCOL
@@ -24,11 +25,11 @@ def write_weights(path: Path, size: str, grid: int = 14, **description) -> Path:
     return path
 
 
-def train(trainer: str, dataset: int = 901, fold: int | str = 0, configuration: str = "2d", **options) -> None:
+def train(trainer: str, dataset: int = 901, fold: int | str = 0, configuration: str = "2d", **options: Any) -> None:
     nnunet_run.run_training(str(dataset), configuration, fold, trainer, device=CPU, **options)
 
 
-def set_protocol(workspace: Path, dataset: int = 901, **settings) -> None:
+def set_protocol(workspace: Path, dataset: int = 901, **settings: Any) -> None:
     path = workspace / "nnUNet_preprocessed" / f"Dataset{dataset}_test" / "dataset.json"
     content = json.loads(path.read_text())
     content["retina"] = PROTOCOL | settings

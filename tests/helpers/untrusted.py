@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ class Marker:
         return Path.touch, (self.path,)
 
 
-def checkpoint_with(marker: Marker) -> dict:
+def checkpoint_with(marker: Marker | None) -> dict[str, Any]:
     """An nnU-Net checkpoint of a trainer of ours, as far as its keys go, with the marker in an entry of its own."""
     about = {"fold": 0, "configuration": "2d", "retina": {"transfer": {"scope": None}}}
     entries = ("optimizer_state", "grad_scaler_state", "logging", "_best_ema", "current_epoch")

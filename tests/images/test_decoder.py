@@ -35,7 +35,7 @@ def png(values, bits, kind=0, extra=b"") -> bytes:
     rows = np.packbits(each.reshape(height, width * bits), axis=1)
     header = part(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     pixels = part(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + pixels + part(b"IEND", b"")
+    return b"".join([b"\x89PNG\r\n\x1a\n", header, extra, pixels, part(b"IEND", b"")])
 
 
 def palette_png(indices, colours, opacity=None) -> bytes:
@@ -59,16 +59,16 @@ def picture(tmp_path):
 # ---------------------------------------------------------------------------------------------------- what is shown
 
 SHUFFLED = np.random.default_rng(1).permutation(256).astype(np.uint8)
-FILES = {
+FILES: dict[str, tuple[bytes, np.ndarray]] = {
     "png": (pillow(GREY, "PNG"), GREY),
-    "png 16 bit": (imagecodecs.png_encode(GREY.astype(np.uint16) * 257), GREY.astype(np.uint16) * 257),
+    "png 16 bit": (bytes(imagecodecs.png_encode(GREY.astype(np.uint16) * 257)), GREY.astype(np.uint16) * 257),
     "png 1 bit": (png(GREY >> 7, 1), (GREY >> 7) * 255),
     "png 2 bit": (png(GREY >> 6, 2), (GREY >> 6) * 85),
     "png 4 bit": (png(GREY >> 4, 4), (GREY >> 4) * 17),
     "png grey alpha": (pillow(np.dstack([GREY, 255 - GREY]), "PNG"), GREY),
     "png rgb": (pillow(COLOUR, "PNG"), COLOUR),
     "png rgba": (pillow(np.dstack([COLOUR, GREY]), "PNG"), COLOUR),
-    "png rgb 16 bit": (imagecodecs.png_encode(COLOUR.astype(np.uint16) * 257), COLOUR.astype(np.uint16) * 257),
+    "png rgb 16 bit": (bytes(imagecodecs.png_encode(COLOUR.astype(np.uint16) * 257)), COLOUR.astype(np.uint16) * 257),
     "png palette": (palette_png(GREY, np.tile(SHUFFLED[:, None], 3)), SHUFFLED[GREY]),
     "png palette colours": (palette_png(GREY, COLOUR.reshape(-1, 3)[:256]), COLOUR.reshape(-1, 3)[:256][GREY]),
     "bmp": (pillow(GREY, "BMP"), GREY),

@@ -8,7 +8,6 @@ import pytest
 from helpers.ome_volumes import cells, multiscales, needs_zarr, write
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images import ome_zarr
 from nnunetv2_retina.images.ome_zarr import StoredArray, is_zarr, open_volume
 
 pytestmark = needs_zarr
@@ -99,6 +98,6 @@ def test_without_zarr(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(RetinaError, match=r'need zarr 3.1.*pip install "nnunetv2-retina\[volumes\]"'):
         open_volume(tmp_path)
-    monkeypatch.setattr(ome_zarr.sys, "version_info", (3, 10, 4))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4))
     with pytest.raises(RetinaError, match=r"needs Python 3.11; this is 3.10"):
         open_volume(tmp_path)

@@ -34,7 +34,7 @@ def fill(name: str, shape: list[int], seed: int) -> np.ndarray:
     return 0.02 * x if "position" in name else x / np.sqrt(np.prod(shape[1:]))
 
 
-def published(fixture: dict) -> dict[str, torch.Tensor]:
+def published(fixture: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {
         name: torch.zeros(shape, dtype=torch.int64)
         if name.endswith("num_batches_tracked")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import cast
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_config_round_trip_and_name():
         (lambda: NetworkConfig.named("huge"), r"unknown network size 'huge'; there are retina, base, tiny"),
         (lambda: NetworkConfig(embed_dim=100), r"embed_dim \(100\) must be divisible by num_heads \(12\)"),
         (lambda: NetworkConfig(stem_channels=48), r"stem_channels \(48\) must be divisible by the 32"),
-        (lambda: NetworkConfig(cnn_units=(1, 1)), r"cnn_units must have 3 entries"),
+        (lambda: NetworkConfig(cnn_units=cast("tuple[int, int, int]", (1, 1))), r"cnn_units must have 3 entries"),
         (lambda: NetworkConfig(dropout=1.0), r"dropout \(1.0\) must lie in"),
         (lambda: NetworkConfig.from_dict({"heads": 3}), r"unknown network settings heads"),
         (lambda: NetworkConfig(depth=10**9), r"depth is 1000000000; expected whole numbers from 1 to 8192"),

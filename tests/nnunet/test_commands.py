@@ -40,8 +40,8 @@ def test_killed_command_suggests_memory(tmp_path: Path, monkeypatch) -> None:
 
 def test_command_runs_and_is_watched(tmp_path: Path) -> None:
     said: list[str] = []
-    typed = run_command("nnUNetv2_train", ["-h"], Workspace(tmp_path), lambda line: line[:5] or None, said.append)
-    assert typed == "nnUNetv2_train -h" and said[0] == "$ nnUNetv2_train -h" and "usage" in said
+    typed = run_command("retina_evaluate", ["-h"], Workspace(tmp_path), lambda line: line[:5] or None, said.append)
+    assert typed == "retina_evaluate -h" and said[0] == "$ retina_evaluate -h" and "usage" in said
 
 
 def test_training_output_becomes_a_line_an_epoch() -> None:

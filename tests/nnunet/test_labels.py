@@ -8,8 +8,8 @@ import tifffile
 from helpers.label_files import dataset_json, save_nifti, save_png
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.nnunet.labels import Labels, choose_reader, list_labels, read_labels
-from nnunetv2_retina.spacing import Spacing
 
 
 def read(path: Path) -> Labels:
@@ -23,7 +23,7 @@ def test_a_volume_has_spacing_and_geometry(tmp_path: Path) -> None:
     labels = read(tmp_path / "v.nii.gz")
     np.testing.assert_array_equal(labels.array, array)
     assert labels.array.dtype == np.uint8 and labels.spacing == Spacing(40, 5, 4)
-    assert labels.geometry["spacing"] == (40, 5, 4) and labels.geometry["origin"] == (1, 2, 3)
+    assert [labels.geometry[name] for name in ("spacing", "origin")] == [(40, 5, 4), (1, 2, 3)]
 
 
 def test_an_image_is_a_volume_of_one_slice(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from scipy.spatial.distance import pdist
 from skimage.measure import perimeter_crofton, regionprops
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects import columns, table
 from nnunetv2_retina.prediction.objects.measures import measure, read_around, total
 from nnunetv2_retina.prediction.objects.neighbours import Parts, Surfaces, combine, nearest
 from nnunetv2_retina.prediction.objects.vertices import crofton
-from nnunetv2_retina.spacing import Spacing
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (5.0, 2.0, 3.0)
@@ -38,7 +39,8 @@ def places(shape, steps=STEPS) -> tuple[np.ndarray, ...]:
 
 
 def ellipsoid(shape, centre, radii, steps=STEPS) -> np.ndarray:
-    return sum(((a - c) / r) ** 2 for a, c, r in zip(places(shape, steps), centre, radii, strict=True)) <= 1
+    parts = [((a - c) / r) ** 2 for a, c, r in zip(places(shape, steps), centre, radii, strict=True)]
+    return np.asarray(sum(parts) <= 1)
 
 
 def test_a_ball_in_anisotropic_voxels():
@@ -156,7 +158,7 @@ def scattered(shape, seed, share=0.25) -> np.ndarray:
     """Ids of small irregular objects."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 0.8)
     ids, _ = ndimage.label(noise > np.quantile(noise, 1 - share))
-    return ids.astype(np.uint32)
+    return np.asarray(ids, np.uint32)
 
 
 def test_as_counted_voxel_by_voxel():
@@ -196,13 +198,12 @@ def test_neighbours_of_every_pair(shape, seed, steps):
     ids = np.append(0, random.permutation(most) + 1)[ids]
     voxels = {number: np.argwhere(ids == number) for number in range(1, most + 1)}
     for row in rows(ids, steps):
-        expected = (None, None)
+        pairs = []
         for other in voxels.keys() - {row["id"]}:
             apart = np.abs(voxels[row["id"]][:, None] - voxels[other][None]) - 1
             distance = np.linalg.norm(np.maximum(apart, 0) * np.array(steps), axis=-1).min()
-            found = (float(f"{distance:.9g}"), other)
-            expected = found if expected[1] is None else min(expected, found)
-        assert (row["neighbour_distance"], row["neighbour"]) == expected
+            pairs.append((float(f"{distance:.9g}"), other))
+        assert (row["neighbour_distance"], row["neighbour"]) == min(pairs, default=(None, None))
 
 
 @settings(max_examples=12, deadline=None)
@@ -212,10 +213,10 @@ def test_blocks_change_nothing(shape, seed, block):
     steps, most = (0.7, 0.3, 0.1), int(ids.max())
     frame = table.Frame.of(shape, Spacing.of(steps, "nm"))
     expected = table.describe(ids, [1] * most, {}, frame)
-    boxes = [
-        tuple(slice(at, min(at + side, n)) for at, side, n in zip(corner, block, shape, strict=True))
-        for corner in product(*(range(0, n, side) for n, side in zip(shape, block, strict=True)))
-    ]
+    boxes: list[Box] = []
+    for corner in product(*(range(0, n, side) for n, side in zip(shape, block, strict=True))):
+        z, y, x = (slice(at, min(at + side, n)) for at, side, n in zip(corner, block, shape, strict=True))
+        boxes.append((z, y, x))
     parts = [measure(read_around(lambda box: ids[box], box, shape), box, shape, steps) for box in boxes]
     pieces, surfaces = Parts(parts, steps), Surfaces(lambda box: ids[box], boxes, shape)
     found = combine([nearest(pieces, surfaces, [number]) for number in range(len(boxes))], most)

@@ -1,5 +1,6 @@
 """Orthoplane inference on volumes whose voxels encode where they are, so that any mistake in axes or offsets shows."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,11 @@ import torch
 from helpers.model_folders import LABELS, make_model
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.prediction import orthoplane
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.orthoplane import check_volume, mean_probabilities
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import PredictionSettings
 from nnunetv2_retina.prediction.sliding_window import SlidingWindow
-from nnunetv2_retina.spacing import Spacing
 
 PATCH = 16
 SHAPES = [(20, 24, 40), (7, 33, 18), (40, 5, 9)]
@@ -88,7 +88,7 @@ def test_a_model_that_is_perfect_in_one_plane_only():
 
 def smooth(shape, seed=0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return (100 + rng.normal(0, 20, shape)).clip(1).astype(np.float32)
+    return np.asarray((100 + rng.normal(0, 20, shape)).clip(1), np.float32)
 
 
 def predictor(folder, **settings) -> Predictor:
@@ -106,7 +106,7 @@ def test_equals_three_stack_predictions(tmp_path, spacing):
     for axis in range(3):
         logits = stack.predict_logits(data.movedim(1 + axis, 1))
         planes.append(logits.float().softmax(0).movedim(1, 1 + axis))
-    mean = stack.grid(data, properties).resample(sum(planes) / 3)
+    mean = stack.grid(data, properties).resample((planes[0] + planes[1] + planes[2]) / 3)
     labels, probabilities = whole.predict(image, spacing, probabilities=True)
     np.testing.assert_allclose(probabilities, mean, atol=2e-3)
     assert (labels == mean.argmax(0).numpy()).mean() > 0.999
@@ -147,11 +147,11 @@ def test_anisotropic_volume(tmp_path):
     assert forced.shape == (20, 20, 20)
 
 
-@pytest.mark.skipif(not hasattr(orthoplane.os, "posix_fallocate"), reason="a full disk shows later here")
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="a full disk shows later here")
 def test_no_room_for_the_temporary_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(orthoplane.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(RetinaError, match=r"no room for a temporary file of .* GiB .*No space left on device"):
         averaged(window(lambda tiles: tiles, 1), coordinates((20, 20, 20)), spare_bytes=-(2**40), scratch=tmp_path)

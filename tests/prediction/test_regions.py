@@ -130,7 +130,7 @@ def test_labels_of_a_transunet(tmp_path, mode):
         folder, device="cpu", settings=PredictionSettings(mode=mode, mirroring=False, batch_size=3)
     )
     axes = np.meshgrid(*(np.linspace(0, 3 * n, n) for n in (4, 36, 40)), indexing="ij")
-    waves = sum(np.sin(axis / (3 + 2 * i)) for i, axis in enumerate(axes))
+    waves = np.sum([np.sin(axis / (3 + 2 * i)) for i, axis in enumerate(axes)], axis=0)
     image = (100 + 20 * waves + np.random.default_rng(0).normal(0, 10, waves.shape))[None].clip(1).astype(np.float32)
     data, _ = predictor.preprocess_array(image, {"spacing": (1, 1, 1)})
     source = TensorSource(data)

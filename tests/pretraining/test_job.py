@@ -119,8 +119,8 @@ def test_the_loss_falls(source, tmp_path):
 def start(source, folder, *more):
     script = f"{THREADS}; import sys; from pretraining.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, str(source), "-o", str(folder), *SETTINGS, "--epochs", "4"]
-    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    return subprocess.Popen([*command, "--keep-every", "2", *more], **quiet)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([*command, "--keep-every", "2", *more], stderr=quiet, stdout=quiet)
 
 
 def wait_for(condition, process, seconds=120):
@@ -149,7 +149,6 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(source, reference, t
 def test_killed_while_writing_a_checkpoint_it_goes_on_from_the_one_before(source, reference, tmp_path):
     script = f"""{THREADS}
 import os, sys
-from pretraining.cli import main
 whole, calls = torch.save, []
 def half_written(content, path):
     whole(content, path)

@@ -1,10 +1,12 @@
 """The settings of a pre-training."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
+from pretraining.objectives.mae import MaskedAutoencoder
 from pretraining.recipe import SIZE_NAMES, Execution, Recipe
 
 
@@ -99,9 +101,12 @@ def test_the_decoder_of_the_masked_autoencoder_has_its_depth():
     from pretraining.job import build_objective
 
     objective = build_objective(Recipe.named("mae", size="tiny"))
-    assert len(objective.decoder) == 9 and objective.decoder[0].mlp.dropout.p == 0
+    assert isinstance(objective, MaskedAutoencoder)
+    block: Any = objective.decoder[0]
+    assert len(objective.decoder) == 9 and block.mlp.dropout.p == 0
     assert {m.p for m in objective.network.modules() if type(m).__name__ == "Dropout"} == {0.0}
-    assert len(build_objective(Recipe(arm="mae", size="tiny")).decoder) == 5
+    other = build_objective(Recipe(arm="mae", size="tiny"))
+    assert isinstance(other, MaskedAutoencoder) and len(other.decoder) == 5
 
 
 def test_a_run_older_than_a_setting_is_continued():

@@ -6,8 +6,10 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.checks import noting
 from helpers.own_images import write_own
 
 from dataset_conversion.convert import main as convert
@@ -49,7 +51,7 @@ TINY = QuickstartSettings(
         ({"device": "tpu"}, "device is 'tpu'; expected cuda or cpu"),
     ],
 )
-def test_wrong_settings_are_refused(setting: dict, message: str) -> None:
+def test_wrong_settings_are_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(RetinaError, match=message):
         QuickstartSettings(**setting)
 
@@ -225,17 +227,19 @@ def test_interrupted() -> None:
 
 
 def test_help_names_every_option(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", shown)
     with pytest.raises(SystemExit) as stop:
         command.main(["--help"])
-    text = sys.stdout.getvalue()
+    text = shown.getvalue()
     assert stop.value.code == 0
     assert all(name in text for name in ("--output", "--data", "--iterations", "--device", "--seed", "--overwrite"))
 
 
 def test_arguments_reach_the_settings(tmp_path, monkeypatch, capsys) -> None:
-    calls: list = []
-    monkeypatch.setattr(quickstart, "run_quickstart", lambda *given: calls.append(given) or Path("report.html"))
+    calls: list[Any] = []
+    started = noting(calls, lambda *given: given, lambda *_: Path("report.html"))
+    monkeypatch.setattr(quickstart, "run_quickstart", started)
     options = ["--data", str(tmp_path), "--iterations", "7", "--batch-size", "3", "--seed", "5"]
     options += ["--labels", "1=a", "2=b", "--spacing", "40", "8.5", "8", "--slices-as-volume"]
     assert command.main(["-o", "there", *options]) == 0

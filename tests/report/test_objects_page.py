@@ -1,22 +1,23 @@
 """The page about the objects of a prediction."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nnunetv2_retina.display import histograms as drawn
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects import table
 from nnunetv2_retina.report import objects
 from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_page
-from nnunetv2_retina.spacing import Spacing
 
 
 @pytest.fixture
-def lines(monkeypatch) -> dict:
+def lines(monkeypatch) -> dict[str, Any]:
     """The panels that are drawn."""
-    kept: dict = {}
+    kept: dict[str, Any] = {}
 
     def histograms(path, groups, names):
         kept.update(groups)

@@ -2,23 +2,28 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+from helpers.checks import noting
 from helpers.model_folders import make_model, transunet
 from skimage.io import imsave
 
 from nnunetv2_retina.commands import report as command
 from nnunetv2_retina.console import USAGE_ERROR
+from nnunetv2_retina.display.sheets import OverlayRow
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import score_pairs
 from nnunetv2_retina.evaluation.pairs import Pair
 from nnunetv2_retina.evaluation.rule import Rule, ScoredClass
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.record import read_record
 from nnunetv2_retina.report import cases as report_cases
@@ -27,14 +32,13 @@ from nnunetv2_retina.report import training, watching
 from nnunetv2_retina.report.cases import choose_slice, validation_cases, value_names, worst_and_best
 from nnunetv2_retina.report.page import write_model_report
 from nnunetv2_retina.report.settings import ReportSettings
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 LABELS = {"background": 0, "mito": 1, "vesicle": 2}
 NETWORK = transunet()["arch_kwargs"]["config"]
 DATASET = "Dataset950_test"
 
 
-def log(epochs: int, classes: int = 2) -> dict:
+def log(epochs: int, classes: int = 2) -> dict[str, Any]:
     """nnU-Net's, of epochs of 60 s."""
     steps = np.arange(epochs)
     return {
@@ -83,7 +87,7 @@ def case(number: int, size: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 @pytest.fixture
-def nnunet(tmp_path, monkeypatch) -> Path:
+def nnunet(tmp_path: Path, monkeypatch) -> Path:
     """nnU-Net's folders with a plain 2D model of one fold whose four validation cases were predicted."""
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
@@ -278,12 +282,14 @@ def test_volumes_show_the_telling_slice_with_a_scale_bar_in_nm(nnunet, no_drawin
         image = SimpleITK.GetImageFromArray(array)
         image.SetSpacing((4.0, 8.0, 40.0))
         SimpleITK.WriteImage(image, str(path))
-    rows = []
-    monkeypatch.setattr(model_report, "overlay_sheet", lambda path, found, *_: (rows.extend(found), path.touch()))
+    drawn: list[list[OverlayRow]] = []
+    draw = noting(drawn, lambda _, rows, *__: rows, lambda path, *_: path.touch())
+    monkeypatch.setattr(model_report, "overlay_sheet", draw)
     settings = ReportSettings(
         predictions=nnunet / "pred", labels=nnunet / "truth", images=nnunet / "images", distances=False
     )
     said = text(write_model_report(folder, settings=settings).read_text())
+    rows = [row for sheet in drawn for row in sheet]
     assert [row.name for row in rows] == ["v, z = 4"] and "MFD-m" not in said
     assert rows[0].spacing == Spacing(None, 8, 4, NANOMETRES)
 
@@ -343,7 +349,8 @@ def test_a_running_training_is_followed_to_its_end(nnunet, no_drawing, monkeypat
     final = fold(nnunet) / "checkpoint_final.pth"
     content = torch.load(final, weights_only=False)
     final.unlink()
-    pages, lines = [], []
+    pages: list[str] = []
+    lines: list[str] = []
 
     def first_epoch() -> None:
         torch.save(content | {"logging": log(1)}, fold(nnunet) / "checkpoint_latest.pth")
@@ -362,7 +369,7 @@ def test_a_running_training_is_followed_to_its_end(nnunet, no_drawing, monkeypat
         (fold(nnunet) / "validation" / "summary.json").write_text("{}")
 
     steps = iter([first_epoch, being_written, last_epoch, validated])
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: next(steps)())
+    monkeypatch.setattr(time, "sleep", lambda seconds: next(steps)())
     watching.watch_model_report(model(nnunet), None, ReportSettings(watch=30), lines.append)
     pages.append((model(nnunet) / "report.html").read_text())
     assert [refreshed(page) for page in pages] == [True, True, False]
@@ -372,7 +379,7 @@ def test_a_running_training_is_followed_to_its_end(nnunet, no_drawing, monkeypat
 
 def test_what_stays_damaged_is_said(nnunet, no_drawing, monkeypatch) -> None:
     (fold(nnunet) / "checkpoint_final.pth").write_bytes(b"half a file")
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(RetinaError, match=r"checkpoint_final\.pth"):
         watching.watch_model_report(model(nnunet), None, ReportSettings(watch=1), print)
     with pytest.raises(RetinaError, match="no model folder /nowhere"):

@@ -5,11 +5,13 @@ import json
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.checks import known
 from helpers.model_folders import make_model, transunet
 from safetensors.torch import load_file
 
@@ -33,7 +35,7 @@ def untested(monkeypatch):
     monkeypatch.setattr(zoo, "_test", lambda _: False)
 
 
-def model(folder: Path, folds: tuple = (0, 1)) -> Path:
+def model(folder: Path, folds: tuple[int, ...] = (0, 1)) -> Path:
     """A model of RETINA whose checkpoints hold what a training leaves, weights that make up their mind, and scores."""
     made = make_model(
         folder, trainer="nnUNetTrainerTransUNet_tiny", architecture=transunet(), folds=folds, patch=48,
@@ -140,19 +142,21 @@ def test_a_package_gives_what_our_network_gives(trained, package):
     assert (ours == expected[0].argmax(0)).mean() > 0.999 and len(np.unique(ours)) > 1
 
 
-def from_source(folder: Path, entry: dict) -> torch.nn.Module:
+def from_source(folder: Path, entry: dict[str, Any]) -> torch.nn.Module:
     """Build the network as the zoo does, of the file in the package alone."""
-    spec = importlib.util.spec_from_file_location("shared_architecture", folder / entry["architecture"]["source"])
+    path = folder / entry["architecture"]["source"]
+    spec = known(importlib.util.spec_from_file_location("shared_architecture", path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        known(spec.loader).exec_module(module)
     finally:
         del sys.modules[spec.name]
     assert "nnunetv2_retina" not in {name.partition(".")[0] for name in vars(module)}
     network = getattr(module, entry["architecture"]["callable"])(**entry["architecture"]["kwargs"])
     network.load_state_dict(torch.load(folder / entry["source"], weights_only=True))
-    return network.eval()
+    built: torch.nn.Module = network.eval()
+    return built
 
 
 def test_axes_have_the_sizes_the_network_was_trained_with(package):
@@ -186,7 +190,7 @@ def damaged(package: Path, tmp_path: Path, change) -> Path:
     return tmp_path / "copy.zip"
 
 
-def edited(files: dict, **values) -> None:
+def edited(files: dict[str, Any], **values) -> None:
     files[MANIFEST] = json.dumps(json.loads(files[MANIFEST]) | values).encode()
 
 

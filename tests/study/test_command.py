@@ -19,8 +19,8 @@ from skimage.io import imsave
 
 from nnunetv2_retina.commands import benchmark as command
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol.folds import make_splits
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.checks import resolve
 from nnunetv2_retina.study.pictures import window
@@ -52,7 +52,7 @@ systems: [{name: 3D, trainer: nnUNetTrainerTransUNet3D_tiny, configuration: 3d_f
 
 
 @pytest.fixture
-def study(workspace, tmp_path) -> Path:
+def study(workspace, tmp_path: Path) -> Path:
     """The study above, data set 901 with two test images, and its weights."""
     raw = workspace / "nnUNet_raw" / "Dataset901_test"
     for folder in ("imagesTs", "labelsTs"):

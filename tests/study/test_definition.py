@@ -30,7 +30,7 @@ systems:
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path):
     """Write the study above with some text replaced; its path."""
 
     def write(old: str = "", new: str = "") -> Path:
@@ -148,8 +148,8 @@ def test_the_papers_study_trains_each_system_as_it_was_published(monkeypatch, tm
     assert (protocol.clip, protocol.frozen_dropout, protocol.loss) == (None, True, "released")
     assert runs["RETINA of the text", "Guay"][0] == "nnUNetTrainerRETINA"
     assert runs["TransUNet ImageNet", "Guay"][0] == "nnUNetTrainerRETINA_encoder_base"
-    for dataset, patch in {"CREMI": 512, "Guay": 512, "Kasthuri++": 512, "Perez nuclei": 480, "UroCell": 224}.items():
-        protocol = runs["UNet-RN50 CEM500K", dataset][1]
+    for name, patch in {"CREMI": 512, "Guay": 512, "Kasthuri++": 512, "Perez nuclei": 480, "UroCell": 224}.items():
+        protocol = runs["UNet-RN50 CEM500K", name][1]
         assert (protocol.optimiser, protocol.learning_rate, protocol.weight_decay) == ("adamw", 0.003, 0.1)
         assert (protocol.schedule, protocol.schedule_iterations, protocol.loss) == ("onecycle", None, "cross_entropy")
         assert (protocol.patch_size, protocol.decay_all) == (patch, True)

@@ -12,7 +12,7 @@ from skimage.io import imsave
 
 from nnunetv2_retina.display.sheets import OverlayRow, side_by_side
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.study.pictures import draw
 from nnunetv2_retina.study.runs import RESULT, PlannedRun, Run
 
@@ -34,7 +34,7 @@ RUN = Run(
 
 
 @pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
+def raw(tmp_path: Path, monkeypatch) -> Path:
     """A raw data set with three test images."""
     folder = tmp_path / "raw" / RUN.dataset
     labels = {"background": 0, "one": 1, "two": 2}

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from filelock import FileLock
 from helpers import thread_workers
 
 from nnunetv2_retina.console import part_of
-from nnunetv2_retina.engines import Workers
+from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.study import runner
+from nnunetv2_retina.study import folders, runner
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
 from nnunetv2_retina.study.estimates import estimate_lines, estimates
 from nnunetv2_retina.study.runner import merge, open_output, run_all
@@ -284,11 +285,11 @@ def test_estimates_come_from_rehearsals_then_from_runs(tmp_path: Path) -> None:
 
 def test_a_process_that_fails_leaves_the_end_of_its_output(tmp_path: Path, monkeypatch) -> None:
     planned = plan(tmp_path)[0]
-    monkeypatch.setattr(runner.folders, "make", lambda folder, run: {})
-    monkeypatch.setattr(runner.sys, "executable", "python3")
+    monkeypatch.setattr(folders, "make", lambda folder, run: {})
+    monkeypatch.setattr(sys, "executable", "python3")
     started = subprocess.Popen
     code = ["python3", "-c", "import os; print('seed', os.environ['RETINA_SEED']); print('no memory'); exit(3)"]
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda command, **options: started(code, **options))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: started(code, **options))
     assert runner.run_one(planned, "cpu") == 3
     text = (planned.folder / FAILED).read_text()
     assert text.startswith("exit status 3") and "no memory" in text and "seed 1" in text

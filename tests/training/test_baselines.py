@@ -1,13 +1,16 @@
 """The systems that RETINA is compared with, through nnU-Net's ``run_training``: training, continuing, predicting."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.checks import known, noting
 from helpers.environment import PROTOCOL, SIZES_3D
 from helpers.moco import moco, resnet50
 from helpers.trainings import CPU, KilledError, fold_folder, log_of, results, train, write_weights
@@ -16,8 +19,8 @@ from nnunetv2.run import run_training as nnunet_run
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_retina.console.machine import multiplies_bfloat16
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.machine import multiplies_bfloat16
 from nnunetv2_retina.network.unet_resnet50 import ENCODER
 from nnunetv2_retina.training import baselines
 from nnunetv2_retina.weights import checkpoint
@@ -29,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("short")
 @pytest.fixture(autouse=True)
 def unsynced(monkeypatch):
     """Waiting for the disk takes seconds."""
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda file: None)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture
@@ -118,7 +121,8 @@ def test_trains_continues_and_predicts(system, both, encoder, monkeypatch, made)
 
 def test_the_frozen_encoder_stays_as_it_came_but_its_batch_norms_adapt(both, encoder, made, monkeypatch):
     set_protocol(both, 901, iterations=3, iterations_per_epoch=2)
-    modes, step = {}, nnUNetTrainer.train_step
+    modes: dict[str, bool] = {}
+    step = nnUNetTrainer.train_step
 
     def look(self, batch):
         modes.update((name, module.training) for name, module in self.network.named_modules())
@@ -201,7 +205,7 @@ def test_grey_weights_go_with_two_channels(both, encoder, monkeypatch):
     trainer.initialize()
     kernel = checkpoint.load(encoder).weights[f"{ENCODER}conv1.weight"]
     assert torch.equal(trainer.network.unet.encoder.conv1.weight, torch.cat([kernel, kernel], dim=1) / 2)
-    assert trainer._record["adapted"] == {
+    assert known(trainer._record)["adapted"] == {
         f"{ENCODER}conv1.weight": "1 input channels to 2: repeated in order, times 1/2"
     }
 
@@ -236,7 +240,7 @@ def test_configurations_of_the_wrong_dimensions_are_refused(both, trainer, datas
     assert results(both) == []
 
 
-def use_residual_encoders(content: dict) -> None:
+def use_residual_encoders(content: dict[str, Any]) -> None:
     for configuration in content["configurations"].values():
         if "architecture" in configuration:
             configuration["architecture"]["network_class_name"] = "a.b.ResidualEncoderUNet"
@@ -271,12 +275,9 @@ def test_3d_trains_in_the_planned_sizes_with_the_published_loss(both, made):
 
 def test_nnunet_under_the_protocol_keeps_its_optimisation(both, made, monkeypatch):
     set_protocol(both, 901, iterations=3, learning_rate=0.5, patch_size=50)
-    rates, step = [], nnUNetTrainer.train_step
-    monkeypatch.setattr(
-        nnUNetTrainer,
-        "train_step",
-        lambda self, b: (rates.append(self.optimizer.param_groups[0]["lr"]), step(self, b))[1],
-    )
+    rates: list[float] = []
+    step = noting(rates, lambda self, _: self.optimizer.param_groups[0]["lr"], nnUNetTrainer.train_step)
+    monkeypatch.setattr(nnUNetTrainer, "train_step", step)
     train("nnUNetTrainerProtocol")
     np.testing.assert_allclose(rates, [0.01 * (1 - i / 3) ** 0.9 for i in range(3)])
     group = made[0].optimizer.param_groups[0]

@@ -1,5 +1,7 @@
 """Optimisers and learning rates of the parts of a network."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.training.rates import TRANSFERRED, PartRates, clipping, make_optimizer
 
 
-def network() -> nn.Module:
+def network() -> nn.ModuleDict:
     return nn.ModuleDict({"blocks": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
 
 
@@ -17,7 +19,7 @@ def is_block(name: str) -> bool:
     return name.startswith("blocks.")
 
 
-def rates(protocol: Protocol, steps: list[int]) -> list[list[float]]:
+def rates(protocol: Protocol, steps: Sequence[int]) -> list[list[float]]:
     """The rate of each group, what is fresh first, at some steps."""
     optimizer = make_optimizer(network().named_parameters(), protocol, is_block)
     schedule = PartRates(optimizer, protocol)

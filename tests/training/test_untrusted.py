@@ -1,5 +1,7 @@
 """No training opens a weights file or checkpoint that runs code, nor one of another trainer."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers.trainings import fold_folder, results, train, write_weights
@@ -19,7 +21,7 @@ def marker(tmp_path):
 @pytest.mark.parametrize("by", ["option", "variable"])
 def test_weights_that_run_code_are_refused(workspace, tmp_path, marker, by, writer, monkeypatch):
     WRITERS[writer](checkpoint_with(marker), tmp_path / "evil.pth")
-    options = {"pretrained_weights": str(tmp_path / "evil.pth")} if by == "option" else {}
+    options: dict[str, Any] = {"pretrained_weights": str(tmp_path / "evil.pth")} if by == "option" else {}
     if by == "variable":
         monkeypatch.setenv("RETINA_WEIGHTS", str(tmp_path / "evil.pth"))
     with pytest.raises(RetinaError, match=r"evil\.pth is not opened: it asks for .* could run code"):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from helpers.model_folders import LABELS, REGIONS, make_model
 
-from nnunetv2_retina import Predictor, machine
+from nnunetv2_retina import Predictor
+from nnunetv2_retina.console import machine
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.instances import find_instances
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.viewing.layer_prediction import load_model, model_spacing, predict_array
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (3, 40, 48), np.uint8)

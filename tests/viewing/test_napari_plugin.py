@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from helpers.checks import known, noting
 from helpers.model_folders import make_model
 from helpers.ome_volumes import cells, needs_zarr, write
 from helpers.raw_datasets import read_back
@@ -28,7 +29,7 @@ from npe2 import PluginManifest  # noqa: E402
 
 import nnunetv2_retina.viewing  # noqa: E402
 from nnunetv2_retina.display.slider import LabelLayer  # noqa: E402
-from nnunetv2_retina.spacing import Spacing  # noqa: E402
+from nnunetv2_retina.images.spacing import Spacing  # noqa: E402
 from nnunetv2_retina.viewing import in_napari, reader  # noqa: E402
 from nnunetv2_retina.viewing.browser import has_display  # noqa: E402
 from nnunetv2_retina.viewing.layer_prediction import import_triton  # noqa: E402
@@ -75,7 +76,9 @@ def test_volumes_are_layers(viewer, tmp_path, sides):
     sizes = store.levels(sides, Spacing(40, 8, 8, "nm"), (8, 16, 16), 8)
     store.create(tmp_path / "out.zarr", sizes, "uint8", 8, "test", {1: "mitochondria"})
     path = str(tmp_path / "out.zarr")
-    in_napari.add_layers(viewer, [in_napari.volume_layer(str(tmp_path / "in.zarr")), *reader.get_reader(path)(path)])
+    in_napari.add_layers(
+        viewer, [in_napari.volume_layer(str(tmp_path / "in.zarr")), *known(reader.get_reader(path))(path)]
+    )
     image, labels = viewer.layers
     assert image.ndim == labels.ndim == 3 and tuple(labels.scale) == (40, 8, 8)
     assert labels.multiscale == (len(sizes) > 1) and list(labels.features["class"]) == ["background", "mitochondria"]
@@ -94,7 +97,7 @@ def test_the_reader_takes_what_predictions_and_data_sets_are_and_nothing_else(tm
     assert reader.get_reader(str(tmp_path / "predictions")) is None
     for folder in ("predictions", "data/labelsTr"):
         path = str(tmp_path / folder / "a.tif")
-        ((values, about, kind),) = reader.get_reader(path)(path)
+        ((values, about, kind),) = known(reader.get_reader(path))(path)
         assert kind == "labels" and about["features"]["class"] == ["background", "mitochondria"]
         np.testing.assert_array_equal(values, IMAGE > 128)
 
@@ -145,7 +148,7 @@ def test_a_window_takes_the_widget_as_a_plugin_gives_it(make_napari_viewer):
     import_triton()  # whose LLVM meets that of the window's OpenGL, if it is Mesa's: a plain import ends the process
 
 
-def test_the_widget_predicts_a_layer_beside_the_window(viewer, tmp_path, qtbot):
+def test_the_widget_predicts_a_layer_beside_the_window(viewer, tmp_path, qtbot, monkeypatch):
     from nnunetv2_retina import Predictor
     from nnunetv2_retina.viewing.widget import PredictWidget
 
@@ -153,9 +156,8 @@ def test_the_widget_predicts_a_layer_beside_the_window(viewer, tmp_path, qtbot):
     viewer.add_image(IMAGE, name="cells", scale=(40, 8, 8), units="nm")
     widget = PredictWidget(viewer)
     widget.model.value, widget.instances.value, widget.size.value = model, True, 2
-    seen = []
-    report = widget._report
-    widget._report = lambda done, total: (seen.append((done, total)), report(done, total))
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(widget, "_report", noting(seen, lambda done, total: (done, total), widget._report))
     widget.button.native.click()
     assert widget.button.text == "Stop" and widget.image.value.name == "cells"
     qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=60_000)
@@ -185,7 +187,7 @@ def test_what_goes_wrong_is_said_in_one_sentence(viewer, tmp_path, qtbot, monkey
     assert message in said[0] and "\n" not in said[0] and made.button.text == "Predict"
 
 
-def test_a_prediction_can_be_stopped(viewer, tmp_path, qtbot):
+def test_a_prediction_can_be_stopped(viewer, tmp_path, qtbot, monkeypatch):
     from nnunetv2_retina.viewing.widget import PredictWidget
 
     widget = PredictWidget(viewer)
@@ -198,7 +200,7 @@ def test_a_prediction_can_be_stopped(viewer, tmp_path, qtbot):
         widget._stopping = done > 0
         report(done, total)
 
-    widget._report = stop_first
+    monkeypatch.setattr(widget, "_report", stop_first)
     widget.button.native.click()
     qtbot.waitUntil(lambda: widget.button.text == "Predict", timeout=60_000)
     assert len(viewer.layers) == 1

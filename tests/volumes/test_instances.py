@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunetv2_retina.commands import volume as command
-from nnunetv2_retina.engines import Serial
+from nnunetv2_retina.console.engines import Serial
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.instances import find_instances
 from nnunetv2_retina.prediction.objects import table
 from nnunetv2_retina.prediction.objects.columns import NAMES
 from nnunetv2_retina.prediction.settings import InstanceSettings
-from nnunetv2_retina.spacing import Spacing
 from nnunetv2_retina.volumes import blocks, components, store
 from nnunetv2_retina.volumes.instances import TABLE, InstanceRun
 from nnunetv2_retina.volumes.journal import Journal, digest
@@ -48,7 +48,7 @@ def predicted(folder, volume, box=(0, 0, 0)):
 
 def blobs(shape, seed=0) -> np.ndarray:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
-    return np.digitize(noise, np.quantile(noise, [0.6, 0.85])).astype(np.uint8)
+    return np.asarray(np.digitize(noise, np.quantile(noise, [0.6, 0.85])), np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_volume_in_memory(setting, tmp_path, block):
 @pytest.mark.parametrize("case", ["orthoplane", "folds and mirroring", "regions", "0.4, uint16, one channel"])
 def test_modes_folds_regions_and_versions(tmp_path, case):
     image = cells((10, 36, 40)).astype(np.uint16) * 200
-    options = {"folds": (0, 1)} if case == "folds and mirroring" else {}
+    options: dict[str, Any] = {"folds": (0, 1)} if case == "folds and mirroring" else {}
     if case == "regions":
         options["labels"] = REGIONS
     model = make_model(tmp_path / "model", **TIF, **options)
@@ -101,7 +101,7 @@ def test_exact_moments_are_the_default(setting, tmp_path, capsys):
 
 
 @pytest.fixture
-def first(setting, tmp_path, monkeypatch) -> Path:
+def first(setting, tmp_path: Path, monkeypatch) -> Path:
     """An output whose run ended after some blocks."""
     from nnunetv2_retina.volumes import tasks
 

@@ -23,7 +23,7 @@ def source(tmp_path):
     return write(tmp_path / "in.zarr", cells((8, 40, 40)), spacing=(4, 4, 4), levels=2)
 
 
-def refused(capsys, source, model, output, *more) -> str:
+def refused(capsys: pytest.CaptureFixture[str], source, model, output, *more) -> str:
     arguments = ["predict", str(source), str(output), "-m", str(model), *SMALL, *map(str, more)]
     assert command.main(arguments) == 2
     shown = capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_volumes_of_nothing_and_of_no_numbers(tmp_path, capsys):
 
 def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch):
     pytest.importorskip("distributed")
-    from nnunetv2_retina import engines
+    from nnunetv2_retina.console import engines
 
     monkeypatch.setattr(engines, "PATIENCE", 0.3)
     with (

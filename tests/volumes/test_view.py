@@ -11,7 +11,7 @@ import pytest
 from helpers.ome_volumes import cells, needs_zarr, write
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.volumes import store, view
 from nnunetv2_retina.volumes.blocks import whole
 

@@ -12,6 +12,7 @@ from nnunetv2_retina.weights.compatibility import (
     TRANSUNET,
     UNET_RESNET50,
     UNFROZEN,
+    Network,
     check_compatible,
     describe_size,
     network_of,
@@ -28,8 +29,9 @@ def meta(build, *arguments):
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-def test_each_network_is_told_from_the_others_and_built_alike(network):
-    config = {TRANSUNET.name: TINY, UNET_RESNET50.name: UNetConfig()}[network.name]
+def test_each_network_is_told_from_the_others_and_built_alike(network: Network):
+    configs: dict[str, NetworkConfig | UNetConfig] = {TRANSUNET.name: TINY, UNET_RESNET50.name: UNetConfig()}
+    config = configs[network.name]
     state = meta(network.build, 1, 3, config).state_dict()
     assert [it for it in NETWORKS if it.marks <= set(state)] == [network] and network_of(state) is network
     assert network.sizes(shapes_of(state)) == config

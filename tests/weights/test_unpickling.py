@@ -2,7 +2,9 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.weights import checkpoint, containers, unpickling
 from nnunetv2_retina.weights.importing import import_weights, read_weights
 
-READERS = {
+READERS: dict[str, Callable[[Path], Any]] = {
     "unpickling.read_file": unpickling.read_file,
     "checkpoint.load": checkpoint.load,
     "containers.read": containers.read,
@@ -64,7 +66,7 @@ def test_who_trusts_a_file_gets_it(tmp_path, marker, by, monkeypatch):
 @pytest.mark.parametrize("module", ["numpy._core.multiarray", "numpy.core.multiarray"], ids=["NumPy 2", "NumPy 1"])
 def test_numbers_of_numpy_are_read(tmp_path, module):
     """As NumPy 1 and 2 name them: nnU-Net's log and scores are such numbers."""
-    numbers = {
+    numbers: dict[str, Any] = {
         "float": np.float64(1.5),
         "half": np.float16(0.25),
         "big-endian": np.dtype(">i4").type(7),

@@ -18,7 +18,7 @@ from nnunetv2_retina.prediction.objects.vertices import Integers, crofton, find_
 PAIRS = tuple(combinations_with_replacement(range(3), 2))
 """Axes of the second moments, in their order."""
 _FEW = 128
-"""So many points are kept without asking which of them are corners of their hull."""
+"""Up to so many points are kept without a search for the corners of their hull."""
 _SLAB = 2**22
 """Voxels whose coordinates are made at once."""
 
@@ -61,7 +61,7 @@ def sides(spacing: Sequence[float], shape: Sequence[int]) -> tuple[float, ...]:
 
 
 def read_around(read: Callable[[Box], NDArray[Any]], box: Box, shape: Sequence[int]) -> NDArray[Any]:
-    """Return the ids of a block and of what its vertices need around it: one voxel before it, 0 beyond the volume.
+    """Return the ids of a block and of the voxels that its vertices need: one more on each side, 0 beyond the volume.
 
     Args:
         read: returns the ids (z, y, x) of a box.
@@ -77,7 +77,7 @@ def read_around(read: Callable[[Box], NDArray[Any]], box: Box, shape: Sequence[i
 
 
 def inside(around: NDArray[Any], box: Box, shape: Sequence[int]) -> NDArray[Any]:
-    """Return the block itself out of ``read_around``."""
+    """Return the block alone, from what ``read_around`` returned."""
     first = 0 if flat(shape) else 1
     z, y, x = (part.stop - part.start for part in box)
     return around[first : first + z, 1 : 1 + y, 1 : 1 + x]
@@ -93,35 +93,34 @@ def measure(around: NDArray[Any], box: Box, shape: Sequence[int], spacing: Seque
         spacing: along z, y and x.
     """
     corner = (box[0].start, box[1].start, box[2].start)
-    found = find_vertices(around, corner, flat(shape))
+    vertices = find_vertices(around, corner, flat(shape))
     ids = inside(around, box, shape)
     known = np.zeros(int(around.max(initial=0)) + 1, bool)
     known[ids] = True
-    known[found.ids] = True
+    known[vertices.ids] = True
     known[0] = False
     used, rows = np.flatnonzero(known), np.cumsum(known) - 1
     n = len(used)
     voxels, sums, squares = _moments(ids, rows, n)
-    of_vertex = rows[found.ids]
-    areas = crofton(sides(spacing, shape))[0]
-    area, surface, hull = np.zeros(n, np.int64), no_boxes(n), []
-    np.add.at(area, of_vertex, areas[found.codes])
+    of_vertex = rows[vertices.ids]
+    area = np.zeros(n, np.int64)
+    np.add.at(area, of_vertex, crofton(sides(spacing, shape))[0][vertices.codes])
+    surface, hull_rows, hull = _extents(of_vertex, vertices.points, n)
+    boxes = _boxes(ids, rows, n, corner)
+    begin = np.array(corner, np.int64)
+    return Measures(begin, used, voxels, sums, squares, boxes, area, surface, used[hull_rows], hull)
+
+
+def _extents(of_vertex: Integers, points: NDArray[np.int32], n: int) -> tuple[Integers, Integers, Integers]:
+    """Return first and last vertex of each of n rows, and the corners of their hulls: row and vertex of each."""
+    surface, corners = no_boxes(n), [np.zeros((0, 3), np.int64)]
     surface[:, 3:] = -1
-    for row, points in groups(of_vertex, found.points):
-        surface[row] = [*points.min(0), *points.max(0)]
-        hull.append((used[row], extremes(points)))
-    return Measures(
-        np.array(corner, np.int64),
-        used,
-        voxels,
-        sums,
-        squares,
-        _boxes(ids, rows, n, corner),
-        area,
-        surface,
-        np.repeat(np.array([number for number, _ in hull], np.int64), [len(points) for _, points in hull]),
-        np.concatenate([points for _, points in hull]) if hull else np.zeros((0, 3), np.int64),
-    )
+    rows = [np.zeros(0, np.int64)]
+    for row, of_row in groups(of_vertex, points):
+        surface[row] = [*of_row.min(0), *of_row.max(0)]
+        corners.append(extremes(of_row))
+        rows.append(np.full(len(corners[-1]), row))
+    return surface, np.concatenate(rows), np.concatenate(corners)
 
 
 def _moments(ids: NDArray[Any], rows: Integers, n: int) -> tuple[Integers, Integers, Integers]:
@@ -143,7 +142,7 @@ def _moments(ids: NDArray[Any], rows: Integers, n: int) -> tuple[Integers, Integ
 
 
 def no_boxes(count: int) -> Integers:
-    """Return (count, 6) boxes of nothing, which every voxel extends."""
+    """Return (count, 6) empty boxes, which every voxel extends."""
     return np.tile(np.array([np.iinfo(np.int64).max] * 3 + [0] * 3, np.int64), (count, 1))
 
 
@@ -166,7 +165,7 @@ def groups(keys: Integers, values: NDArray[Any]) -> Iterator[tuple[int, NDArray[
 
 
 def extremes(points: NDArray[Any]) -> Integers:
-    """Return those of some points (n, 3) that may be corners of their convex hull, and maybe others."""
+    """Return the points (n, 3) that may be corners of the convex hull of all, and perhaps others."""
     points = np.asarray(points, np.int64)
     if len(points) <= _FEW:
         return points

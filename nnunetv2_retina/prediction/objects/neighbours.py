@@ -23,13 +23,14 @@ from nnunetv2_retina.prediction.objects.vertices import Integers, find_vertices
 HELD = 8
 """Blocks whose vertices are held at once."""
 _DIGITS = 9
-"""Distances are equal if they are to so many digits."""
+"""Significant digits to which distances are compared."""
 _NEAR = 8
+"""Parts whose boxes are compared with each part's for a first bound."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """What was found; a row for each id of those that were asked for."""
+    """The nearest neighbours; a row for each id that was asked for."""
 
     ids: Integers
     other: Integers
@@ -69,7 +70,7 @@ class Parts:
         return [(float(self._radius[row].max()), row, cKDTree(self._centre[row])) for row in rows]
 
     def _bounds(self) -> NDArray[np.float64]:
-        """Return for each object, by its id, what the distance to its neighbour cannot exceed."""
+        """Return an upper bound of the distance from each object, by its id, to its neighbour."""
         bound = np.full(int(self.owner.max(initial=0)) + 1, np.inf)
         if len(np.unique(self.owner)) < 2:
             return bound
@@ -97,11 +98,11 @@ class Parts:
     def within(self, part: int, reach: float) -> tuple[Integers, NDArray[np.float64]]:
         """Return the parts of other objects whose boxes are no further than ``reach``, the nearest first, and how far
         they are."""
-        found = [
+        candidates = [
             row[tree.query_ball_point(self._centre[part], _above(reach + self._radius[part] + most))]
             for most, row, tree in self._trees
         ]
-        rows = np.concatenate(found).astype(np.int64)
+        rows = np.concatenate(candidates).astype(np.int64)
         rows = rows[self.owner[rows] != self.owner[part]]
         gaps = self.gaps(part, rows)
         near = gaps <= _above(reach)
@@ -130,8 +131,8 @@ class Surfaces:
     def _load(self, block: int) -> dict[int, NDArray[np.int32]]:
         box = self._blocks[block]
         around = read_around(self._read, box, self._shape)
-        found = find_vertices(around, (box[0].start, box[1].start, box[2].start), flat(self._shape))
-        return dict(groups(found.ids, found.points))
+        vertices = find_vertices(around, (box[0].start, box[1].start, box[2].start), flat(self._shape))
+        return dict(groups(vertices.ids, vertices.points))
 
 
 def nearest(parts: Parts, surfaces: Surfaces, blocks: Iterable[int]) -> Nearest:
@@ -143,8 +144,8 @@ def nearest(parts: Parts, surfaces: Surfaces, blocks: Iterable[int]) -> Nearest:
     for block in blocks:
         for part in np.flatnonzero(parts.block == block):
             owner = int(parts.owner[part])
-            found = _nearest_of(int(part), parts, surfaces, known.get(owner, (np.inf, 0)))
-            known[owner] = min(known.get(owner, found), found)
+            closest = _nearest_of(int(part), parts, surfaces, known.get(owner, (np.inf, 0)))
+            known[owner] = min(known.get(owner, closest), closest)
     ids = np.array(sorted(known), np.int64)
     distances = np.array([known[int(number)][0] for number in ids])
     others = np.array([known[int(number)][1] for number in ids], np.int64)
@@ -193,10 +194,10 @@ def _above(distance: float) -> float:
     return distance * (1 + 1e-6) + 1e-9
 
 
-def combine(found: Sequence[Nearest], most: int) -> Nearest:
-    """Return what is nearest to the ids from 1 to ``most``, of what was found in blocks."""
+def combine(parts: Sequence[Nearest], most: int) -> Nearest:
+    """Return the nearest neighbours of the ids from 1 to ``most``, from those of the blocks."""
     distance, other = np.full(most + 1, np.nan), np.zeros(most + 1, np.int64)
-    for part in found:
+    for part in parts:
         now, then = part.distance, distance[part.ids]
         nearer = (now < then) | (np.isnan(then) & ~np.isnan(now)) | ((now == then) & (part.other < other[part.ids]))
         distance[part.ids[nearer]], other[part.ids[nearer]] = now[nearer], part.other[nearer]

@@ -1,4 +1,4 @@
-"""The table of a volume's objects: made from what is measured, written and read."""
+"""The table of a volume's objects: made from their measurements, and written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing, write_json
 from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects.columns import COLUMNS, NAMES, UNKNOWN, dictionary
 from nnunetv2_retina.prediction.objects.measures import (
     PAIRS,
@@ -28,7 +29,6 @@ from nnunetv2_retina.prediction.objects.measures import (
 )
 from nnunetv2_retina.prediction.objects.neighbours import Nearest, Parts, Surfaces, combine, nearest
 from nnunetv2_retina.prediction.objects.vertices import Integers, crofton
-from nnunetv2_retina.spacing import Spacing
 
 Row = dict[str, str | int | float | None]
 """Column -> value; None where it does not apply."""
@@ -50,14 +50,14 @@ class Frame:
 
     @classmethod
     def of(cls, shape: Sequence[int], spacing: Spacing, unit: str | None = None) -> Frame:
-        """Return the frame of an array (z, y, x) or (y, x); ``unit``: None: the spacing's own."""
+        """Return the frame of an array (z, y, x) or (y, x); ``unit`` None: the spacing's own."""
         z, y, x = (1, *shape) if len(shape) == 2 else shape
         whole = Spacing(spacing.z or 1.0, spacing.y, spacing.x, spacing.unit)
         return cls((z, y, x), whole, unit or spacing.unit or UNKNOWN)
 
 
 def describe(ids: NDArray[np.integer], labels: Sequence[int], names: Mapping[int, str], frame: Frame) -> list[Row]:
-    """Measure the objects of a volume in memory; what is needed beside it is small.
+    """Measure the objects of a volume in memory; little more is needed than the volume itself.
 
     Args:
         ids: (z, y, x) or (y, x): 0 is background, ids go from 1 to the number of objects, each occurs.
@@ -77,16 +77,16 @@ def describe(ids: NDArray[np.integer], labels: Sequence[int], names: Mapping[int
         return volume[box]
 
     steps = tuple(frame.spacing)
-    found = [measure(read_around(read, box, frame.shape), box, frame.shape, steps) for box in blocks]
-    parts, surfaces = Parts(found, steps), Surfaces(read, blocks, frame.shape)
+    measured = [measure(read_around(read, box, frame.shape), box, frame.shape, steps) for box in blocks]
+    parts, surfaces = Parts(measured, steps), Surfaces(read, blocks, frame.shape)
     neighbours = combine([nearest(parts, surfaces, range(len(blocks)))], len(labels))
-    return rows(total(found, len(labels)), neighbours, labels, names, frame)
+    return rows(total(measured, len(labels)), neighbours, labels, names, frame)
 
 
 def rows(
     totals: Totals, neighbours: Nearest, labels: Sequence[int] | Integers, names: Mapping[int, str], frame: Frame
 ) -> list[Row]:
-    """Return the table.
+    """Return the table, a row for each id.
 
     Args:
         totals: of all objects.

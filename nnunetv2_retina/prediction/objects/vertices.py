@@ -1,14 +1,13 @@
 """The surfaces of objects as the corners of voxels on them: what areas, lengths and distances are taken from.
 
 A vertex is a corner between 8 voxels (2D: 4), not all of one object. Vertex (z, y, x) lies before voxel (z, y, x), so
-that a volume of n voxels has n + 1 along each axis. Of each vertex and object it is known which of the voxels around it
-are the object's: a number with a bit for each, its code. Sums over codes add up over blocks, since each vertex is of
-one block.
+that a volume of n voxels has n + 1 along each axis. A vertex of an object has a code: a number with a bit for each
+voxel around it, set if that voxel is the object's. Sums over codes add up over blocks: each vertex is in one block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -27,7 +26,7 @@ _AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class Vertices:
-    """Vertices on the surfaces of objects; one that several objects share is there once for each."""
+    """Vertices on the surfaces of objects; one that several objects share occurs once for each."""
 
     ids: Integers
     codes: NDArray[np.uint8]
@@ -60,6 +59,10 @@ def find_vertices(around: NDArray[Any], corner: tuple[int, int, int], flat: bool
     )
 
 
+def _view(slab: NDArray[Any], offset: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
+    return slab[tuple(slice(first, first + n) for first, n in zip(offset, shape, strict=True))]
+
+
 def _slabs(around: NDArray[Any], corner: tuple[int, int, int], flat: bool) -> Iterator[Vertices]:
     deep = 0 if flat else 1
     sides = [n - step for n, step in zip(around.shape, (deep, 1, 1), strict=True)]
@@ -70,10 +73,7 @@ def _slabs(around: NDArray[Any], corner: tuple[int, int, int], flat: bool) -> It
         stop = min(start + depth, sides[0])
         slab = around[start : stop + deep]
         offsets = [(0, *place) for place in corners(2)] if flat else corners(3)
-        views = [
-            slab[tuple(slice(a, a + n) for a, n in zip(offset, (stop - start, *sides[1:]), strict=True))]
-            for offset in offsets
-        ]
+        views = [_view(slab, offset, (stop - start, sides[1], sides[2])) for offset in offsets]
         mixed = np.zeros(views[0].shape, bool)
         for view in views[1:]:
             mixed |= view != views[0]
@@ -112,13 +112,19 @@ def crofton(steps: tuple[float, ...]) -> tuple[Integers, float]:
     directions = [step for step in product((-1, 0, 1), repeat=len(steps)) if step > (0,) * len(steps)]
     for step, weight in zip(directions, _weights(np.array(directions) * sides), strict=True):
         share = weight * sides.prod() / np.linalg.norm(step * sides) / 2 ** step.count(0)
-        for number, place in enumerate(around):
-            other = tuple(a + b for a, b in zip(place, step, strict=True))
-            if other in around:
-                values += share * ((numbers >> number ^ numbers >> around.index(other)) & 1)
+        for number, other in _lines(around, step):
+            values += share * ((numbers >> number ^ numbers >> other) & 1)
     values *= 2 if len(steps) == 3 else np.pi / 2
     worth = float(values.max()) / UNITS
     return np.rint(values / worth).astype(np.int64), worth
+
+
+def _lines(around: Sequence[tuple[int, ...]], step: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the positions of the pairs of voxels around a vertex that are a step apart."""
+    for number, place in enumerate(around):
+        other = tuple(a + b for a, b in zip(place, step, strict=True))
+        if other in around:
+            yield number, around.index(other)
 
 
 def _weights(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -64,7 +64,7 @@ class _Study:
 
     @property
     def main(self) -> Table:
-        """The table of the study's metric."""
+        """Return the table of the study's metric."""
         return self.tables[self.outline.metric]
 
 

@@ -25,7 +25,7 @@ class Paired:
 
     @property
     def smallest_p(self) -> float:
-        """The least p that so many pairs can give: all differences on one side."""
+        """Return the least p that so many pairs can give: all differences on one side."""
         return min(1.0, 2.0 ** (1 - self.n))
 
 
@@ -37,7 +37,7 @@ def sign_flip(differences: Sequence[float]) -> Paired:
     """
     if len(differences) < 2:
         raise ValueError(f"got {len(differences)} differences; expected at least 2")
-    found = stats.permutation_test(
+    tested = stats.permutation_test(
         (np.asarray(differences, dtype=float),),
         np.mean,
         permutation_type="samples",
@@ -45,4 +45,4 @@ def sign_flip(differences: Sequence[float]) -> Paired:
         n_resamples=np.inf if len(differences) <= _MOST_EXACT else 100_000,
         rng=np.random.default_rng(0),
     )
-    return Paired(len(differences), statistics.fmean(differences), float(found.pvalue))
+    return Paired(len(differences), statistics.fmean(differences), float(tested.pvalue))

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import PurePath
 from typing import Any
 
+from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import shorten
 from nnunetv2_retina.study.findings.results import Result, StudyOutline
-from nnunetv2_retina.wording import duration
 
 _FINGERPRINT_LENGTH = 12
 

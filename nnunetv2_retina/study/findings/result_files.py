@@ -62,17 +62,23 @@ class _WrongContentError(Exception):
     """What a file holds and what was expected."""
 
 
+def _scores(content: Mapping[str, Any]) -> dict[int, Evaluation]:
+    """Return the scores by number of iterations, in ascending order."""
+    scores = {}
+    for text, entry in _object(content, "scores").items():
+        if not text.isdecimal() or not isinstance(entry, Mapping):
+            raise _WrongContentError(f"scores: got {text!r}; expected a number of iterations, with an object of scores")
+        scores[int(text)] = _evaluation(entry, f"scores at {text}")
+    return dict(sorted(scores.items()))
+
+
 def _parsed(content: Any) -> Result:
     if not isinstance(content, Mapping):
         raise _WrongContentError(f"got {type(content).__name__}; expected a run's result, an object")
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise _WrongContentError(f"format_version is {version!r}; expected {FORMAT_VERSION}")
-    scores = {}
-    for text, entry in _object(content, "scores").items():
-        if not text.isdecimal() or not isinstance(entry, Mapping):
-            raise _WrongContentError(f"scores: got {text!r}; expected a number of iterations, with an object of scores")
-        scores[int(text)] = _evaluation(entry, f"scores at {text}")
+    scores = _scores(content)
     iterations = content.get("iterations")
     if not isinstance(iterations, list) or not iterations or not all(isinstance(entry, int) for entry in iterations):
         raise _WrongContentError(f"iterations are {iterations!r}; expected a list of whole numbers, at least one")
@@ -84,7 +90,7 @@ def _parsed(content: Any) -> Result:
         dataset=_typed(content, "dataset", str),
         system=_typed(content, "system", str),
         seed=_typed(content, "seed", int),
-        scores=dict(sorted(scores.items())),
+        scores=scores,
         metrics={str(name): str(text) for name, text in _object(content, "metrics").items()},
         seconds_per_iteration=_number(content.get("seconds_per_iteration"), "seconds_per_iteration"),
         training_seconds=_number(content.get("training_seconds"), "training_seconds"),

@@ -84,7 +84,7 @@ class StudyOutline:
 
     @property
     def groups(self) -> dict[str, tuple[DatasetOutline, ...]]:
-        """Group -> its data sets, in the order of the study."""
+        """Return the data sets of each group, in the order of the study."""
         members: dict[str, tuple[DatasetOutline, ...]] = {}
         for entry in self.datasets:
             if entry.group is not None:
@@ -122,12 +122,12 @@ class Result:
 
     @property
     def last(self) -> int:
-        """Iterations at which "the" score of the run was taken."""
+        """Return the iterations at which "the" score of the run was taken."""
         return max(self.scores)
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Data set, system, seed."""
+        """Return data set, system, seed."""
         return self.dataset, self.system, self.seed
 
 

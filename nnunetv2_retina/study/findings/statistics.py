@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def rank_biserial(self) -> float:
-        """Rank-biserial correlation, -1 to 1: above 0 the reference is better."""
+        """Return the rank-biserial correlation, -1 to 1: above 0 the reference is better."""
         return 2 * self.superiority - 1
 
 
@@ -95,8 +95,8 @@ def mann_whitney(first: Sequence[float], second: Sequence[float]) -> MannWhitney
     tied = len(set(values)) < len(values)
     if tied and math.comb(len(values), len(first)) <= _MOST_RELABELLINGS:
         return _relabelled(values, len(first))
-    found = stats.mannwhitneyu(first, second, alternative="two-sided", method="asymptotic" if tied else "exact")
-    return MannWhitney(float(found.statistic), float(found.pvalue), not tied)
+    tested = stats.mannwhitneyu(first, second, alternative="two-sided", method="asymptotic" if tied else "exact")
+    return MannWhitney(float(tested.statistic), float(tested.pvalue), not tied)
 
 
 def smallest_p(n_first: int, n_second: int) -> float:

@@ -29,22 +29,22 @@ class Cell:
 
     @property
     def n(self) -> int:
-        """Number of defined scores."""
+        """Return the number of defined scores."""
         return len(self.values)
 
     @property
     def counts(self) -> str:
-        """Number of defined scores, and how many are undefined, as text."""
+        """Return the number of defined scores, and how many are undefined, as text."""
         return f"{self.n}; {self.undefined} {UNDEFINED}" if self.undefined else f"{self.n}"
 
     @property
     def mean(self) -> float:
-        """NaN without a score."""
+        """Return the mean of the scores; NaN if there is none."""
         return statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the sample (n - 1); NaN for fewer than two scores."""
+        """Return the standard deviation of the sample (n - 1); NaN for fewer than two scores."""
         return statistics.stdev(self.values) if self.n > 1 else math.nan
 
 
@@ -82,7 +82,7 @@ class Table:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no cell has a score."""
+        """Tell whether no cell has a score."""
         return not any(cell.n for cell in self.cells.values())
 
 

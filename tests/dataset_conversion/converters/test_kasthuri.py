@@ -13,8 +13,8 @@ from helpers.raw_datasets import convert_one, read_back, report_of
 from dataset_conversion import convert
 from dataset_conversion.converters.kasthuri import SLABS
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.folds import make_splits
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol.folds import make_splits
 
 convert_kasthuri = partial(convert_one, "kasthuri")
 
@@ -68,7 +68,7 @@ def test_folds_hold_out_a_slab_each(source, raw, no_drawing):
     names = [f"slab_{i}" for i in range(SLABS)]
     splits = make_splits(names, Protocol.from_dataset_json(dataset))
     assert [split["val"] for split in splits] == [[name] for name in names]
-    assert all(sorted(split["train"] + split["val"]) == names for split in splits)
+    assert all(sorted([*split["train"], *split["val"]]) == names for split in splits)
     assert np.diff(SLAB_BORDERS).min() >= 2
 
 

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 import urllib.error
+import urllib.request
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,8 +24,8 @@ from dataset_conversion.downloads.catalogue import Collection, RemoteFile
 from dataset_conversion.downloads.checksums import RECORD, Checksum, compute
 from dataset_conversion.downloads.fetch import Arrivals, fetch
 from dataset_conversion.downloads.status import MISSING, PRESENT, describe, status
+from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.wording import format_bytes
 
 BODY = np.random.default_rng(0).bytes(300_000)
 
@@ -60,6 +61,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: "Server"
+
     def log_message(self, *_):
         pass
 
@@ -265,8 +268,8 @@ def test_server_without_etag(server, offer, tmp_path):
     """The date does; with neither, or a weak ETag alone, the file is fetched from its beginning."""
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
     cases = [(None, date, "bytes=1000-"), ('W/"v1"', date, "bytes=1000-"), (None, None, None), ('W/"v1"', None, None)]
-    for etag, date, expected in cases:
-        server.etag, server.date, server.requests = etag, date, []
+    for etag, modified, expected in cases:
+        server.etag, server.date, server.requests = etag, modified, []
         server.plan = [serve(cut=1000)]
         fetch("toy", tmp_path)
         assert ranges(server) == [None, expected]
@@ -382,7 +385,7 @@ def failing(monkeypatch, reason):
     def urlopen(*_, **__):
         raise urllib.error.URLError(reason)
 
-    monkeypatch.setattr(http_transfer.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
 
 
 def test_certificate_is_not_skipped(offer, monkeypatch, tmp_path):

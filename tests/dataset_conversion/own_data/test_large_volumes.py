@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,9 +26,9 @@ from nnunetv2_retina.errors import RetinaError
 MASK = (VOLUME > 100).astype(np.uint8) + (VOLUME > 200)
 
 
-def contents(folder: Path) -> dict[str, object]:
+def contents(folder: Path) -> dict[str, Any]:
     """Every file of a data set; of the report all but its date."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             found[str(path.relative_to(folder))] = path.read_bytes()
@@ -186,7 +187,7 @@ def test_a_file_that_changes_while_it_is_written_leaves_nothing(source, raw, mon
     make_large(monkeypatch)
     path = source / "images/a.mrc"
     original = images.open_image(path).array
-    image = images.open_image(path).array
+    assert isinstance(original, Slabs)
     passes = iter(range(9))
 
     def blocks():
@@ -194,7 +195,7 @@ def test_a_file_that_changes_while_it_is_written_leaves_nothing(source, raw, mon
             path.write_bytes(path.read_bytes()[: -VOLUME[0].nbytes])
         return original.blocks()
 
-    case = Case("a", Slabs(image.shape, image.dtype, blocks), (MASK > 0).astype(np.uint8))
+    case = Case("a", Slabs(original.shape, original.dtype, blocks), (MASK > 0).astype(np.uint8))
     with pytest.raises(RetinaError, match=r"a\.mrc: cannot be read as mrc .*ends before plane 11 of 11: cut off"):
         write_raw_dataset(DatasetSpec(501, "Mine", {"background": 0, "cells": 1}), [case], raw)
     assert next(passes) == 2

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dataset_conversion.convert import main
 from dataset_conversion.own_data.numbered import find_volumes, open_slices
+from dataset_conversion.readers.slabs import whole
 from nnunetv2_retina.errors import RetinaError
 
 SPACING = ["--spacing", "40", "8", "9"]
@@ -30,7 +31,7 @@ def test_numbers_count_not_letters(tmp_path):
     remarks: list[str] = []
     volumes = find_volumes(tmp_path / "v", "v", remarks)
     assert [path.name for path in volumes["v"]] == [f"s{i}_of_12.png" for i in (8, 9, 10, 11)] and remarks == []
-    assert open_slices(volumes["v"]).array[:, 1, 0].tolist() == [0, 10, 20, 30]
+    assert whole(open_slices(volumes["v"]).array)[:, 1, 0].tolist() == [0, 10, 20, 30]
 
 
 @pytest.mark.parametrize(

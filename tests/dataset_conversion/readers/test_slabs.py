@@ -40,6 +40,7 @@ def test_a_box_of_a_zarr_volume_is_read_in_the_depth_of_its_chunks(tmp_path, mon
     path = write_zarr(tmp_path / "in.zarr", VOLUME, chunks=(4, 16, 16))
     make_large(monkeypatch)
     opened = open_image(path, box="3:10,2:18,:").array
+    assert isinstance(opened, Slabs)
     assert [len(block) for block in opened.blocks()] == [1, 4, 2]
     np.testing.assert_array_equal(whole(opened), VOLUME[3:10, 2:18])
 

@@ -11,7 +11,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from dataset_conversion.writer.case_files import write_array
 from dataset_conversion.writer.nifti import nifti_header, write_nifti
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import Spacing
+from nnunetv2_retina.images.spacing import Spacing
 
 SPACING = Spacing(39.7, 4.1, 3.95)
 

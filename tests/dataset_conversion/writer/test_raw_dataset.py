@@ -2,20 +2,23 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from helpers.raw_datasets import LABELS, case, coordinates, label_of, read_back, report_of, spec
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from dataset_conversion.readers.pixels import count_values, storable_image
+from dataset_conversion.readers.slabs import whole
 from dataset_conversion.spec import Case, check_labels
-from dataset_conversion.writer import case_files, target_folder
+from dataset_conversion.writer import case_files
 from dataset_conversion.writer.raw_dataset import write_raw_dataset
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.protocol import Protocol
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
 
 # ---------------------------------------------------------------------------------------------------- what is written
 
@@ -58,7 +61,7 @@ def test_2d_types(tmp_path, dtype, ending, stored):
 def test_storable_image_keeps_values():
     assert storable_image(np.array([True])).dtype == np.uint8
     assert storable_image(np.array([-5, 3], np.int64)).dtype == np.int16
-    assert storable_image(np.array([0, 70000], np.uint32)).tolist() == [0.0, 70000.0]
+    assert whole(storable_image(np.array([0, 70000], np.uint32))).tolist() == [0.0, 70000.0]
 
 
 def test_nnunet_accepts_the_whole_data_set(tmp_path):
@@ -352,21 +355,21 @@ def test_read_only_folder(tmp_path, monkeypatch):
     def refuse(self, *args, **options):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(target_folder.Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(RetinaError, match=r"is not writable \(Permission denied\)\. Change its permissions"):
         write_raw_dataset(spec(), [case()], tmp_path)
 
 
 def test_rename_fails(tmp_path, monkeypatch):
     folder = write_raw_dataset(spec(), [case("old")], tmp_path)
-    rename = target_folder.Path.rename
+    rename = Path.rename
 
     def refuse(self, target):
         if ".partial-" in self.name:
             raise PermissionError(13, "Permission denied", str(self))
         return rename(self, target)
 
-    monkeypatch.setattr(target_folder.Path, "rename", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(RetinaError, match=r"cannot put .*Dataset501_Test in place \(Permission denied\)"):
         write_raw_dataset(spec(), [case("new")], tmp_path, overwrite=True)
     assert list(tmp_path.iterdir()) == [folder]
@@ -377,7 +380,7 @@ def test_disk_full(tmp_path, monkeypatch):
     def refuse(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(case_files.iio, "imwrite", refuse)
+    monkeypatch.setattr(iio, "imwrite", refuse)
     with pytest.raises(RetinaError, match=r"cannot write .*a_0000.png: .*No space left.*Is the disk full"):
         write_raw_dataset(spec(), [case()], tmp_path)
     assert list(tmp_path.iterdir()) == []

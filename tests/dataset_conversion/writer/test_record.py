@@ -140,7 +140,7 @@ def test_cases_shown_are_spread_over_all(number):
     collector = SheetCollector()
     image = np.zeros((2, 2), np.uint8)
     for i in range(number):
-        collector.add(case(f"c{i}", (2, 2)), image, image)
+        collector.add("train", pick_slices(f"c{i}", image, image))
     shown = [int(picked.title.rsplit("c", 1)[1]) for picked in collector._splits["train"].chosen()]
     assert len(shown) == min(6, number) and shown == sorted(set(shown))
     assert shown[0] == 0 and shown[-1] >= number * 0.75 - 1

@@ -145,7 +145,8 @@ def test_noise_has_no_pattern_and_images_share_none():
 
 @pytest.mark.parametrize("size", BLUR_SIZES)
 def test_blur(size):
-    settings = replace(NOTHING, blur_p=1, blur_sizes=tuple(float(size == each) for each in BLUR_SIZES))
+    first, second, third = (float(size == each) for each in BLUR_SIZES)
+    settings = replace(NOTHING, blur_p=1, blur_sizes=(first, second, third))
     images = rough_images(3)
     result, _ = degrade(batch(images), drawn(settings, 3), settings)
     weights = {3: [64, 128, 64], 5: [16, 64, 96, 64, 16], 7: [8, 28, 56, 72, 56, 28, 8]}[size]

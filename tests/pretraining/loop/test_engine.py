@@ -1,6 +1,7 @@
 """The optimiser step: which parameters decay, how far a step goes, and the same again after a stop."""
 
 import copy
+from typing import cast
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from pretraining.loop.engine import Engine, make_optimizer
 from pretraining.loop.processes import Processes
+from pretraining.objectives.reconstruction import Objective
 from pretraining.recipe import Execution, Recipe
 
 
@@ -35,7 +37,7 @@ class Line(nn.Module):
 def engine(**settings):
     torch.manual_seed(0)
     recipe = Recipe(size="tiny", batch_size=4, iterations=10, **settings)
-    return Engine(Line(), recipe, Execution(precision="fp32"), Processes(torch.device("cpu")))
+    return Engine(cast("Objective", Line()), recipe, Execution(precision="fp32"), Processes(torch.device("cpu")))
 
 
 IMAGES = torch.arange(4 * 32 * 32).reshape(4, 32, 32).remainder(251).to(torch.uint8)

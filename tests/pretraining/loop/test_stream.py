@@ -1,11 +1,14 @@
 """The order of the images: every one once an epoch, the same for every division into steps and processes."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
 from pretraining.loop.stream import HELD_OUT_MOST, Stream, split
 from pretraining.recipe import Recipe
+from pretraining.store.reader import ImageStore
 
 
 class FakeStore:
@@ -27,8 +30,12 @@ class FakeStore:
         return iter(self._names)
 
 
-def random_store(count, seed=0):
-    return FakeStore(np.random.default_rng(seed).integers(0, 2**32, count))
+def fake_store(checksums) -> ImageStore:
+    return cast("ImageStore", FakeStore(checksums))
+
+
+def random_store(count, seed=0) -> ImageStore:
+    return fake_store(np.random.default_rng(seed).integers(0, 2**32, count))
 
 
 @pytest.mark.parametrize("count, batch", [(10, 4), (7, 7), (5, 12), (100, 1)])
@@ -77,7 +84,7 @@ def test_held_out_is_one_per_cent_fixed_and_disjoint():
     assert len(held_out) == 50 and len(training) == 4950
     assert not set(training) & set(held_out)
     order = np.random.default_rng(1).permutation(5000)
-    shuffled = FakeStore(store.checksums[order])
+    shuffled = fake_store(store.checksums[order])
     assert set(store.checksums[held_out]) == set(shuffled.checksums[split(shuffled)[1]])
     assert len(split(random_store(20))[1]) == 1
     assert len(split(random_store(300_000))[1]) == HELD_OUT_MOST
@@ -97,4 +104,4 @@ def test_bad_selections_are_refused():
     with pytest.raises(RetinaError, match="0 of 30 images are left"):
         split(random_store(30), ("*",))
     with pytest.raises(RetinaError, match="3 of 3 images are left, all of them equal"):
-        split(FakeStore([7, 7, 7]))
+        split(fake_store([7, 7, 7]))

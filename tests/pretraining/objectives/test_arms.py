@@ -10,6 +10,7 @@ from pretraining.augmentation.views import AugmentationSettings, draw, geometry,
 from pretraining.objectives import mae, simclr
 from pretraining.objectives.mae import MaskedAutoencoder
 from pretraining.objectives.simclr import SimCLR
+from pretraining.objectives.tokens import patchify, sine_positions, unpatchify
 
 TINY = NetworkConfig.named("tiny")
 ARMS = {"mae": MaskedAutoencoder, "simclr": SimCLR}
@@ -110,20 +111,20 @@ def test_a_quarter_is_visible_of_each_image_another(images):
 
 def test_patches_are_squares_in_rows():
     y, x = np.mgrid[:32, :48]
-    patches = mae.patchify(torch.from_numpy(y * 100 + x)[None, None])
+    patches = patchify(torch.from_numpy(y * 100 + x)[None, None])
     assert patches.shape == (1, 6, 256)
     for number in range(6):
         rows, columns = np.mgrid[:16, :16] + np.array([16 * (number // 3), 16 * (number % 3)])[:, None, None]
         assert (patches[0, number].numpy() == (rows * 100 + columns).ravel()).all()
     square = torch.randn(2, 1, 64, 64)
-    assert torch.equal(mae.unpatchify(mae.patchify(square), 4), square[:, 0])
+    assert torch.equal(unpatchify(patchify(square), 4), square[:, 0])
 
 
 def test_the_loss_is_that_of_the_hidden_patches(images):
     objective = make("mae").eval()
     image, order = objective.prepare(images, 1, 0)
     with torch.no_grad():
-        predicted = objective._predict(mae.patchify(image), order).numpy()
+        predicted = objective._predict(patchify(image), order).numpy()
         loss = objective(image, order).item()
     errors = []
     for i in range(len(image)):
@@ -138,7 +139,7 @@ def test_the_loss_is_that_of_the_hidden_patches(images):
 def test_the_prediction_is_from_the_visible_patches_alone_and_only_hidden_ones_count(images, monkeypatch):
     objective = make("mae").eval()
     image, order = objective.prepare(images, 1, 0)
-    patches = mae.patchify(image)
+    patches = patchify(image)
     changed = patches.scatter(1, order[:, 49:, None].expand(-1, -1, 256), 3.0)
     with torch.no_grad():
         predicted = objective._predict(patches, order)
@@ -148,8 +149,8 @@ def test_the_prediction_is_from_the_visible_patches_alone_and_only_hidden_ones_c
         # With the same prediction, other pixels in the visible patches leave the loss as it is.
         loss = objective(image, order)
         monkeypatch.setattr(objective, "_predict", lambda *_: predicted)
-        assert torch.equal(objective(mae.unpatchify(moved, 14)[:, None], order), loss)
-        assert not torch.equal(objective(mae.unpatchify(changed, 14)[:, None], order), loss)
+        assert torch.equal(objective(unpatchify(moved, 14)[:, None], order), loss)
+        assert not torch.equal(objective(unpatchify(changed, 14)[:, None], order), loss)
 
 
 def test_the_order_of_the_tokens_does_not_matter(images):
@@ -161,7 +162,7 @@ def test_the_order_of_the_tokens_does_not_matter(images):
 
 
 def test_fixed_positions_are_sines_of_row_and_column():
-    positions = mae.sine_positions(3, 8)[0].numpy()
+    positions = sine_positions(3, 8)[0].numpy()
     for number in range(9):
         waves = [
             np.concatenate([np.sin(v * f), np.cos(v * f)]) for v in divmod(number, 3) for f in [np.array([1, 0.01])]
@@ -175,7 +176,7 @@ def test_pictures_show_what_was_hidden(images):
     shown = objective.pictures(image, order)
     assert list(shown) == ["visible", "output", "target"]
     assert torch.equal(shown["target"], image[:, 0])
-    kept = mae.unpatchify(torch.zeros(4, 196, 256).scatter(1, order[:, :49, None].expand(-1, -1, 256), 1.0), 14) > 0
+    kept = unpatchify(torch.zeros(4, 196, 256).scatter(1, order[:, :49, None].expand(-1, -1, 256), 1.0), 14) > 0
     assert kept.float().mean() == 0.25
     assert torch.equal(shown["output"][kept], image[:, 0][kept])
     assert torch.equal(shown["visible"], image[:, 0] * kept)

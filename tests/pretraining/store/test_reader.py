@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_what_it_says_of_itself(packed):
     assert store.groups == ("a", "b")
     assert store.group_index.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert store.checksums.tolist() == [zlib.crc32(image.tobytes()) for image in IMAGES]
-    assert (store.group_index.dtype, store.checksums.dtype) == (np.int32, np.uint32)
+    assert store.group_index.dtype == np.int32 and store.checksums.dtype == np.uint32
     assert list(store.names()) == NAMES
     assert [store.name(index) for index in range(7)] == NAMES
     assert store.mean == pytest.approx((IMAGES / 255).mean(), rel=1e-12)
@@ -86,11 +87,12 @@ def test_wrong_arguments(packed):
     for wrong in ([7], [-1]):
         with pytest.raises(IndexError, match="expected 0 to 6"):
             store.read(np.array(wrong))
-    for out in (
+    wrong_arrays: list[Any] = [
         np.empty((1, 224, 224), np.uint8),
         np.empty((2, 224, 224)),
         np.empty((2, 224, 448), np.uint8)[..., ::2],
-    ):
+    ]
+    for out in wrong_arrays:
         with pytest.raises(ValueError, match="expected C-contiguous uint8"):
             store.read(np.array([0, 1]), out)
 
@@ -124,7 +126,6 @@ import sys
 for name in ("torch", "tifffile", "imagecodecs", "PIL", "nnunetv2"):
     sys.modules[name] = None
 import numpy
-from pretraining.store.reader import ImageStore
 print(ImageStore({str(packed)!r}).read(numpy.arange(7)).sum())
 """
     result = subprocess.run([sys.executable, "-c", code], stdout=-1, text=True, check=True)

@@ -131,7 +131,7 @@ def test_wide_colour():
     wide = COLOUR.astype(np.uint16) * 257
     assert np.abs(to_grey(wide) / 257 - GREY_OF_COLOUR).max() <= 1
     assert np.abs(to_grey(wide.astype(np.float32)) / 257 - GREY_OF_COLOUR).max() <= 1
-    np.testing.assert_array_equal(decode(imagecodecs.png_encode(wide))[0], to_grey(wide))
+    np.testing.assert_array_equal(decode(bytes(imagecodecs.png_encode(wide)))[0], to_grey(wide))
 
 
 def test_colour_palettes():

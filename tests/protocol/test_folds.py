@@ -6,8 +6,8 @@ import pytest
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.folds import make_splits, prepare_splits
 from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol.folds import make_splits, prepare_splits
 
 CASES = [f"v{v}_{axis}" for v in range(4) for axis in ("xy", "xz", "yz")]
 GROUPED = Protocol(groups={case: case[:2] for case in CASES})
@@ -21,7 +21,7 @@ def test_volumes_stay_together():
     splits = make_splits(CASES, GROUPED)
     assert len(splits) == 4
     for split in splits:
-        assert sorted(split["train"] + split["val"]) == sorted(CASES)
+        assert sorted([*split["train"], *split["val"]]) == sorted(CASES)
         assert not {c[:2] for c in split["train"]} & {c[:2] for c in split["val"]}
     assert sorted(case for split in splits for case in split["val"]) == sorted(CASES)
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, TypeGuard
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
@@ -37,7 +37,7 @@ FEW_LABELS: Mapping[str, Any] = {
 
 
 def iteration_checkpoint(iteration: int) -> str:
-    """Name of the checkpoint after that many optimiser steps, in the fold's folder: see ``Protocol.checkpoints``."""
+    """Return the name of the checkpoint after that many optimiser steps: see ``Protocol.checkpoints``."""
     return f"checkpoint_iteration_{iteration:06d}.pth"
 
 
@@ -155,16 +155,10 @@ class Protocol:
         if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
             problems.append(f"distance_tolerance is {tolerance!r}; expected a number of at least 0, in nm")
         size: object = self.pixel_size
-        if size is not None and not (
-            isinstance(size, tuple)
-            and len(size) == 2
-            and all(_is_number(side) and 0 < side < math.inf for side in size)
-        ):
+        if size is not None and not (_is_pair(size) and all(0 < side < math.inf for side in size)):
             problems.append(f"pixel_size is {size!r}; expected two numbers above 0, nm along y and x")
         pair: object = self.normalisation
-        if pair is not None and not (
-            isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0
-        ):
+        if pair is not None and not (_is_pair(pair) and pair[1] > 0):
             problems.append(f"normalisation is {pair!r}; expected two numbers, mean and standard deviation")
         return problems
 
@@ -272,7 +266,7 @@ class Protocol:
         return cls(**settings)
 
     def to_json(self, complete: bool = False) -> dict[str, Any]:
-        """The block as JSON holds it: settings that differ from the defaults, lists instead of tuples.
+        """Return the block as JSON holds it: settings that differ from the defaults, lists instead of tuples.
 
         Args:
             complete: also those that are the defaults, but not those that are None.
@@ -299,6 +293,10 @@ def _is_int(value: object) -> TypeGuard[int]:
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_pair(value: object) -> TypeGuard[tuple[float, float]]:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
 
 
 def _is_text_table(value: object) -> bool:

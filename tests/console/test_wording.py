@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nnunetv2_retina.wording import duration, format_bytes, format_rows
+from nnunetv2_retina.console.wording import duration, format_bytes, format_rows
 
 
 @pytest.mark.parametrize(

@@ -18,20 +18,16 @@ Split = Mapping[str, Sequence[str]]
 
 
 def make_splits(cases: Sequence[str], protocol: Protocol) -> list[Split]:
-    """The protocol's fixed folds, or nnU-Net's cross-validation over the volumes: five folds, fewer where there are
-    fewer volumes, none for a single one. With one volume a case and five of them this is nnU-Net's own split.
+    """Return the protocol's fixed folds, or nnU-Net's cross-validation over the volumes.
+
+    Five folds, fewer where there are fewer volumes, none for a single one. With one volume a case and five of them this
+    is nnU-Net's own split.
 
     Raises:
         RetinaError: if the protocol names a case that the data set does not have.
     """
     groups = dict(protocol.groups or {})
-    named = [*groups, *(case for fold in protocol.folds or () for part in fold.values() for case in part)]
-    unknown = sorted(set(named) - set(cases))
-    if unknown:
-        raise RetinaError(
-            f'dataset.json, block "retina": groups or folds name {unknown[0]!r}, which is no training case; '
-            f"the training cases are {shorten(sorted(cases))}"
-        )
+    _check_names(cases, protocol)
     if protocol.folds is not None:
         return [dict(fold) for fold in protocol.folds]
     members: dict[str, list[str]] = {}
@@ -44,6 +40,15 @@ def make_splits(cases: Sequence[str], protocol: Protocol) -> list[Split]:
 
     splits = generate_crossval_split(volumes, seed=12345, n_splits=min(MAX_FOLDS, len(volumes)))
     return [{part: [case for v in split[part] for case in members[v]] for part in ("train", "val")} for split in splits]
+
+
+def _check_names(cases: Sequence[str], protocol: Protocol) -> None:
+    in_folds = {case for fold in protocol.folds or () for part in fold.values() for case in part}
+    if unknown := sorted({*(protocol.groups or {}), *in_folds} - set(cases)):
+        raise RetinaError(
+            f'dataset.json, block "retina": groups or folds name {unknown[0]!r}, which is no training case; '
+            f"the training cases are {shorten(sorted(cases))}"
+        )
 
 
 def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold: Any) -> Split:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nnunetv2_retina import config_file, console
+from nnunetv2_retina import console
 from nnunetv2_retina.commands import predict
-from nnunetv2_retina.config_file import RUN_YAML, parse, write
+from nnunetv2_retina.console import config_file
+from nnunetv2_retina.console.config_file import RUN_YAML, parse, write
 from pretraining import cli
 
 

@@ -12,7 +12,7 @@ import pytest
 
 CHILD = """
 import os, sys, time
-from nnunetv2_retina.machine import end_with
+from nnunetv2_retina.console.machine import end_with
 end_with(int(sys.argv[1]))
 try:
     while True:
@@ -50,7 +50,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
 
 FAULTS = """
 import resource, numpy
-from nnunetv2_retina.machine import keep_freed_memory
+from nnunetv2_retina.console.machine import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nnunetv2_retina import engines
+from nnunetv2_retina.console import engines
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.volumes.settings import VolumeSettings
 

@@ -16,8 +16,8 @@ from uuid import uuid4
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console import setting
+from nnunetv2_retina.console.machine import available_cores, keep_freed_memory
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.machine import available_cores, keep_freed_memory
 
 IN_FLIGHT = 2
 """Items that a worker has at hand: the one it does and the next."""

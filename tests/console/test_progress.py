@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_retina.console import progress
 from nnunetv2_retina.console.progress import BYTES, ProgressBar
-from nnunetv2_retina.wording import time_left
+from nnunetv2_retina.console.wording import time_left
 
 
 class Terminal(io.StringIO):
@@ -48,17 +48,17 @@ def test_a_continued_download_is_measured_from_where_it_went_on(clock):
     bar = ProgressBar("a.bin", 10_000_000, BYTES)
     bar.update(9_000_000)
     clock[0] += 2
-    assert bar.told(9_200_000) == "9.2 MB of 10.0 MB, 100.0 kB/s, < 1 min left"
+    assert bar.in_words(9_200_000) == "9.2 MB of 10.0 MB, 100.0 kB/s, < 1 min left"
 
 
 def test_nothing_is_foretold_without_a_total_or_at_the_end(clock):
     bar = ProgressBar("packing", None, "files")
     bar.update(0)
     clock[0] += 10
-    assert bar.told(20_000) == "20,000 files, 2,000 files/s"
-    assert ProgressBar("packing", 5, "files").told(5) == "5 of 5 files"
+    assert bar.in_words(20_000) == "20,000 files, 2,000 files/s"
+    assert ProgressBar("packing", 5, "files").in_words(5) == "5 of 5 files"
     bar.total = 20_000
-    assert bar.told(20_000) == "20,000 of 20,000 files, 2,000 files/s"
+    assert bar.in_words(20_000) == "20,000 of 20,000 files, 2,000 files/s"
 
 
 def test_a_terminal_gets_a_bar_that_goes_away(clock):

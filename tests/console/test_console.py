@@ -139,7 +139,7 @@ def test_an_error_of_ours_in_a_process_of_several_gpus(monkeypatch, capsys):
     """As PyTorch hands on what ended a process that it spawned."""
     import traceback
 
-    from torch.multiprocessing import ProcessRaisedException
+    from torch.multiprocessing.spawn import ProcessRaisedException
 
     shown = []
     monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +37,7 @@ def parse(make: ParserFactory, argv: Sequence[str] | None = None) -> argparse.Na
     """Parse the command line, and the file that ``--config`` names, if the parser takes that.
 
     Raises:
-        RetinaError: for a file that cannot be read, or names an option or value that there is not.
+        RetinaError: for a file that cannot be read, or that names an unknown option or value.
     """
     parser = make()
     apply(parser, given(make, argv))
@@ -44,7 +45,7 @@ def parse(make: ParserFactory, argv: Sequence[str] | None = None) -> argparse.Na
 
 
 def given(make: ParserFactory, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return what the file that ``--config`` names sets, by attribute of the parsed options; {} without that option.
+    """Return the values in the file that ``--config`` names, by attribute of the parsed options; {} without one.
 
     Raises:
         RetinaError: see ``parse``.
@@ -54,7 +55,7 @@ def given(make: ParserFactory, argv: Sequence[str] | None = None) -> dict[str, A
 
 
 def apply(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> None:
-    """Make what ``given`` returned the parser's defaults; what they set is no longer required."""
+    """Make the values that ``given`` returned the parser's defaults; options that they set are no longer required."""
     parser.set_defaults(**values)
     for action in parser._actions:
         if action.dest in values:
@@ -148,12 +149,12 @@ def _values(path: Path, make: ParserFactory) -> dict[str, Any]:
             switches.update(_switch(path, key, action, value))
         elif value is not None:
             (options if action.option_strings else positional).extend(_words(path, key, action, value))
-
-    def refuse(message: str) -> NoReturn:
-        raise RetinaError(f"{path}: {message}")
-
-    probe.error = refuse  # type: ignore[method-assign]
+    probe.error = partial(_refuse, path)  # type: ignore[method-assign]
     return vars(probe.parse_args([*positional, *options])) | switches
+
+
+def _refuse(path: Path, message: str) -> NoReturn:
+    raise RetinaError(f"{path}: {message}")
 
 
 def _switch(path: Path, key: object, action: argparse._StoreConstAction, value: object) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 
 
 def test_of_two_or_three_numbers() -> None:

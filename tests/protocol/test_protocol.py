@@ -5,8 +5,8 @@ import json
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_unit
-from nnunetv2_retina.spacing import Spacing
 
 FULL = Protocol(
     iterations=1000,
