@@ -254,7 +254,7 @@ def local(workers: int, say: Say, gpus: Sequence[str] = ()) -> Iterator[Dask]:
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
-            dashboard_address=":0" if _has_dashboard() else None,
+            dashboard_address=":0",  # any port that is free, though nothing be shown
             silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster) as client,
