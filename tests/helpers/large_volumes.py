@@ -79,7 +79,7 @@ def truncated(path: Path) -> None:
 
 
 _IMOD = np.frombuffer(bytes(40) + np.array([1146047817, 0], "<i4").tobytes() + bytes(52), "V100")[0]
-LAYOUTS: dict[str, Callable[[Path], None]] = {
+LAYOUTS: dict[str, Callable[[Path], object]] = {
     "plain.h5": hdf5(VOLUME),
     "chunks.h5": hdf5(DEEP.astype(">u2"), chunks=(4, 10, 7), compression="gzip"),
     "turned.h5": hdf5(VOLUME.transpose(2, 0, 1), "xzy", chunks=(5, 4, 20)),
