@@ -29,6 +29,7 @@ was stopped or killed. Also:
 
   retina_pretrain pack SOURCE STORE    prepare the images alone: once, for several runs or machines
   retina_pretrain verify STORE         read every packed image and compare it with its checksum
+  retina_pretrain look WEIGHTS SOURCE PICTURE.png    draw what weights restore of images, or tell apart in them
 """
 _EPILOG = """\
 In the output folder: checkpoint_final.pth (for nnUNetv2_train -pretrained_weights), checkpoint_latest.pth, log.jsonl,
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _pack(arguments[1:])
     if arguments[:1] == ["verify"]:
         return _verify(arguments[1:])
+    if arguments[:1] == ["look"]:
+        return _look(arguments[1:])
     return console.run(lambda: _run(_parse(arguments), arguments))
 
 
@@ -280,6 +283,30 @@ def _verify(arguments: Sequence[str]) -> int:
         with ProgressBar("reading", unit="images") as bar:
             store.verify(bar.update)
         console.say(f"{len(store):,} images are as they were packed")
+
+    return console.run(run)
+
+
+def _look(arguments: Sequence[str]) -> int:
+    parser = console.parser(
+        "retina_pretrain look",
+        "Draw what weights make of a few images before they see a label: degraded images and what is restored of them; "
+        "of weights whose decoder was never trained, as by distillation, the tokens in colours.",
+    )
+    parser.add_argument(
+        "weights", type=_weights, metavar="WEIGHTS", help="a file, or a name of retina_import_weights --list"
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder tree, .zip or .tar of images")
+    parser.add_argument("picture", type=Path, metavar="PICTURE", help="the .png file to write")
+    args = parser.parse_args(arguments)
+
+    def run() -> None:
+        _check_source(args.source, Drawing())
+
+        from pretraining.look import look
+
+        console.say(look(args.weights, args.source, args.picture))
+        console.say(str(args.picture))
 
     return console.run(run)
 

@@ -19,6 +19,8 @@ PICTURES = {
     "first_steps_curves": "Losses, pseudo Dice and learning rate",
     "first_steps_cases": "(?:Best|Worst) cases",
     "first_steps_objects": "Histograms of size",
+    "first_steps_tokens": "What the weights make of images",
+    "first_steps_beside": "test_.*: image, ground truth",
 }
 """Name of the file -> pattern that begins the picture's description."""
 
@@ -28,11 +30,12 @@ def main(folder: Path) -> None:
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(folder / f"nnUNet_{name}")
     from nnunetv2_retina.commands.predict import main as retina_predict
+    from nnunetv2_retina.quickstart.settings import DEFAULT_TRAINER
     from nnunetv2_retina.report.page import write_model_report
     from nnunetv2_retina.report.settings import ReportSettings
 
     (dataset,) = (folder / "nnUNet_raw").glob("Dataset*")
-    (model,) = (folder / "nnUNet_results" / dataset.name).iterdir()
+    (model,) = (folder / "nnUNet_results" / dataset.name).glob(f"{DEFAULT_TRAINER}__*")
     found = folder / "objects"
     words = [
         "-i",
@@ -53,7 +56,9 @@ def main(folder: Path) -> None:
         raise SystemExit(1)
     settings = ReportSettings(predictions=found, labels=dataset / "labelsTs", images=dataset / "imagesTs")
     report = write_model_report(model, folder / "first_steps.html", settings)
-    pages = report.read_text(encoding="utf-8") + (found / "objects.html").read_text(encoding="utf-8")
+    pages = "".join(
+        path.read_text(encoding="utf-8") for path in (report, found / "objects.html", folder / "report.html")
+    )
     for name, beginning in PICTURES.items():
         data = re.search(rf'<img alt="{beginning}[^"]*" src="data:image/png;base64,([^"]+)"', pages)
         if data is None:

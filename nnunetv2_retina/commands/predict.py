@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,8 +21,12 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
 
 if TYPE_CHECKING:
+    from dataset_conversion.own_data.layout import Location
     from nnunetv2_retina.prediction.case_files import Origin
     from nnunetv2_retina.prediction.model import Model
+
+MOST_VOXELS = 1 << 29
+"""Of a Zarr volume."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,7 +135,12 @@ def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dic
     from nnunetv2_retina.prediction.case_files import Origin
 
     remarks: list[str] = []
-    locations = find_images(arguments.i, arguments.hdf5, arguments.slices_as_volume, remarks)
+    volumes = {} if arguments.slices_as_volume else _volumes(arguments.i)
+    others = arguments.slices_as_volume or _holds_files(arguments.i)
+    locations = find_images(arguments.i, arguments.hdf5, arguments.slices_as_volume, remarks) if others else {}
+    if twice := sorted(locations.keys() & volumes.keys()):
+        raise RetinaError(f"{arguments.i} holds two images called {twice[0]}, one of them a Zarr volume. Rename one")
+    locations |= volumes
     steps = write_images(locations, target, model, given_spacing(arguments), remarks)
     return {
         name: Origin(location.slices or (location.path,), bool(location.slices), steps[name])
@@ -139,10 +149,39 @@ def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dic
 
 
 def _readable(folder: Path) -> bool:
-    """Tell whether a folder holds files that ``retina_convert`` reads."""
-    from dataset_conversion.readers.images import SUPPORTED, file_suffix
+    """Tell whether a folder is or holds what ``retina_convert`` reads."""
+    return _holds_files(folder) or bool(_volumes(folder))
 
-    return any(file_suffix(path) in SUPPORTED for path in folder.iterdir() if path.is_file())
+
+def _holds_files(source: Path) -> bool:
+    """Tell whether it is a file, or a folder of image files."""
+    from dataset_conversion.readers.images import SUPPORTED, file_suffix
+    from nnunetv2_retina.images.ome_zarr import is_zarr
+
+    if source.is_file() or is_zarr(source):
+        return source.is_file()
+    return any(file_suffix(path) in SUPPORTED for path in source.iterdir() if path.is_file())
+
+
+def _volumes(source: Path) -> dict[str, Location]:
+    """Return name -> location of a Zarr volume, or of those in a folder.
+
+    Raises:
+        RetinaError: for one that is too large to be read whole.
+    """
+    from dataset_conversion.own_data.layout import Location
+    from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume, volume_stem
+
+    paths = [source] if is_zarr(source) else sorted(source.iterdir()) if source.is_dir() else []
+    paths = [path for path in paths if path.is_dir() and is_zarr(path)]
+    for path in paths:
+        voxels = math.prod(open_volume(path, unstated=(1, 1, 1)).levels[0].shape)
+        if voxels > MOST_VOXELS:
+            raise RetinaError(
+                f"{path} has {voxels:,} voxels; up to {MOST_VOXELS:,} are read whole. Predict it block by block: "
+                f"retina_volume predict {path} OUT.zarr"
+            )
+    return {volume_stem(path): Location(path) for path in paths}
 
 
 def _predict(

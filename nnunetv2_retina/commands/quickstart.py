@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
     parser = console.parser(
         "retina_quickstart",
         "Run the whole chain on generated EM-like volumes, or on images of your own: convert, preprocess, train a tiny "
-        "network, predict images that were held out, score and draw them. Two to six minutes on two CPU cores. "
-        "Everything goes into one folder; nnU-Net's own folders are not touched.",
+        "network from pre-trained weights and from random numbers, predict images that were held out, score and draw "
+        "them. Minutes on two CPU cores. Everything goes into one folder; nnU-Net's own folders are not touched.",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=DEFAULT_OUTPUT, metavar="FOLDER",

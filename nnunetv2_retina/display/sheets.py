@@ -33,6 +33,8 @@ _COMPARISON_OPACITY = 0.7
 _DPI = 150
 _PANEL_INCHES = 3.2
 _COLUMNS = 4
+_LONGEST = 50
+"""Characters of a name beside a picture; of longer ones the end is shown."""
 
 
 @dataclass(frozen=True)
@@ -192,17 +194,17 @@ def label_sheet(
 def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> None:
     """Write a PNG with a row per image and a titled column per kind of picture.
 
-    The columns of a row share one grey scale, that of the last picture whose title is not a difference (begins with
-    ``|``); differences are shown from 0, white, to the width of that scale, black.
+    The columns of a row share one grey scale, that of the last grey picture whose title is not a difference (begins
+    with ``|``); differences are shown from 0, white, to the width of that scale, black.
 
     Args:
         path: file to write; its folder exists.
-        columns: title -> (rows, Y, X), any real type.
+        columns: title -> (rows, Y, X), any real type, at least one; or (rows, Y, X, 3), colours from 0 to 1.
         names: one a row.
     """
     figure = new_figure(2.6 * len(columns), 2.75 * len(names))
     panels = figure.subplots(len(names), len(columns), squeeze=False)
-    reference = [stack for title, stack in columns.items() if not title.startswith("|")][-1]
+    reference = [stack for title, stack in columns.items() if not title.startswith("|") and stack.ndim == 3][-1]
     for row, (name, axes) in enumerate(zip(names, panels, strict=True)):
         low, high = np.percentile(reference[row], (0.5, 99.5))
         for axis, (title, stack) in zip(axes, columns.items(), strict=True):
@@ -212,7 +214,7 @@ def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Seq
             axis.set_yticks([])
             if row == 0:
                 axis.set_title(title, fontsize=10)
-        axes[0].set_ylabel(name, fontsize=6)
+        axes[0].set_ylabel(name if len(name) <= _LONGEST else f"...{name[3 - _LONGEST :]}", fontsize=6)
     save(figure, path)
 
 

@@ -105,7 +105,7 @@ async function show() {
 function adjust() {
   layers.forEach((layer) => { layer.canvas.style.opacity = opacity.input.value; });
   picture.style.filter = `brightness(${brightness.input.value}) contrast(${contrast.input.value})`;
-  stage.style.width = zoom.input.value === "1" ? "" : `${100 * zoom.input.value}%`;
+  stage.style.setProperty("--zoom", zoom.input.value);
   opacity.shown.value = `${Math.round(100 * opacity.input.value)} %`;
   zoom.shown.value = `${zoom.input.value}x`;
 }
@@ -143,6 +143,7 @@ function step(by) {
 }
 
 stage.style.aspectRatio = `1 / ${scene.aspect}`;
+stage.style.setProperty("--tall", scene.aspect);
 slice.input.addEventListener("input", show);
 for (const control of [opacity, brightness, contrast, zoom]) control.input.addEventListener("input", adjust);
 stage.addEventListener("pointermove", (event) => { byId("status").textContent = pointed(event); });

@@ -33,6 +33,8 @@ class Workspace:
     root: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     """Further ones for the commands."""
+    log_suffix: str = ""
+    """In the names of log files, where a command runs more than once."""
 
     @property
     def raw(self) -> Path:
@@ -96,7 +98,7 @@ def run_command(command: str, arguments: Sequence[str], workspace: Workspace, wa
     Raises:
         RetinaError: if there is no such command or it fails, with the end of its output and the path of its log.
     """
-    log = workspace.logs / f"{command}.log"
+    log = workspace.logs / f"{command}{workspace.log_suffix}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     typed = f"{command} {shlex.join(arguments)}"
     say(f"$ {typed}")

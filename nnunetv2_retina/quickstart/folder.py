@@ -18,6 +18,23 @@ _OLD_FILES = ("scores.json", "overlay.png")
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a network found in the held-out images."""
+
+    root: Path
+
+    @property
+    def predictions(self) -> Path:
+        """Label files."""
+        return self.root / "predictions"
+
+    @property
+    def scores(self) -> Path:
+        """What ``retina_evaluate`` writes."""
+        return self.root / "scores"
+
+
+@dataclass(frozen=True)
 class Output:
     """Paths inside the output folder."""
 
@@ -39,14 +56,19 @@ class Output:
         return self.workspace.raw / "Dataset001_Quickstart"
 
     @property
-    def predictions(self) -> Path:
-        """Label files of the held-out images."""
-        return self.root / "predictions"
+    def network(self) -> Found:
+        """Of the trained network."""
+        return Found(self.root)
 
     @property
-    def scores(self) -> Path:
-        """What ``retina_evaluate`` writes."""
-        return self.root / "scores"
+    def baseline(self) -> Found:
+        """Of the same network from random initialisation."""
+        return Found(self.root / "baseline")
+
+    @property
+    def weights_picture(self) -> Path:
+        """What ``retina_pretrain look`` draws."""
+        return self.root / "weights.png"
 
     @property
     def page(self) -> Path:
@@ -80,7 +102,9 @@ class Output:
     def _own(self) -> list[Path]:
         workspace = self.workspace
         folders = [workspace.raw, workspace.preprocessed, workspace.results, workspace.logs]
-        return [*folders, self.data, self.predictions, self.scores, self.page]
+        found = [self.network.predictions, self.network.scores, self.baseline.root]
+        made = [self.data, *found, self.weights_picture, self.page]
+        return [*folders, *made]
 
     def _remove_earlier(self) -> None:
         for path in (*self._own(), *(self.root / name for name in _OLD_FILES)):

@@ -1,4 +1,4 @@
-"""What the quickstart adds to the report of its model: what the weights had seen, a baseline, and what to type next."""
+"""What the quickstart adds to the report of its model: what the weights knew, baselines, and what to type next."""
 
 from __future__ import annotations
 
@@ -6,32 +6,40 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_retina.display.pages import bullets, extended, paragraph, preformatted, table
+from nnunetv2_retina.display.pages import bullets, extended, paragraph, picture, preformatted, table
 from nnunetv2_retina.files import write_text
-from nnunetv2_retina.quickstart.settings import DEFAULT_TRAINER, FEW_TRAINER
+from nnunetv2_retina.quickstart import beside
+from nnunetv2_retina.quickstart.folder import Output
+from nnunetv2_retina.quickstart.settings import DEFAULT_TRAINER, FEW_TRAINER, QuickstartSettings
 from nnunetv2_retina.weights import shipped
 
 DATASET = 700
 """Number of the user's data set in the commands."""
 
-_RANDOM = "The same training from random initialisation: retina_quickstart -o random -tr nnUNetTrainerTransUNet_tiny"
 
-
-def add_sections(page: Path, weights: str | None, sentences: Sequence[str], commands: Sequence[str]) -> None:
+def add_sections(
+    files: Output,
+    settings: QuickstartSettings,
+    sentences: Sequence[str],
+    commands: Sequence[str],
+    explanation: str | None = None,
+) -> None:
     """Add to the page that ``retina_report`` wrote.
 
     Args:
-        page: the file.
-        weights: what the training started from: a name of shipped weights, or a file; None: random initialisation.
-        sentences: that compare the scores with a baseline's.
+        files: where the page is, and what the commands made.
+        settings: of the run.
+        sentences: that compare the scores with a threshold's.
         commands: for the user's own data.
+        explanation: of the picture of what the weights make of the images; None: there is none.
     """
+    known = weights_blocks(settings.weights, files.weights_picture, explanation) if settings.starts_from_weights else []
     sections = {
-        "What the pre-training saw": pretraining_blocks(weights) if weights else [],
-        "Beside a baseline": [
+        "What the weights knew before": known,
+        "Beside random initialisation": beside.blocks(files) if settings.baseline_trainer else [],
+        "Beside a threshold": [
             paragraph("The least that a trained network has to beat: one grey level, the best on the training images."),
             bullets(sentences),
-            *([paragraph(_RANDOM)] if weights else []),
         ],
         "Now your data": [
             paragraph(
@@ -41,7 +49,22 @@ def add_sections(page: Path, weights: str | None, sentences: Sequence[str], comm
             preformatted("\n".join(commands)),
         ],
     }
-    write_text(page, extended(page.read_text(encoding="utf-8"), {k: v for k, v in sections.items() if v}), "")
+    page = files.page.read_text(encoding="utf-8")
+    write_text(files.page, extended(page, {title: blocks for title, blocks in sections.items() if blocks}), "")
+
+
+def weights_blocks(weights: str, drawn: Path, explanation: str | None) -> list[str]:
+    """Return what shipped weights were pre-trained on, and what weights make of the images before the training.
+
+    Args:
+        weights: a name of shipped weights, or a file.
+        drawn: the picture of ``retina_pretrain look``.
+        explanation: what that command says of it; None: there is no picture.
+    """
+    blocks = pretraining_blocks(weights)
+    if explanation is not None:
+        blocks += [paragraph(explanation), picture(drawn, "What the weights make of images of this data set")]
+    return blocks
 
 
 def pretraining_blocks(weights: str) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from helpers.model_folders import make_model
+from helpers.ome_volumes import cells, needs_zarr, write
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from PIL import Image
@@ -156,3 +157,27 @@ def test_readers_of_nnunet_take_the_numbers_not_the_colours(tmp_path, shape, rea
 def test_more_than_16_bits_do_not_fit_png(tmp_path):
     with pytest.raises(RetinaError, match="write another format: --output-format tif"):
         write_labels(tmp_path / "a.png", np.full((3, 3), 70_000, np.uint32))
+
+
+@needs_zarr
+def test_zarr_volumes_are_read_alone_and_beside_files(deep, tmp_path, capsys, monkeypatch):
+    volume = cells((3, 40, 48))
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "stack.zarr", volume, spacing=(40, 8, 9))
+    tifffile.imwrite(tmp_path / "in" / "other.tif", volume, photometric="minisblack")
+    given = ("-m", deep, "--output-format", "same")
+    assert predict("-i", tmp_path / "in" / "stack.zarr", "-o", tmp_path / "alone", *given) == 0
+    assert predict("-i", tmp_path / "in", "-o", tmp_path / "both", *given, "--spacing", 40, 8, 9) == 0
+    alone, both, other = (
+        tifffile.imread(tmp_path / path) for path in ("alone/stack.tif", "both/stack.tif", "both/other.tif")
+    )
+    assert alone.shape == volume.shape and alone.any()
+    np.testing.assert_array_equal(alone, both)
+    np.testing.assert_array_equal(alone, other)
+    (tmp_path / "in" / "other.tif").rename(tmp_path / "in" / "stack.tif")
+    assert predict("-i", tmp_path / "in", "-o", tmp_path / "twice", *given) == 2
+    monkeypatch.setattr(command, "MOST_VOXELS", 100)
+    assert predict("-i", tmp_path / "in" / "stack.zarr", "-o", tmp_path / "twice", *given) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "two images called stack" in first and "retina_volume predict" in second
+    assert not (tmp_path / "twice").exists()

@@ -1,5 +1,6 @@
 """``retina_view``: what it shows where, and that it works where there is neither display nor napari nor browser."""
 
+import socket
 import webbrowser
 from types import SimpleNamespace
 from typing import Any
@@ -90,14 +91,28 @@ def test_refusals_in_one_sentence(files, capsys, arguments, message):
     assert message in error and error.count("\n") == 1 and not list(files.glob("*.html"))
 
 
-def test_what_counts_as_a_display(monkeypatch):
+def test_what_counts_as_a_display(monkeypatch, tmp_path):
     monkeypatch.setattr(browser, "sys", SimpleNamespace(platform="linux"))
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     assert not browser.has_display() and not browser.open_in_browser("http://x")
-    monkeypatch.setenv("DISPLAY", ":0")
-    assert browser.has_display()
-    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    for dead in (":987", "nowhere", "127.0.0.1:99999", "host"):
+        monkeypatch.setenv("DISPLAY", dead)
+        assert not browser.has_display(), dead
+    with socket.create_server(("127.0.0.1", 0)) as server:  # as ssh forwards one
+        monkeypatch.setenv("DISPLAY", f"127.0.0.1:{server.getsockname()[1] - 6000}.0")
+        assert browser.has_display()
+        monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+        assert not browser.has_display()
+        monkeypatch.delenv("QT_QPA_PLATFORM")
+    assert not browser.has_display(), "the server has gone"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", ".")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     assert not browser.has_display()
+    with socket.socket(socket.AF_UNIX) as wayland:
+        wayland.bind("wayland-0")
+        wayland.listen()
+        assert browser.has_display()
     monkeypatch.setattr(browser, "sys", SimpleNamespace(platform="darwin"))
     assert browser.has_display()

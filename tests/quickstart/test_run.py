@@ -32,7 +32,7 @@ TINY = QuickstartSettings(
     patch_size=64,
     train_volumes=2,
     test_volumes=1,
-    shape=(2, 96, 96),
+    shape=(2, 120, 120),
     device="cpu",
 )
 
@@ -124,19 +124,57 @@ def test_data_are_examined_before_anything_is_written(tmp_path: Path) -> None:
 
 def test_commands_are_those_that_a_user_types(tmp_path: Path, monkeypatch) -> None:
     typed: list[list[str]] = []
-    monkeypatch.setattr(quickstart, "run_command", lambda name, words, *_: typed.append([name, *words]))
+
+    def run(name: str, words: list[str], workspace: Workspace, watch, say) -> None:
+        typed.append([name, *words])
+        for line in ("what the picture shows\n", "weights.png\n"):
+            watch(line)
+
+    monkeypatch.setattr(quickstart, "run_command", run)
     source, files = Source(tmp_path / "my data", "", ("--labels", "1=mitochondria")), Output(tmp_path)
     lines: list[str] = []
-    quickstart._run_commands(files, source, TINY, time.monotonic(), lines.append)
+    explanation = quickstart._run_commands(files, source, TINY, time.monotonic(), lines.append)
+    assert explanation == "what the picture shows"
+    network = ["nnUNetv2_train", "retina_predict", "retina_evaluate"]
     assert [words[0] for words in typed] == [
-        "retina_convert", "nnUNetv2_plan_and_preprocess", "nnUNetv2_train",
-        "retina_predict", "retina_evaluate", "retina_report",
+        "retina_convert", "nnUNetv2_plan_and_preprocess", "retina_pretrain", *network, *network, "retina_report",
     ]  # fmt: skip
     assert typed[0][1:4] == ["folder", str(tmp_path / "my data"), "-d"] and typed[0][-1] == "1=mitochondria"
-    assert typed[2] == ["nnUNetv2_train", "1", "2d", "0", "-tr", "nnUNetTrainerRETINA_full_tiny", "-device", "cpu"]
+    assert typed[3] == ["nnUNetv2_train", "1", "2d", "0", "-tr", "nnUNetTrainerRETINA_full_tiny", "-device", "cpu"]
+    assert typed[6] == ["nnUNetv2_train", "1", "2d", "0", "-tr", "nnUNetTrainerTransUNet_tiny", "-device", "cpu"]
     assert not any("{" in word for words in typed for word in words)
-    assert f"nnUNet_raw={tmp_path / 'nnUNet_raw'}" in lines[0] and lines[0].endswith(" RETINA_WEIGHTS=open")
-    assert [line[9:12] for line in lines[1:]] == ["2/7", "3/7", "4/7", "5/7", "6/7", "7/7"]
+    assert f"nnUNet_raw={tmp_path / 'nnUNet_raw'}" in lines[0] and lines[0].endswith(
+        " RETINA_SEED=0 RETINA_WEIGHTS=open"
+    )
+    assert [line[9:].split()[0] for line in lines[1:] if "/11" in line] == [f"{number}/11" for number in range(2, 12)]
+
+
+@pytest.mark.parametrize(
+    ("given", "baseline", "names"),
+    [
+        ({}, "nnUNetTrainerTransUNet_tiny", 10),
+        ({"trainer": "nnUNetTrainerRETINA"}, "nnUNetTrainerTransUNet", 10),
+        ({"baseline": False}, None, 7),
+        ({"trainer": "nnUNetTrainerRETINA_few"}, None, 7),
+        ({"trainer": "nnUNetTrainerTransUNet_tiny"}, None, 6),
+    ],
+)
+def test_only_what_starts_from_weights_has_its_like_beside_it(
+    given: dict[str, Any], baseline: str | None, names: int
+) -> None:
+    settings = QuickstartSettings(**given)
+    assert settings.baseline_trainer == baseline and len(quickstart.steps(settings)) == names
+
+
+def test_weights_that_cannot_be_drawn_do_not_end_the_chain(tmp_path: Path, monkeypatch) -> None:
+    def fail(command: str, words: list[str], workspace: Workspace, watch, say) -> None:
+        watch("error: no images in imagesTr\n")
+        raise RetinaError("retina_pretrain failed")
+
+    lines: list[str] = []
+    monkeypatch.setattr(quickstart, "run_command", fail)
+    assert quickstart._look("retina_pretrain", [], Workspace(tmp_path), lines.append) is None
+    assert lines == ["         No picture: error: no images in imagesTr"]
 
 
 @pytest.fixture
@@ -155,15 +193,25 @@ def only_convert(tmp_path: Path, monkeypatch) -> list[str]:
 
     monkeypatch.setattr(quickstart, "run_command", run)
     monkeypatch.setattr("nnunetv2_retina.quickstart.results.compare_with_threshold", lambda *_: ["a: mean IoU 1"])
+    monkeypatch.setattr("nnunetv2_retina.quickstart.beside.blocks", lambda *_: ["<p>beside</p>"])
+    monkeypatch.setattr("nnunetv2_retina.quickstart.beside.sentence", lambda *_: "mean IoU 1 beside 0")
+    monkeypatch.setattr(quickstart, "_look", lambda *_: None)
     return names
 
 
 def test_generated_volumes_are_converted_with_the_settings(tmp_path: Path, only_convert: list[str]) -> None:
     lines: list[str] = []
     page = run_quickstart(tmp_path / "out", settings=TINY, say=lines.append)
-    assert page == tmp_path / "out" / "report.html" and lines[-7:-5] == ["a: mean IoU 1", "Now your data:"]
+    assert page == tmp_path / "out" / "report.html" and lines[-8:-5] == [
+        "a: mean IoU 1", "mean IoU 1 beside 0", "Now your data:",
+    ]  # fmt: skip
     text = page.read_text()
-    assert "EMPIAR" in text and "a: mean IoU 1" in text and all(html.escape(line[4:]) in text for line in lines[-5:])
+    assert (
+        "EMPIAR" in text
+        and "<p>beside</p>" in text
+        and "a: mean IoU 1" in text
+        and all(html.escape(line[4:]) in text for line in lines[-5:])
+    )
     assert only_convert[-1] == "retina_report"
     dataset = Output(tmp_path / "out").dataset
     contents = json.loads((dataset / "dataset.json").read_text())
@@ -262,14 +310,23 @@ def test_whole_chain_on_generated_volumes(tmp_path: Path, worker_processes, warm
     page = run_quickstart(tmp_path / "out", settings=TINY, say=lines.append)
     text = "\n".join(lines)
     assert page == tmp_path / "out" / "report.html" and page.is_file()
-    assert all(f"{stage}/7 " in text for stage in range(1, 8))
-    assert "epoch   2 of 2" in text and "1 of 1   test_02" in text
+    assert all(f"{stage}/11 " in text for stage in range(1, 12))
+    assert text.count("epoch   2 of 2") == text.count("1 of 1   test_02") == 2
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         MARKER, "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs",
-        "data", "predictions", "scores", "report.html",
+        "data", "predictions", "scores", "baseline", "weights.png", "report.html",
     }  # fmt: skip
-    iou = json.loads((tmp_path / "out" / "scores" / "scores.json").read_text())["mean"]["iou"]
-    assert lines[-7].startswith(f"mitochondria: mean IoU {iou:.3f} by the network, ")
-    (transfer,) = (tmp_path / "out" / "nnUNet_results").rglob("transfer_report.json")
-    assert len(json.loads(transfer.read_text())["loaded"]) > 50
-    assert f"Mean IoU {iou:.3f} over 1 case." in page.read_text()
+    iou, random = (
+        json.loads((tmp_path / "out" / folder / "scores.json").read_text())["mean"]["iou"]
+        for folder in ("scores", "baseline/scores")
+    )
+    assert lines[-8].startswith(f"mitochondria: mean IoU {iou:.3f} by the network, ")
+    assert lines[-7] == (
+        f"mean IoU {iou:.3f} from the weights, {random:.3f} from random initialisation with the same settings and "
+        f"patches: {iou - random:+.3f}"
+    )
+    transfers = sorted((tmp_path / "out" / "nnUNet_results").rglob("transfer_report.json"))
+    assert [len(json.loads(path.read_text())["loaded"]) > 50 for path in transfers] == [True, False]
+    written = page.read_text()
+    assert f"Mean IoU {iou:.3f} over 1 case." in written and "One training of each is no proof" in written
+    assert "Squares of one colour are alike to that network" in written and "test_02: image, ground truth" in written

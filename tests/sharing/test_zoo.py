@@ -1,11 +1,12 @@
 """The zoo's own test of packages, where it is installed: ``pip install ".[zoo]"``."""
 
 import pytest
+from helpers.extras import needs
 from helpers.model_folders import make_model, transunet
 
 from nnunetv2_retina.commands.share import main
 
-pytest.importorskip("bioimageio.core")
+needs("bioimageio.core", "bioimageio.core is not installed: pip install .[zoo]")
 META = ["--licence", "CC-BY-4.0", "--author", "A. Nobody"]
 
 

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import tifffile
 from helpers.checks import known, noting
+from helpers.extras import needs
 from helpers.model_folders import make_model
 from helpers.ome_volumes import cells, needs_zarr, write
 from helpers.raw_datasets import read_back
 
-pytest.importorskip("napari", reason="napari is not installed: pip install .[napari] pytest-qt")
+needs("napari", "napari is not installed: pip install .[napari] pytest-qt")
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
-pytest.importorskip("qtpy.QtWidgets", reason="no Qt for napari's windows", exc_type=ImportError)
+needs("pytestqt", "pytest-qt is not installed")
+needs("qtpy.QtWidgets", "no Qt for napari's windows")
 pytestmark = pytest.mark.filterwarnings("default")
 
 from npe2 import PluginManifest  # noqa: E402
