@@ -32,16 +32,16 @@ SIDE, SLAB = 1024, 16
 """Of a plane in pixels; planes that are written at once."""
 ROOT = Path(__file__).resolve().parents[1]
 _CHILD = """
-import json, sys, time
+import json, pathlib, sys, time
 import dataset_conversion.writer.raw_dataset, dataset_conversion.own_data.folder
 from dataset_conversion.convert import main
 def status(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 before, clock, busy = status("VmRSS"), time.perf_counter(), time.process_time()
 code = main(sys.argv[1:])
 spent = time.perf_counter() - clock, time.process_time() - busy
-Path(sys.argv[-1]).write_text(json.dumps([code, before, status("VmHWM"), *spent]))
+pathlib.Path(sys.argv[-1]).write_text(json.dumps([code, before, status("VmHWM"), *spent]))
 """
 
 

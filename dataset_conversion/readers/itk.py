@@ -8,6 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import SimpleITK
+from nibabel.openers import ImageOpener
 
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.raw_planes import raw_planes, unpack_gzip, unpacking
@@ -62,11 +63,13 @@ def _large(reader: SimpleITK.ImageFileReader) -> tuple[tuple[int, ...], np.dtype
 def _nifti_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None:
     if (large := _large(reader)) is None:
         return None
-    stored: Any = nibabel.load(path).dataobj
-    if (stored.slope, stored.inter) != (1, 0) or stored.dtype.newbyteorder("=") != large[1]:
-        return None
     shape, dtype = large
-    return raw_planes(path, shape, stored.dtype, stored.offset, unpacking(path), read_as=dtype)
+    with ImageOpener(path) as file:
+        header = nibabel.Nifti1Header.from_fileobj(file, check=False)  # which would log what it finds
+    stored, scaling = header.get_data_dtype(), header.get_slope_inter()
+    if scaling not in ((1, 0), (None, None)) or stored.newbyteorder("=") != dtype:
+        return None
+    return raw_planes(path, shape, stored, header.get_data_offset(), unpacking(path), read_as=dtype)
 
 
 def _nrrd_planes(path: Path, reader: SimpleITK.ImageFileReader) -> Slabs | None:

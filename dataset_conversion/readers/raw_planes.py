@@ -40,7 +40,7 @@ def raw_planes(
     header: int,
     unpack: Unpack | None = None,
     skipped: int = 0,
-    read_as: npt.DTypeLike = None,
+    read_as: npt.DTypeLike | None = None,
 ) -> Slabs:
     """Return a volume whose planes are read from a file as they follow each other.
 

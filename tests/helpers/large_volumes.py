@@ -12,15 +12,13 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 import tifffile
-from helpers.ome_volumes import needs_zarr
-from helpers.ome_volumes import write as write_zarr
 from PIL import Image
 
 from dataset_conversion.readers import images, slabs
 
 VOLUME = np.random.default_rng(1).integers(3, 250, (11, 20, 24), dtype=np.uint8)
 DEEP = VOLUME.astype(np.uint16) * 257
-NAMED = VOLUME.view(np.int8)
+SIGNED = VOLUME.view(np.int8)
 """As IMOD stores bytes."""
 GREY = np.stack([VOLUME] * 3, -1)
 
@@ -81,7 +79,7 @@ def truncated(path: Path) -> None:
 
 
 _IMOD = np.frombuffer(bytes(40) + np.array([1146047817, 0], "<i4").tobytes() + bytes(52), "V100")[0]
-LAYOUTS: dict[str, Callable[[Path], None]] = {
+LAYOUTS: dict[str, Callable[[Path], object]] = {
     "plain.h5": hdf5(VOLUME),
     "chunks.h5": hdf5(DEEP.astype(">u2"), chunks=(4, 10, 7), compression="gzip"),
     "turned.h5": hdf5(VOLUME.transpose(2, 0, 1), "xzy", chunks=(5, 4, 20)),
@@ -93,8 +91,8 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "volume.mrc": mrc(DEEP),
     "float.mrc": mrc(VOLUME.astype(np.float32)),
     "big.mrc": mrc(DEEP.astype(">u2")),
-    "signed.mrc": mrc(NAMED),
-    "imod.rec": mrc(NAMED, extra2=_IMOD),
+    "signed.mrc": mrc(SIGNED),
+    "imod.rec": mrc(SIGNED, extra2=_IMOD),
     "turned.mrc": mrc(DEEP.swapaxes(1, 2), mapc=2, mapr=1),
     "gzip.mrc": mrc(DEEP, gzip.compress),
     "bzip2.map": mrc(VOLUME.astype(np.int16), bz2.compress),
@@ -133,6 +131,3 @@ def write_slices(folder: Path, volume: np.ndarray) -> None:
 def write_layout(name: str, folder: Path) -> Path:
     LAYOUTS[name](folder / name)
     return folder / name
-
-
-__all__ = ["LAYOUTS", "VOLUME", "make_large", "needs_zarr", "write_layout", "write_slices", "write_zarr"]

@@ -9,19 +9,9 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from helpers.large_volumes import (
-    GREY,
-    LAYOUTS,
-    VOLUME,
-    hdf5,
-    itk,
-    make_large,
-    mrc,
-    needs_zarr,
-    tiff,
-    write_slices,
-    write_zarr,
-)
+from helpers.large_volumes import GREY, LAYOUTS, VOLUME, hdf5, itk, make_large, mrc, tiff, write_slices
+from helpers.ome_volumes import needs_zarr
+from helpers.ome_volumes import write as write_zarr
 from helpers.raw_datasets import read_back
 
 from dataset_conversion.own_data import layout

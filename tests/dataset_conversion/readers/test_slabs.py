@@ -3,9 +3,12 @@
 import re
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
-from helpers.large_volumes import DEEP, LAYOUTS, VOLUME, hdf5, make_large, needs_zarr, tiff, write_layout, write_zarr
+from helpers.large_volumes import DEEP, LAYOUTS, VOLUME, hdf5, make_large, tiff, write_layout
+from helpers.ome_volumes import needs_zarr
+from helpers.ome_volumes import write as write_zarr
 
 from dataset_conversion.readers.images import open_image, read_image
 from dataset_conversion.readers.slabs import Slabs, mapped, plane_ranges, planes, slabs, whole
@@ -43,6 +46,12 @@ def test_a_box_of_a_zarr_volume_is_read_in_the_depth_of_its_chunks(tmp_path, mon
     np.testing.assert_array_equal(whole(opened), VOLUME[3:10, 2:18])
 
 
+def scaled(path):
+    image = nibabel.Nifti1Image(DEEP.T.astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(2, 5)
+    nibabel.save(image, path)
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
@@ -50,6 +59,7 @@ def test_a_box_of_a_zarr_volume_is_read_in_the_depth_of_its_chunks(tmp_path, mon
         ("shreds.h5", hdf5(VOLUME.transpose(2, 1, 0), "xyz")),
         ("one_plane.h5", hdf5(VOLUME[:1])),
         ("image.tif", tiff(VOLUME[0])),
+        ("scaled.nii.gz", scaled),
     ],
 )
 def test_what_cannot_be_parted_is_read_whole(tmp_path, monkeypatch, name, write):
