@@ -254,7 +254,7 @@ def test_another_position_grid_computes_the_same_at_224_pixels(tmp_path, grid):
     ],
 )
 def test_published_weights(tmp_path, wrap):  # fmt: skip
-    config = NetworkConfig(embed_dim=48, mlp_dim=64, depth=1, grid_size=16, stem_channels=32)
+    config = NetworkConfig(embed_dim=48, mlp_dim=64, depth=1, grid_size=16)
     network = network_of(config)
     state = as_published(network.state_dict())
     state = {k.replace("segmentation_head.0", "FinalDecoder.conv1"): v for k, v in state.items()}
