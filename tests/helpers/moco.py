@@ -17,7 +17,7 @@ def resnet50(channels: int = 1) -> dict[str, torch.Tensor]:
 def moco(state: dict[str, torch.Tensor]) -> dict[str, Any]:
     """What facebookresearch/moco saves (main_moco.py), with the entry of volume-em/cem-dataset's."""
     query = {f"module.encoder_q.{name}": value for name, value in state.items()}
-    key = {f"module.encoder_k.{name}": value + 1 for name, value in state.items()}
+    key = {f"module.encoder_k.{name}": value.new_tensor(7).expand(value.shape) for name, value in state.items()}
     heads = {f"module.encoder_{which}.fc.{i}.weight": torch.zeros(4, 4) for which in "qk" for i in (0, 2)}
     queue = {"module.queue": torch.zeros(4, 8), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
     about = {"epoch": 200, "arch": "resnet50", "optimizer": {"state": {}}, "norms": [0.57, 0.13]}

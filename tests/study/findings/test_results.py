@@ -30,7 +30,7 @@ def test_result_is_read_as_it_was_written() -> None:
         ("seed", "one", "seed is 'one'; expected a whole number"),
         ("dataset", None, "dataset is None; expected a text"),
         ("iterations", [], "expected a list of whole numbers"),
-        ("iterations", [50, 300], "scores at 200, 50 iterations; expected the last, 300, too"),
+        ("iterations", [50, 300], "scores at 50, 200 iterations; expected the last, 300, too"),
         ("scores", [], "scores is .*; expected an object"),
         ("scores", {"many": {}}, "got 'many'; expected a number of iterations"),
         ("scores", {"200": {"mean": {"iou": "good"}}}, "mean, iou is 'good'; expected a number, or null"),
