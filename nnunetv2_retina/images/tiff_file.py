@@ -6,7 +6,7 @@ import io
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,24 @@ def opened(source: bytes | Path) -> Iterator[Any]:
     """
     import tifffile
 
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _complaints() as complaints, tifffile.TiffFile(file) as tiff:
-        yield tiff
+    with _complaints() as complaints, ExitStack() as files:
+
+        def enter(**flags: bool) -> Any:
+            file = io.BytesIO(source) if isinstance(source, bytes) else source
+            return files.enter_context(tifffile.TiffFile(file, **flags))
+
+        tiff = enter()
+        yield enter(is_shaped=False) if _is_written_plane_by_plane(tiff) else tiff
     if complaints:
         raise ImageError(complaints[0][:200])
+
+
+def _is_written_plane_by_plane(tiff: Any) -> bool:
+    """Tell whether tifffile takes planes of one kind for images of their own: it noted each one's shape on writing."""
+    if not tiff.is_shaped or len(tiff.pages) < 2:
+        return False
+    kinds = {(series.shape, series.dtype, series.axes, len(series.pages)) for series in tiff.series}
+    return len(tiff.series) == len(tiff.pages) and len(kinds) == 1
 
 
 @contextmanager

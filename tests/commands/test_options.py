@@ -22,8 +22,9 @@ TYPED_BEFORE = {
 }
 NEW_SINCE = {
     quickstart: {"labels", "ignore", "spacing", "like", "hdf5", "hdf5_mask"},
-    predict: {"m", "precision", "config", "output_format", "spacing", "hdf5"},
+    predict: {"m", "precision", "config", "output_format", "spacing", "hdf5", "gpus", "scheduler"},
     report: {"d", "watch"},
+    benchmark: {"gpus", "scheduler"},
 }
 """Options that are not among those above, and have no default."""
 

@@ -182,6 +182,20 @@ def test_images_of_different_shape(picture):
     assert [page.shape for page in read_grey_pages(file.getvalue(), MOST)] == [(30, 26), (20, 26)]
 
 
+@pytest.mark.parametrize("colours", [False, True])
+def test_planes_written_one_by_one_are_a_stack(picture, colours):
+    """As a program does that has one plane at a time; tifffile takes each for an image of its own."""
+    planes = [np.stack([GREY + number] * 3, axis=-1) if colours else GREY + number for number in range(4)]
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for plane in planes:
+            writer.write(plane, photometric="rgb" if colours else "minisblack")
+    read = picture(file.getvalue())
+    np.testing.assert_array_equal(read.shown(), np.stack(planes))
+    assert read.remarks == () and len(read.axes) == 3
+    assert len(read_grey_pages(file.getvalue(), MOST)) == 4
+
+
 OME = """<?xml version="1.0" encoding="UTF-8"?>
 <OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1"><Image ID="Image:0">
 <Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="26" SizeY="30" SizeZ="2" SizeC="1" SizeT="1">
