@@ -54,20 +54,34 @@ def keep_freed_memory() -> None:
 
 
 def end_with(parent: int, patience: float = 30.0) -> None:
-    """End this process, as Ctrl-C does, once its parent has ended, which may have been killed.
+    """End this process, as Ctrl-C does, once another has ended, which may have been killed.
 
-    Else it would go on unseen, beside the next start of the same work. Windows does not tell of a parent that has gone.
+    Else it would go on unseen, beside the next start of the same work. Not on Windows, which has no way to ask.
 
     Args:
-        parent: its process ID, given by itself: it may be gone by now.
+        parent: process ID of the one that started this, given by itself: it may be gone by now.
         patience: seconds to the hard end, if this process does not end by itself.
     """
+    if os.name == "nt":
+        return
+    beginning = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == beginning and _is_there(parent):
             time.sleep(1)
         _thread.interrupt_main()
         time.sleep(patience)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_there(process: int) -> bool:
+    """Tell whether there is a process."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

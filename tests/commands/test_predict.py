@@ -180,6 +180,9 @@ def test_instances_beside_the_labels(model, images, tmp_path):
 
 KILLED = """
 import os, signal, sys
+from pathlib import Path
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2_retina.commands import predict as command
 write = NaturalImage2DIO.write_seg
 def half(self, labels, path, properties):
     write(self, labels, path, properties)

@@ -149,6 +149,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(source, reference, t
 def test_killed_while_writing_a_checkpoint_it_goes_on_from_the_one_before(source, reference, tmp_path):
     script = f"""{THREADS}
 import os, sys
+from pretraining.cli import main
 whole, calls = torch.save, []
 def half_written(content, path):
     whole(content, path)

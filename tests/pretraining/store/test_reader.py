@@ -126,6 +126,7 @@ import sys
 for name in ("torch", "tifffile", "imagecodecs", "PIL", "nnunetv2"):
     sys.modules[name] = None
 import numpy
+from pretraining.store.reader import ImageStore
 print(ImageStore({str(packed)!r}).read(numpy.arange(7)).sum())
 """
     result = subprocess.run([sys.executable, "-c", code], stdout=-1, text=True, check=True)
