@@ -32,7 +32,7 @@ class QuickstartSettings:
         RetinaError: for a number out of its range.
     """
 
-    iterations: int = setting(150, "training steps; more is better and slower")
+    iterations: int = setting(90, "training steps; more is better and slower")
     iterations_per_epoch: int = 30
     """Steps between two lines of progress."""
     batch_size: int = setting(4, "patches per training step")
@@ -42,7 +42,7 @@ class QuickstartSettings:
     """Generated volumes to train on; one of them validates."""
     test_volumes: int = 2
     """Generated volumes held out for the scores."""
-    shape: tuple[int, int, int] = (8, 320, 320)
+    shape: tuple[int, int, int] = (6, 320, 320)
     """(Z, Y, X) of a generated volume in voxels."""
     seed: int = setting(0, "seed of the generated volumes")
     trainer: str = setting(
