@@ -194,9 +194,10 @@ def _predict(
 ) -> None:
     import torch
 
-    from nnunetv2_retina.console.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores, keep_freed_memory
     from nnunetv2_retina.prediction.folder import FolderRun
 
+    keep_freed_memory()
     torch.set_num_threads(available_cores())
     predictor = model.load()
     folds = len(predictor.window.models)

@@ -136,10 +136,11 @@ def _run_of(arguments: argparse.Namespace, output: Path) -> VolumeRun:
 
     import torch
 
-    from nnunetv2_retina.console.machine import available_cores
+    from nnunetv2_retina.console.machine import available_cores, keep_freed_memory
     from nnunetv2_retina.prediction.model import Model
     from nnunetv2_retina.volumes.run import VolumeRun
 
+    keep_freed_memory()
     torch.set_num_threads(available_cores())
     model = Model(str(folder.resolve()), tuple(folds), arguments.chk, arguments.device, prediction)
     return VolumeRun(arguments.input, output, model, settings, say)
