@@ -158,7 +158,8 @@ def test_the_widget_predicts_a_layer_beside_the_window(viewer, tmp_path, qtbot, 
     widget = PredictWidget(viewer)
     widget.model.value, widget.instances.value, widget.size.value = model, True, 2
     seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(widget, "_report", noting(seen, lambda done, total: (done, total), widget._report))
+    report = noting(seen, lambda _, done, total: (done, total), PredictWidget._report)
+    monkeypatch.setattr(PredictWidget, "_report", report)  # the class: a widget's attributes are its parts
     widget.button.native.click()
     assert widget.button.text == "Stop" and widget.image.value.name == "cells"
     qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=60_000)
@@ -195,13 +196,13 @@ def test_a_prediction_can_be_stopped(viewer, tmp_path, qtbot, monkeypatch):
     qtbot.add_widget(widget.native)
     viewer.add_image(np.tile(IMAGE, (4, 3, 3)))
     widget.model.value = make_model(tmp_path / "model")
-    report = widget._report
+    report = PredictWidget._report
 
-    def stop_first(done, total):
-        widget._stopping = done > 0
-        report(done, total)
+    def stop_first(self, done, total):
+        self._stopping = done > 0
+        report(self, done, total)
 
-    monkeypatch.setattr(widget, "_report", stop_first)
+    monkeypatch.setattr(PredictWidget, "_report", stop_first)
     widget.button.native.click()
     qtbot.waitUntil(lambda: widget.button.text == "Predict", timeout=60_000)
     assert len(viewer.layers) == 1
