@@ -38,6 +38,14 @@ def multiplies_bfloat16() -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
+def use_threads(number: int | None) -> None:
+    """Let torch use so many threads in this process; None: as many as it does."""
+    import torch
+
+    if number is not None and torch.get_num_threads() != number:
+        torch.set_num_threads(number)
+
+
 @cache
 def keep_freed_memory() -> None:
     """Let this process reuse the memory that it frees, where its C library is glibc.

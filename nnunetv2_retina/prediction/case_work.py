@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import torch
 from torch import Tensor
 
+from nnunetv2_retina.console.machine import use_threads
 from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.plain import check_plain
@@ -136,8 +136,7 @@ class SharedCase:
     def __call__(self, case: InputCase) -> Outcome:
         """Predict a case and write its files."""
         start = time.perf_counter()
-        if self.threads is not None and torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         predictor = self.model.load()
         own = f"{self.part}/{uuid4().hex[:8]}"  # a worker whose run was killed may still be at this very case
         work = CaseWork(predictor, self.target, case_files(predictor, self.settings, self.origins), own)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_retina.console.machine import use_threads
 from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.images.ome_zarr import Level, StoredArray
 from nnunetv2_retina.volumes import moments as moments_of
@@ -116,12 +117,9 @@ class Predicting:
         return {"files": writer.write(block.box, labels), "device": str(self.model.load().window.device)}
 
     def _labels(self, region: Box) -> NDArray[Any]:
-        import torch
-
         from nnunetv2_retina.volumes.source import BlockSource, normaliser
 
-        if self.threads is not None and torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         predictor = self.model.load()
         nnunet, crop = predictor.nnunet, self.moments.box
         scheme = nnunet.configuration_manager.normalization_schemes[0]
