@@ -22,9 +22,11 @@ _LEVEL = re.compile(r"s\d+")
 
 
 def is_n5(address: str | Path) -> bool:
-    """Tell whether an address is meant as N5: by its name, or by what its folder holds."""
+    """Tell whether an address is meant as N5: by the store that it lies in, or by what its folder holds."""
     text = str(address).rstrip("/")
-    return any(part.endswith(".n5") for part in text.split("/")) or (Path(text) / ATTRIBUTES).is_file()
+    stores = [part for part in text.split("/") if part.endswith((".n5", ".zarr"))]
+    inside = bool(stores) and stores[-1].endswith(".n5") and not Path(text).is_file()
+    return inside or (Path(text) / ATTRIBUTES).is_file()
 
 
 def import_tensorstore() -> Any:

@@ -9,7 +9,7 @@ import pytest
 from helpers.ome_volumes import cells
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.n5 import stated_steps
+from nnunetv2_retina.images.n5 import is_n5, stated_steps
 from nnunetv2_retina.images.ome_zarr import StoredArray, is_zarr, open_volume
 
 tensorstore = pytest.importorskip("tensorstore")
@@ -127,3 +127,10 @@ def test_what_is_no_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(__import__("sys").modules, "tensorstore", None)
     with pytest.raises(RetinaError, match=r'need tensorstore.*pip install "nnunetv2-retina\[n5\]"'):
         open_volume(tmp_path / "unit.n5")
+
+
+def test_what_lies_beside_arrays_in_an_n5_folder_is_none(tmp_path: Path) -> None:
+    (tmp_path / "cell.n5" / "labels.zarr").mkdir(parents=True)
+    (tmp_path / "cell.n5" / "slice.png").touch()
+    assert is_n5(tmp_path / "cell.n5" / "em" / "s0") and is_n5("s3://bucket/cell.n5/em")
+    assert not is_n5(tmp_path / "cell.n5" / "labels.zarr") and not is_n5(tmp_path / "cell.n5" / "slice.png")
