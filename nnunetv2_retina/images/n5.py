@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,33 @@ def import_tensorstore() -> Any:
 class N5Array:
     """An array, opened for reading: z, y, x, after other axes if there are any.
 
-    Blocks that are not there are 0, as N5 has it; a damaged one raises tensorstore's ``ValueError``.
+    Blocks that are not there are 0, as N5 has it.
+
+    Raises:
+        ValueError: for attributes that tensorstore does not read, and on reading for a damaged block.
     """
 
     def __init__(self, address: str) -> None:
         store = import_tensorstore()
-        self._array = store.open({"driver": "n5", "kvstore": _kvstore(address)}, open=True, read=True).result().T
+        with _short_errors():
+            self._array = store.open({"driver": "n5", "kvstore": _kvstore(address)}, open=True, read=True).result().T
         self.shape: tuple[int, ...] = tuple(self._array.shape)
         self.dtype: np.dtype[Any] = self._array.dtype.numpy_dtype
         self.chunks: tuple[int, ...] = tuple(self._array.chunk_layout.read_chunk.shape)
 
     def __getitem__(self, part: Any) -> NDArray[Any]:
-        values: NDArray[Any] = self._array[part].read().result()
-        return values
+        with _short_errors():
+            values: NDArray[Any] = self._array[part].read().result()
+            return values
+
+
+@contextmanager
+def _short_errors() -> Iterator[None]:
+    """Cut tensorstore's account of its settings off its errors."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).partition(" [tensorstore_spec")[0].partition(": ")[2] or str(error)) from error
 
 
 class N5:

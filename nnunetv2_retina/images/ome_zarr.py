@@ -234,7 +234,8 @@ def _n5(address: str, spacing: Sequence[float] | None, unstated: Sequence[float]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             place = f"{address}/{path}".rstrip("/")
             raise RetinaError(
-                f"{place}: its attributes cannot be read ({type(error).__name__}: {_reason(error)}). Write them anew"
+                f"{place}: its attributes cannot be read ({type(error).__name__}: {_reason(error)}). Write them anew, "
+                "or the volume as OME-Zarr"
             ) from error
         given, known = spacing or unstated, known or stated is not None
         if stated is not None:

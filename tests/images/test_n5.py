@@ -121,6 +121,9 @@ def test_what_is_no_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     write(tmp_path / "odd.n5", IMAGE, {"transform": {"axes": ["a", "b", "c"], "scale": [1, 1, 1]}})
     with pytest.raises(RetinaError, match=r"odd.n5: its attributes cannot be read \(ValueError"):
         open_volume(tmp_path / "odd.n5")
+    note(tmp_path / "unit.n5", {"pixelResolution": [4, 4, 40], "compression": {"type": "lz4"}})
+    with pytest.raises(RetinaError, match=r'"lz4" is not registered\). Write them anew, or the volume as OME-Zarr'):
+        open_volume(tmp_path / "unit.n5")
     (tmp_path / "odd.n5" / "attributes.json").write_text("{")
     with pytest.raises(RetinaError, match=r"attributes.json cannot be read"):
         open_volume(tmp_path / "odd.n5")
