@@ -150,7 +150,7 @@ def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dic
 
 def _readable(folder: Path) -> bool:
     """Tell whether a folder is or holds what ``retina_convert`` reads."""
-    return _holds_files(folder) or bool(_volumes(folder))
+    return _holds_files(folder) or bool(_stores(folder))
 
 
 def _holds_files(source: Path) -> bool:
@@ -163,6 +163,14 @@ def _holds_files(source: Path) -> bool:
     return any(file_suffix(path) in SUPPORTED for path in source.iterdir() if path.is_file())
 
 
+def _stores(source: Path) -> list[Path]:
+    """Return a Zarr volume, or those in a folder."""
+    from nnunetv2_retina.images.ome_zarr import is_zarr
+
+    paths = [source] if is_zarr(source) else sorted(source.iterdir()) if source.is_dir() else []
+    return [path for path in paths if path.is_dir() and is_zarr(path)]
+
+
 def _volumes(source: Path) -> dict[str, Location]:
     """Return name -> location of a Zarr volume, or of those in a folder.
 
@@ -170,10 +178,9 @@ def _volumes(source: Path) -> dict[str, Location]:
         RetinaError: for one that is too large to be read whole.
     """
     from dataset_conversion.own_data.layout import Location
-    from nnunetv2_retina.images.ome_zarr import is_zarr, open_volume, volume_stem
+    from nnunetv2_retina.images.ome_zarr import open_volume, volume_stem
 
-    paths = [source] if is_zarr(source) else sorted(source.iterdir()) if source.is_dir() else []
-    paths = [path for path in paths if path.is_dir() and is_zarr(path)]
+    paths = _stores(source)
     for path in paths:
         voxels = math.prod(open_volume(path, unstated=(1, 1, 1)).levels[0].shape)
         if voxels > MOST_VOXELS:
