@@ -23,6 +23,8 @@ pytestmark = [
 
 SCRIPTS = Path(sys.executable).parent
 TRAINER = "-tr nnUNetTrainerRETINA -device cpu"
+SMALL = "--patch-size 64"
+"""Of the data sets whose default is not what is tried."""
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def test_prediction_equals_validation(root, png):
     assert cases
     for case in cases:
         shutil.copy(png / "imagesTr" / f"{case}_0000.png", images)
-    type_in(root, f"nnUNetv2_predict -i {images} -o {root / 'again'} -d 921 -c 2d -f 0 {TRAINER}")
+    type_in(root, f"nnUNetv2_predict -i {images} -o {root / 'again'} -d 921 -c 2d -f 0 -npp 1 -nps 1 {TRAINER}")
     for case in cases:
         again = imread(root / "again" / f"{case}.png")
         np.testing.assert_array_equal(again, imread(validation / f"{case}.png"))
@@ -143,27 +145,32 @@ def test_model_folder_of_another_process(root, png, warm):
     assert len(list((root / "by_folder").glob("*.png"))) == 2
 
 
-def test_fold_all_with_the_variable_then_continue(root, png, warm):
-    type_in(root, f"nnUNetv2_train 921 2d all {TRAINER}", warm, RETINA_WEIGHTS=str(root / "pretrained.pth"))
-    ended = fold(root, png.name, "all") / "checkpoint_final.pth"
+@pytest.fixture(scope="module")
+def tiff(root, warm):
+    """Float TIFF images of unknown pixel size, preprocessed."""
+    return prepare(root, 922, "tiff", SMALL, warm=warm)
+
+
+def test_float_tiff_without_weights(root, tiff, warm):
+    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TRAINER}", warm)
+    assert "NO PRE-TRAINED WEIGHTS" in shown
+    type_in(root, f"nnUNetv2_predict -i {tiff / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TRAINER}", warm)
+    for path in (tiff / "labelsTs").iterdir():
+        assert imread(root / "tiffs" / path.name).shape == imread(path).shape
+
+
+def test_fold_all_with_the_variable_then_continue(root, tiff, warm):
+    type_in(root, f"nnUNetv2_train 922 2d all {TRAINER}", warm, RETINA_WEIGHTS=str(root / "pretrained.pth"))
+    ended = fold(root, tiff.name, "all") / "checkpoint_final.pth"
     state = torch.load(ended, weights_only=False)
     assert state["init_args"]["retina"]["transfer"]["named_by"] == "$RETINA_WEIGHTS"
-    shown = type_in(root, f"nnUNetv2_train 921 2d all {TRAINER} --c", warm)
+    shown = type_in(root, f"nnUNetv2_train 922 2d all {TRAINER} --c", warm)
     assert "Validation complete" in shown
     assert "NO PRE-TRAINED WEIGHTS" not in shown
 
 
-def test_float_tiff_without_weights(root, warm):
-    raw = prepare(root, 922, "tiff", warm=warm)
-    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TRAINER}", warm)
-    assert "NO PRE-TRAINED WEIGHTS" in shown
-    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TRAINER}", warm)
-    for path in (raw / "labelsTs").iterdir():
-        assert imread(root / "tiffs" / path.name).shape == imread(path).shape
-
-
 def test_volumes(root, warm):
-    raw = prepare(root, 923, "volume", "--spacing 40 4 4", warm=warm)
+    raw = prepare(root, 923, "volume", "--spacing 40 4 4", SMALL, warm=warm)
     type_in(root, f"nnUNetv2_train 923 2d 0 {TRAINER} -pretrained_weights {root / 'pretrained.pth'}", warm)
     type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'volumes'} -d 923 -c 2d -f 0 {TRAINER}", warm)
     for path in (raw / "labelsTs").iterdir():

@@ -22,9 +22,12 @@ class StdConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
 
     def kernel(self) -> Tensor:
-        """Return the standardised kernel, of the weight's shape."""
-        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        return (self.weight - mean) / torch.sqrt(variance + 1e-5)
+        """Return the standardised kernel, of the weight's shape.
+
+        A layer norm over each kernel is this very thing, in one pass; ``torch.var_mean`` took a third of the time of a
+        64 px image of size ``retina`` to find the same numbers.
+        """
+        return F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self._conv_forward(x, self.kernel(), None)
