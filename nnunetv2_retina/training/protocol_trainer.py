@@ -24,6 +24,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_retina import __version__
 from nnunetv2_retina.console.machine import multiplies_bfloat16
+from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import remove_leftovers, replacing, write_json
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
@@ -292,8 +293,17 @@ class ProtocolTrainer(WatchedTrainer):
         return split
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write nnU-Net's checkpoint; a run that is killed while writing leaves the one before it."""
+        """Write nnU-Net's checkpoint; a run that is killed while writing leaves the one before it.
+
+        Raises:
+            RetinaError: if it cannot be written, or a weight is not finite: the checkpoint before it is worth more.
+        """
         if self.local_rank == 0 and not self.disable_checkpointing:
+            if not checkpoint.is_finite(self.network.state_dict()):
+                raise RetinaError(
+                    f"weights became infinite or not a number by epoch {self.current_epoch} and are not saved. Train "
+                    "anew with a lower learning_rate (retina in dataset.json)"
+                )
             size = sum(parameter.nbytes for parameter in self.network.parameters())
             with checkpoint.explained(filename, 2 * size), replacing(filename) as temporary:
                 super().save_checkpoint(temporary)

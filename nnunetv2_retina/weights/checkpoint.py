@@ -79,6 +79,11 @@ def save(
         torch.save(content, temporary)
 
 
+def is_finite(weights: Mapping[str, Tensor]) -> bool:
+    """Tell whether no weight is infinite or not a number."""
+    return all(bool(tensor.isfinite().all()) for tensor in weights.values() if tensor.is_floating_point())
+
+
 @contextmanager
 def explained(path: str | os.PathLike[str], size: int) -> Iterator[None]:
     """Turn what prevents writing a checkpoint of about ``size`` bytes into a ``RetinaError`` that says what to do."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nnunetv2_retina.console.progress import ProgressBar
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.weights import checkpoint
 from pretraining.loop import state as training_state
 from pretraining.loop.batches import Batch, read, training_batches
 from pretraining.loop.engine import Engine
@@ -126,6 +127,7 @@ class Run:
                 continue
             self._agree(unread, False, False)
             unread = None
+            self._check_weights(indices)
             if ended:
                 self._end_epoch(clock)
             self._save(LATEST, to_continue=True)
@@ -160,7 +162,7 @@ class Run:
         """
         loss = 0.0 if unread is None else float(unread[0])
         if unread is not None and not math.isfinite(loss):
-            raise RetinaError(self._non_finite(loss, unread[1]))
+            raise RetinaError(self._non_finite(f"the loss became {loss}", unread[1]))
         shared = [loss / self.processes.count, float(stop), float(due and self.processes.is_first)]
         loss, stopping, writing = self.processes.sum(torch.tensor(shared, dtype=torch.float64)).tolist()
         if unread is not None:
@@ -170,11 +172,21 @@ class Run:
                 self.line.update(self.progress.iteration, note=f"loss {loss:.4f}")
         return stopping > 0, writing > 0
 
-    def _non_finite(self, loss: float, indices: Indices) -> str:
+    def _check_weights(self, indices: Indices) -> None:
+        """Refuse to save what the last step has spoiled though its own loss, from before it, was finite.
+
+        Raises:
+            RetinaError: if a weight is not finite.
+        """
+        if not checkpoint.is_finite(self.engine.objective.state_dict()):
+            raise RetinaError(self._non_finite("weights became infinite or not a number", indices))
+
+    def _non_finite(self, what: str, indices: Indices) -> str:
         names = shorten((self.store.name(int(index)) for index in indices), 8)
+        saved = f"{LATEST} is from before it. " if (self.output / LATEST).exists() else ""
         return (
-            f"the loss became {loss} at step {self.progress.iteration:,}, on the images {names}. {LATEST} is from "
-            "before it. If the images are damaged leave them out (--exclude); else lower --lr, or --precision fp32"
+            f"{what} at step {self.progress.iteration:,}, on the images {names}. {saved}If the images are damaged "
+            "leave them out (--exclude); else lower --lr, or --precision fp32"
         )
 
     def _end_epoch(self, clock: _Clock) -> None:

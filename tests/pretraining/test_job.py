@@ -17,11 +17,12 @@ from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.weights import checkpoint
 from pretraining.cli import main
 from pretraining.job import Job, build_objective, pretrain
+from pretraining.loop.engine import Engine
 from pretraining.loop.run import Run
 from pretraining.recipe import Execution, Recipe
 from pretraining.store.reader import ImageStore
 
-SETTINGS = ["--size", "tiny", "--batch-size", "4", "--device", "cpu", "--precision", "fp32", "--seed", "5"]
+SETTINGS = ["--size", "tiny", "--batch-size", "2", "--device", "cpu", "--precision", "fp32", "--seed", "5"]
 NUMBER_OF_THREADS = torch.get_num_threads()
 # In other processes as in this one: sums over other parts differ in the last bits.
 THREADS = f"import torch; torch.set_num_threads({NUMBER_OF_THREADS})"
@@ -53,11 +54,11 @@ def threads():
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A packed store of 9 images: 8 to train on and one held out."""
+    """A packed store of 5 images: 4 to train on and one held out."""
     from pretraining.store.packing import pack
 
     folder = tmp_path_factory.mktemp("images")
-    return pack(write_images(folder / "images", 9), folder / "store").path
+    return pack(write_images(folder / "images", 5), folder / "store").path
 
 
 def weights_of(folder, name="checkpoint_final.pth"):
@@ -93,7 +94,7 @@ def test_a_run_leaves_what_a_user_expects(reference, source):
             assert picture.size[0] > 400
     final = checkpoint.load(reference / "checkpoint_final.pth")
     assert torch.load(final.path, weights_only=True).keys() == {"network_weights", "retina"}
-    assert final.retina["recipe"]["batch_size"] == 4 and final.retina["iteration"] == 8
+    assert final.retina["recipe"]["batch_size"] == 2 and final.retina["iteration"] == 8
     assert final.retina["store"]["fingerprint"] == ImageStore(source).fingerprint
     TransUNet(1, 1, NetworkConfig.named("tiny")).load_state_dict(final.weights)
     assert_equal_weights(final.weights, weights_of(reference, "checkpoint_epoch_0004.pth"))
@@ -109,11 +110,16 @@ def test_epochs_can_go_unmeasured_and_train_the_same(reference, source, tmp_path
 
 
 def test_the_loss_falls(source, tmp_path):
-    recipe = Recipe(size="tiny", batch_size=4, iterations=20, learning_rate=0.02)
-    job = Job(source=source, output=tmp_path / "run", recipe=recipe, execution=Execution(device="cpu", keep_every=0))
+    recipe = Recipe(size="tiny", batch_size=2, iterations=20, learning_rate=0.02)
+    job = Job(
+        source=source,
+        output=tmp_path / "run",
+        recipe=recipe,
+        execution=Execution(device="cpu", keep_every=0, measure_every=2),
+    )
     pretrain(job, lambda _: None)
     losses = [record["train_loss"] for record in log_of(tmp_path / "run")]
-    assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    assert np.mean(losses[-2:]) < 0.7 * losses[0], losses
 
 
 def start(source, folder, *more):
@@ -239,14 +245,14 @@ def two_processes(folder, *arguments):
 
 @pytest.mark.slow
 def test_two_processes_agree_see_every_image_once_and_continue(source, tmp_path):
-    settings = [*SETTINGS, "--epochs", "2", "--keep-every", "0", "--workers", "1", "--norm-batch", "2"]
+    settings = [*SETTINGS, "--epochs", "2", "--keep-every", "0", "--workers", "1", "--norm-batch", "1"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = two_processes(whole, source, "-o", whole, *settings)
     assert done.returncode == 0, done.stderr
     seen = [np.load(whole / f"seen_{rank}.npy").reshape(2, -1) for rank in (0, 1)]
     for epoch in (0, 1):
         both = np.concatenate([seen[0][epoch], seen[1][epoch]])
-        assert len(both) == 8 and len(set(both)) == 8
+        assert len(both) == 4 and len(set(both)) == 4
     states = [torch.load(whole / f"rank_{rank}.pt") for rank in (0, 1)]
     assert_equal_weights(states[0], states[1])
 
@@ -290,12 +296,39 @@ def test_batches_must_divide_among_the_processes(source, tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_images_names(source, tmp_path):
-    recipe = Recipe(size="tiny", batch_size=4, epochs=1, learning_rate=1e30)
+    recipe = Recipe(size="tiny", batch_size=2, iterations=4, learning_rate=1e30)
     job = Job(source=source, output=tmp_path, recipe=recipe, execution=Execution(device="cpu", precision="fp32"))
     with pytest.raises(
         RetinaError, match=r"the loss became (nan|inf) at step \d+, on the images source_\d/.*--exclude"
     ):
         pretrain(job, lambda _: None)
+
+
+@pytest.mark.parametrize("minutes", [0, 15])
+def test_weights_that_the_last_step_spoiled_are_not_saved(source, tmp_path, monkeypatch, minutes):
+    """Its loss is from before it, and there may be no other step whose loss would tell."""
+    step = Engine.step
+
+    def spoiling(engine, images, iteration, total):
+        loss = step(engine, images, iteration, total)
+        if iteration == 1:
+            with torch.no_grad():
+                next(engine.objective.parameters())[0] = torch.nan
+        return loss
+
+    monkeypatch.setattr(Engine, "step", spoiling)
+    execution = Execution(device="cpu", precision="fp32", checkpoint_minutes=minutes)
+    job = Job(
+        source=source, output=tmp_path, recipe=Recipe(size="tiny", batch_size=2, iterations=2), execution=execution
+    )
+    with pytest.raises(RetinaError, match=r"^weights became infinite or not a number at step 2, on ") as raised:
+        pretrain(job, lambda _: None)
+    assert ("checkpoint_latest.pth is from before it" in str(raised.value)) == (minutes == 0)
+    left = {path.name for path in tmp_path.glob("*.pth")}
+    assert left == ({"checkpoint_latest.pth"} if minutes == 0 else set())
+    if left:
+        weights = weights_of(tmp_path, "checkpoint_latest.pth")
+        assert all(values.isfinite().all() for values in weights.values())
 
 
 def test_a_checkpoint_of_another_size_is_refused(source, tmp_path, capsys):
@@ -351,7 +384,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(source, tmp_path, monkeypatch,
 def test_dry_run_writes_nothing(source, tmp_path, capsys):
     assert main([str(source), "-o", str(tmp_path / "run"), *SETTINGS, "--dry-run"]) == 0
     text = capsys.readouterr().err
-    assert "9 images in the store" in text and "steps of 4 images" in text and "in all" in text
+    assert "5 images in the store" in text and "steps of 2 images" in text and "in all" in text
     assert not (tmp_path / "run").exists()
 
 
@@ -370,7 +403,7 @@ def test_dry_run_writes_nothing(source, tmp_path, capsys):
 def test_every_option_trains_and_is_recorded(source, tmp_path, more):
     assert main([str(source), "-o", str(tmp_path), *SETTINGS, "--iterations", "2", *more]) == 0
     recipe = checkpoint.load(tmp_path / "checkpoint_final.pth").retina["recipe"]
-    assert recipe != Recipe(size="tiny", batch_size=4, seed=5, iterations=2).to_dict()
+    assert recipe != Recipe(size="tiny", batch_size=2, seed=5, iterations=2).to_dict()
 
 
 def test_no_process_at_all_is_refused(source, tmp_path, capsys):

@@ -157,6 +157,20 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(latest, workspace, monkeypatc
     assert latest.read_bytes() == before and [path.name for path in latest.parent.glob("*.tmp")] == []
 
 
+def test_weights_that_are_not_finite_leave_the_earlier_checkpoint(latest, workspace, monkeypatch):
+    before = latest.read_bytes()
+
+    def spoil(self):
+        with torch.no_grad():
+            next(self.network.parameters())[0] = torch.inf
+        self.save_checkpoint(str(latest))
+
+    monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "run_training", spoil)
+    with pytest.raises(RetinaError, match=r"^weights became infinite or not a number by epoch \d and are not saved"):
+        train(TRAINER, continue_training=True)
+    assert latest.read_bytes() == before
+
+
 @pytest.mark.parametrize("missing", ["labels", "file_ending", "channel_names"])
 def test_a_dataset_json_that_lacks_something(workspace, preprocessed, missing):
     contents = json.loads((preprocessed / "dataset.json").read_text())
