@@ -30,6 +30,7 @@ from pretraining.loop.run import Outcome, Run
 from pretraining.loop.stream import Stream, split
 from pretraining.objectives.distil import Distillation
 from pretraining.objectives.mae import MaskedAutoencoder
+from pretraining.objectives.masked import MaskedReconstruction
 from pretraining.objectives.reconstruction import Objective, Reconstruction
 from pretraining.objectives.simclr import SimCLR
 from pretraining.objectives.simmim import SimMIM
@@ -160,19 +161,27 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
 
 
 def _objective(network: TransUNet, recipe: Recipe) -> Objective:
+    settings, together = recipe.augmentation, recipe.normed_together
+    cells: dict[str, Any] = {
+        "crop": recipe.crop,
+        "blanked": recipe.blanked,
+        "block": recipe.block,
+        "together": together,
+    }
     if recipe.arm == "distil":
-        teacher = efficientnet_lite0()
-        return Distillation(network, teacher, recipe.augmentation, crop=recipe.crop, blanked=recipe.blanked)
+        return Distillation(network, efficientnet_lite0(), settings, restore=recipe.restore, **cells)
+    if recipe.arm == "masked":
+        return MaskedReconstruction(network, settings, hide_skips=recipe.hide_skips, **cells)
     if recipe.arm == "simmim":
-        return SimMIM(network, recipe.augmentation, crop=recipe.crop, blanked=recipe.blanked)
+        return SimMIM(network, settings, **cells)
     if recipe.arm == "mae":
-        return MaskedAutoencoder(network, recipe.augmentation, decoder_blocks=recipe.decoder_blocks)
+        return MaskedAutoencoder(network, settings, decoder_blocks=recipe.decoder_blocks)
     if recipe.arm == "simclr":
-        return SimCLR(network, recipe.augmentation)
+        return SimCLR(network, settings)
     return Reconstruction(
         network,
-        recipe.augmentation,
-        together=recipe.normed_together,
+        settings,
+        together=together,
         masked_loss=recipe.masked_loss,
         skip_drop=recipe.skip_drop,
         two_terms=recipe.two_terms,

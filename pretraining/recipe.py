@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from nnunetv2_retina.network import NetworkConfig
 
 SIZE_NAMES = ("retina", "base", "tiny")
-ARMS = ("reconstruction", "distil", "simmim", "mae", "simclr")
-BLANKING = ("distil", "simmim")
+ARMS = ("reconstruction", "distil", "masked", "simmim", "mae", "simclr")
+BLANKING = ("distil", "masked", "simmim")
 """Arms that blank cells, of images or of crops."""
 POWER = 0.9
 """Of the polynomial decay of the learning rate, stepped every iteration."""
@@ -36,15 +36,15 @@ class Recipe:
     size: str = setting("retina", "size of the network", choices=SIZE_NAMES)
     arm: str = setting(
         "reconstruction",
-        "what is learned; distil: the features of an ImageNet network, simmim: blanked cells without a decoder, "
-        "mae: transformer alone, simclr: CNN alone",
+        "what is learned; distil: the features of an ImageNet network, masked: blanked cells, simmim: the same "
+        "without a decoder, mae: transformer alone, simclr: CNN alone",
         choices=ARMS,
     )
     epochs: float = setting(200.0, "how often every image is seen; not used with --iterations")
     iterations: int | None = setting(None, "optimiser steps, instead of --epochs")
     batch_size: int = setting(256, "images a step, over all processes together")
     norm_batch: int = setting(
-        16, "reconstruction: images that a batch norm sees together, as the published 16 on each of 16 GPUs"
+        16, "images that a batch norm of the decoder sees together, as the published 16 on each of 16 GPUs"
     )
     learning_rate: float = setting(0.003, "highest learning rate", flag="--lr")
     rate_batch: int | None = setting(
@@ -68,7 +68,12 @@ class Recipe:
         0.0, "draw an image of a source with n images with weight n^-GAMMA; 0: every image once an epoch",
         metavar="GAMMA",
     )  # fmt: skip
-    blanked: float = setting(0.4, "distil, simmim: share of the 16 px cells of an image that the network does not see")
+    blanked: float = setting(
+        0.4, "distil, masked, simmim: share of the 16 px cells of an image that the network does not see"
+    )
+    block: int = setting(1, "distil, masked, simmim: cells along each side of a square that is blanked as one")
+    hide_skips: bool = setting(False, "masked: no skip connection where a cell is blanked")
+    restore: float = setting(0.0, "distil: weight of restoring the image, too, which trains the decoder")
     decoder_blocks: int = setting(4, "mae: transformer blocks of the decoder that is thrown away")
     dropout: float | None = setting(None, "dropout during the pre-training (default: the network's, .1)", metavar="P")
     masked_loss: bool = setting(False, "reconstruction: count only pixels that were changed")
@@ -115,6 +120,8 @@ class Recipe:
             None if self.weight_decay >= 0 else f"weight_decay is {self.weight_decay}; expected 0 or more",
             None if 0 <= self.seed < 2**63 else f"seed is {self.seed}; expected 0 to 2^63 - 1",
             None if 0 <= self.balance <= 1 else f"balance is {self.balance}; expected 0 to 1",
+            _above(0, block=self.block),
+            None if 0 <= self.restore < math.inf else f"restore is {self.restore}; expected 0 or more",
             None if 0 <= self.blanked < 1 else f"blanked is {self.blanked}; expected 0 to below 1",
             None if 0 <= self.skip_drop <= 1 else f"skip_drop is {self.skip_drop}; expected 0 to 1",
         ]
@@ -127,8 +134,15 @@ class Recipe:
             else f"crop is {crop}; expected a multiple of {STRIDE} from {2 * STRIDE} to {SIDE}",
             None
             if self.arm in BLANKING or self.crop is None
-            else f"crop belongs to the arms {' and '.join(BLANKING)}, not to {self.arm}",
-            "blanked is 0, which leaves simmim nothing to learn" if self.arm == "simmim" and not self.blanked else None,
+            else f"crop belongs to the arms {', '.join(BLANKING)}, not to {self.arm}",
+            f"blanked is 0, which leaves {self.arm} nothing to learn"
+            if self.arm in ("masked", "simmim") and not self.blanked
+            else None,
+            None
+            if self.arm in BLANKING or self.block == 1
+            else f"block belongs to the arms {', '.join(BLANKING)}, not to {self.arm}",
+            None if self.arm == "masked" or not self.hide_skips else f"hide_skips belongs to masked, not to {self.arm}",
+            None if self.arm == "distil" or not self.restore else f"restore belongs to distil, not to {self.arm}",
             None
             if self.arm == "reconstruction" or not (self.masked_loss or self.skip_drop or self.two_terms)
             else f"masked_loss, skip_drop and two_terms belong to the arm reconstruction, not to {self.arm}",
@@ -156,7 +170,7 @@ class Recipe:
 
         A batch that ``norm_batch`` does not divide has groups of almost equal size.
         """
-        if self.arm != "reconstruction":
+        if self.arm not in ("reconstruction", "masked") and not self.restore:
             return None
         return math.ceil(self.batch_size / math.ceil(self.batch_size / self.norm_batch))
 
@@ -194,24 +208,26 @@ class Recipe:
         return [f"{name} {theirs[name]!r} there, {mine[name]!r} now" for name in names]
 
 
+_SHORT = {
+    "batch_size": 16,
+    "optimiser": "adamw",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "warmup": 100.0,
+    "schedule": "cosine",
+    "clip": 1.0,
+    "positions": "sine",
+}
+"""Of the recipes that are beyond the papers, for thousands of steps and not half a million."""
+_NOISE = AugmentationSettings(
+    rotation_p=0.0, crop_p=0.0, contrast_p=0.0, noise_p=1.0, noise_variance=(0.0, 400.0), blur_p=0.0, holes_p=0.0,
+    normalisation="image",
+)  # fmt: skip
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "published": {},
-    "distil": {
-        "arm": "distil",
-        "batch_size": 16,
-        "crop": 112,
-        "optimiser": "adamw",
-        "learning_rate": 1e-3,
-        "weight_decay": 0.05,
-        "warmup": 100.0,
-        "schedule": "cosine",
-        "clip": 1.0,
-        "positions": "sine",
-        "augmentation": AugmentationSettings(
-            rotation_p=0.0, crop_p=0.0, contrast_p=0.0, noise_p=1.0, noise_variance=(0.0, 400.0), blur_p=0.0,
-            holes_p=0.0, normalisation="image",
-        ),
-    },
+    "distil": {"arm": "distil", "crop": 112, "augmentation": _NOISE, **_SHORT},
+    "masked": {"arm": "masked", "crop": 112, "augmentation": _NOISE, **_SHORT},
+    "denoising": {"augmentation": replace(_NOISE, noise_variance=(400.0, 1200.0)), **_SHORT},
     # He et al. 2022, table 8: AdamW 1.5e-4 at batch 256, weight decay .05, 40 of 800 epochs of warm-up, cosine, crops
     # and flips alone, 8 blocks in the decoder, no dropout. EM images have no upper side: flips in both directions stay.
     "mae": {

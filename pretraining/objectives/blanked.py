@@ -1,4 +1,4 @@
-"""What objectives have in common that blank cells of the network's input and train its tokens, without the decoder.
+"""What objectives have in common that blank cells of the network's input and train its tokens.
 
 Shapes: B images of H x W pixels, N = (H / 16) (W / 16) cells in rows, D = embed_dim.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from nnunetv2_retina.network.transunet import STRIDE, TransUNet
 from pretraining.augmentation.random_stream import uniforms
 from pretraining.augmentation.views import AugmentationSettings, degrade, draw, geometry, normalise
-from pretraining.objectives.reconstruction import Objective
+from pretraining.objectives.reconstruction import Objective, group_batch_norms
 from pretraining.objectives.tokens import take
 
 _STREAM = 0x64697374696C0000
@@ -27,6 +27,9 @@ class BlankedCells(Objective):
         settings: the augmentation: its geometry makes the whole image, its degradation the network's input.
         crop: pixels along each side of the part of an image that is used, a multiple of 16; None: the whole image.
         blanked: share of the cells that the network does not see.
+        block: cells along each side of a square that is blanked as one.
+        together: images that a batch norm of the decoder sees together, see ``BatchNorm``; None: the decoder takes no
+            part, and is not trained.
     """
 
     def __init__(
@@ -36,12 +39,17 @@ class BlankedCells(Objective):
         *,
         crop: int | None = None,
         blanked: float = 0.4,
+        block: int = 1,
+        together: int | None = None,
     ) -> None:
-        super().__init__(network, ("cnn.", "embedding.", "transformer."))
+        encoder = ("cnn.", "embedding.", "transformer.")
+        super().__init__(network, encoder if together is None else ("",))
+        group_batch_norms(network, together)
         self.settings = settings or AugmentationSettings()
         self.grid = network.config.grid_size
         self.side = (crop or self.grid * STRIDE) // STRIDE
         self.blanked = blanked
+        self.block = block
 
     def draw_views(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw crops and cells; arguments as of ``Objective.prepare``.
@@ -50,11 +58,13 @@ class BlankedCells(Objective):
             The input, (B, 1, H, W) float32; the places of its cells on the network's position grid, (B, N) int64;
             which of them are blanked, (B, N) bool; and the whole image without noise, (B, 1, H, W) float32.
         """
-        cells = self.side**2
-        numbers = uniforms(seed, _STREAM, first, len(images), 2 + cells)
+        blocks = -(-self.side // self.block)
+        numbers = uniforms(seed, _STREAM, first, len(images), 2 + blocks**2)
         crops, places = self._crop(images, numbers[:, :2])
         order = numbers[:, 2:].argsort(axis=1).argsort(axis=1)
-        blank = torch.from_numpy(order < round(self.blanked * cells)).to(images.device)
+        chosen = (order < round(self.blanked * blocks**2)).reshape(-1, blocks, blocks)
+        cells = chosen.repeat(self.block, 1).repeat(self.block, 2)[:, : self.side, : self.side].reshape(len(images), -1)
+        blank = torch.from_numpy(cells).to(images.device)
 
         draws = draw(self.settings, seed, first, len(images))
         whole = geometry(crops, draws, self.settings)
@@ -69,6 +79,12 @@ class BlankedCells(Objective):
         positions = take(network.embedding.pos_embed.expand(len(image), -1, -1), places)
         tokens = network.embedding.proj(features).flatten(2).transpose(1, 2) + positions
         return network.transformer(network.embedding.dropout(tokens)), skips
+
+    def decode(self, tokens: Tensor, skips: list[Tensor]) -> Tensor:
+        """Return the decoder's image of tokens and skips, (B, 1, H, W) float32."""
+        grid = tokens.transpose(1, 2).unflatten(2, (self.side, self.side))
+        image: Tensor = self.network.decoder(grid, skips)
+        return image.float()
 
     def pixels(self, cells: Tensor) -> Tensor:
         """Give every pixel its cell's value: (B, N) -> (B, H, W)."""

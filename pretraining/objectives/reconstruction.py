@@ -83,6 +83,13 @@ class Objective(nn.Module):
         return None
 
 
+def group_batch_norms(network: nn.Module, together: int | None) -> None:
+    """Let each batch norm see so many images together; None: all that are computed at once."""
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            module.together = together
+
+
 class Reconstruction(Objective):
     """Restore a degraded image: mean squared error between the network's output and the clean image.
 
@@ -117,9 +124,7 @@ class Reconstruction(Objective):
         self.masked_loss = self.uneven = masked_loss
         self.skip_drop = skip_drop
         self.two_terms = two_terms
-        for module in network.modules():
-            if isinstance(module, BatchNorm):
-                module.together = together
+        group_batch_norms(network, together)
 
     @torch.no_grad()
     def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:

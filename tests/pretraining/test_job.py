@@ -393,6 +393,7 @@ def test_dry_run_writes_nothing(source, tmp_path, capsys):
     [
         ["--masked-loss"],
         ["--arm", "simmim", "--crop", "64"],
+        ["--arm", "masked", "--crop", "64", "--block", "2", "--hide-skips"],
         ["--skip-drop", "0.5"],
         ["--two-terms"],
         ["--image-normalisation"],

@@ -45,7 +45,7 @@ def test_settings_become_plain_values_and_are_compared():
         ),
         ({"arm": "distil", "crop": 100}, "crop is 100; expected a multiple of 16 from 32 to 224"),
         ({"arm": "simmim", "blanked": 0}, "blanked is 0, which leaves simmim nothing to learn"),
-        ({"crop": 112}, "crop belongs to the arms distil and simmim, not to reconstruction"),
+        ({"crop": 112}, "crop belongs to the arms distil, masked, simmim, not to reconstruction"),
         ({"decoder_blocks": 0, "dropout": 1}, "decoder_blocks is 0; expected a number above 0; dropout is 1; expected"),
         ({"clip": 0, "warmup": -1, "blanked": 1}, "clip is 0; .*; warmup is -1; .*; blanked is 1; expected 0 to below"),
     ],
@@ -76,7 +76,9 @@ def test_named_recipes():
     recipe = Recipe.named("distil", size="tiny", learning_rate=2e-3)
     assert (recipe.arm, recipe.optimiser, recipe.crop, recipe.learning_rate) == ("distil", "adamw", 112, 2e-3)
     assert Recipe(**recipe.to_dict() | {"augmentation": recipe.augmentation, "exclude": ()}) == recipe
-    with pytest.raises(RetinaError, match="recipe is 'best'; expected one of published, distil, mae, simclr"):
+    with pytest.raises(
+        RetinaError, match="recipe is 'best'; expected one of published, distil, masked, denoising, mae, simclr"
+    ):
         Recipe.named("best")
 
 

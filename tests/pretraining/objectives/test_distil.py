@@ -48,9 +48,9 @@ def small_teacher():
     return Teacher(SmallTeacher(), (5, 7))
 
 
-def make(settings=SETTINGS, crop=112, blanked=0.4):
+def make(settings=SETTINGS, crop=112, blanked=0.4, **more):
     torch.manual_seed(0)
-    return Distillation(TransUNet(1, 1, TINY), small_teacher(), settings, crop=crop, blanked=blanked)
+    return Distillation(TransUNet(1, 1, TINY), small_teacher(), settings, crop=crop, blanked=blanked, **more)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,9 @@ def test_a_step_trains_cnn_embedding_and_transformer_and_nothing_else(images):
 
 def test_the_input_is_the_image_but_for_blanked_cells_and_noise(images):
     objective = make(PLAIN, crop=None)
-    image, places, blank, fine, coarse = objective.prepare(images, 3, 5)
+    image, places, blank, seen, fine, coarse = objective.prepare(images, 3, 5)
     whole = normalise(images, PLAIN)[:, None]
+    assert torch.equal(seen, whole)
     assert torch.equal(places, torch.arange(196).expand(6, -1))
     assert blank.sum(1).tolist() == [round(0.4 * 196)] * 6
     assert len({tuple(row.tolist()) for row in blank}) == 6
@@ -127,7 +128,7 @@ def test_crops_are_parts_of_the_image_and_keep_their_places(images):
     with torch.no_grad():
         features, _ = whole.network.cnn(image.expand(-1, 3, -1, -1))
         tokens = whole.token_head(whole.network.transformer(whole.network.embedding(features)))
-        target = whole.standard_coarse(views[4]).flatten(2).transpose(1, 2)
+        target = whole.standard_coarse(views[5]).flatten(2).transpose(1, 2)
         torch.testing.assert_close(whole._errors(*views)[0], (tokens - target).square())
 
 
@@ -158,6 +159,22 @@ def test_targets_are_standardised_by_a_fixed_sample(images):
     losses = {name: (total / count).item() for name, (total, count) in measured.items()}
     assert losses["loss"] == pytest.approx(1.5, abs=1e-2) and losses["token_loss"] == pytest.approx(1, abs=1e-2)
     assert losses["cnn_loss"] == pytest.approx(1, abs=1e-2) and 0.5 < losses["blanked_loss"] < 1.5
+
+
+def test_with_restoration_the_decoder_learns_the_whole_image(images):
+    objective = make(crop=64, restore=0.5, together=6).train()
+    views = objective.prepare(images, 1, 0)
+    loss = objective(*views)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+    measured = {name: (total / count).item() for name, (total, count) in objective.measure(*views).items()}
+    assert list(measured) == [*Distillation.measured, "restored_loss"]
+    parts = measured["token_loss"] + 0.5 * measured["cnn_loss"] + 0.5 * measured["restored_loss"]
+    assert measured["loss"] == pytest.approx(parts, rel=1e-4)
+    image, places, _, whole = views[:4]
+    with torch.no_grad():
+        restored = objective.decode(*objective.encode(image, places))
+    assert restored.shape == whole.shape and 0.1 < float((restored - whole).square().mean()) < 10
 
 
 def test_the_blanked_loss_counts_blanked_cells_alone(images):
