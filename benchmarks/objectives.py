@@ -1,9 +1,9 @@
 """Which objective teaches a transformer something: each pre-trained for the same steps, then the probe of them all.
 
-    python benchmarks/objectives.py SOURCE DATA -o OUT [--iterations 620] [--exclude FILE] [--only NAME ...] PROBE-OPTIONS
+    python benchmarks/objectives.py SOURCE DATA -o OUT [--iterations 620] [--exclude FILE] [--only NAME ...] PROBE ...
 
 Size tiny. Every step sees as many pixels: 16 crops of 112 x 112, or 4 whole images where the objective takes no crops.
-SOURCE is what ``retina_pretrain`` takes, DATA and PROBE-OPTIONS what ``probe.py`` takes. Stopped, it goes on with the
+SOURCE is what ``retina_pretrain`` takes, DATA and PROBE what ``probe.py`` takes. Stopped, it goes on with the
 same command; with ``--only`` several processes can share the work (the table is made by the last one, without it).
 Needs torch, NumPy, scikit-image, and for distillation the extra ``distil``. Ten minutes an objective on a core.
 """
