@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from nnunetv2_retina.study.findings.areas import AREA, Areas
 from nnunetv2_retina.study.findings.paper_numbers import SOURCE, published, published_iterations
 from nnunetv2_retina.study.findings.results import Result, StudyOutline, Values
 from nnunetv2_retina.study.findings.statistics import Comparison
@@ -25,6 +26,7 @@ def scores_json(
     results: Sequence[Result],
     tables: Mapping[str, Table],
     comparisons: Sequence[Comparison],
+    areas: Areas | None = None,
     planned: int | None = None,
 ) -> str:
     """Return everything the report is made of; undefined values are null."""
@@ -41,6 +43,12 @@ def scores_json(
         "systems": [entry.name for entry in outline.systems],
         "tables": {metric: _table_json(table) for metric, table in tables.items()},
         "comparisons": [_comparison_json(entry) for entry in comparisons],
+        "areas": None
+        if areas is None
+        else {
+            "table": _table_json(areas.table),
+            "comparisons": [_comparison_json(entry) for entry in areas.comparisons],
+        },
         "paper": {"source": SOURCE, "scores": _paper_json(outline, tables[outline.metric])},
         "runs": [_run_json(result) for result in results],
     }
@@ -68,8 +76,10 @@ def table_csv(table: Table) -> str:
     return _csv(rows)
 
 
-def tables_markdown(outline: StudyOutline, tables: Mapping[str, Table], comparisons: Sequence[Comparison]) -> str:
-    """Return every metric's table, the paper's numbers and the tests, as Markdown."""
+def tables_markdown(
+    outline: StudyOutline, tables: Mapping[str, Table], comparisons: Sequence[Comparison], areas: Areas | None = None
+) -> str:
+    """Return every metric's table, the paper's numbers, the tests and the areas, as Markdown."""
     parts = [f"# {outline.name}", "Mean ± standard deviation (number of runs); the best of a row is bold."]
     for table in tables.values():
         if table.is_empty:
@@ -80,6 +90,10 @@ def tables_markdown(outline: StudyOutline, tables: Mapping[str, Table], comparis
         parts += ["## Beside the paper", f"{SOURCE}.", _markdown(*beside)]
     if comparisons:
         parts += [f"## {outline.reference} against the others", _markdown(*comparison_rows(comparisons))]
+    if areas is not None:
+        label = areas.table.metric.label
+        parts += ["## Over the iterations", AREA.format(label=label), _markdown(*score_rows(areas.table))]
+        parts += [_markdown(*comparison_rows(areas.comparisons))] if areas.comparisons else []
     return "\n\n".join(parts) + "\n"
 
 

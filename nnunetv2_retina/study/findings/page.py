@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2_retina.display import pages
 from nnunetv2_retina.files import make_folder, write_text
+from nnunetv2_retina.study.findings.areas import AREA, Areas, compare_areas
 from nnunetv2_retina.study.findings.figures import Figures, captions, draw_figures
 from nnunetv2_retina.study.findings.files import (
     SCORES_CSV,
@@ -61,6 +62,7 @@ class _Study:
     """Metric -> table; the study's first."""
     comparisons: Sequence[Comparison]
     figures: Mapping[str, Figures]
+    areas: Areas | None
 
     @property
     def main(self) -> Table:
@@ -99,16 +101,17 @@ def write_report(
     metrics = known_metrics(results, outline.metric)
     tables = {metric.key: build_table(outline, results, metric) for metric in metrics}
     comparisons = compare(tables[outline.metric], outline.reference)
+    areas = compare_areas(outline, results)
     figures = draw_figures(outline, results, tables[outline.metric], comparisons, folder)
     files = {
-        SCORES_JSON: scores_json(outline, results, tables, comparisons, planned),
+        SCORES_JSON: scores_json(outline, results, tables, comparisons, areas, planned),
         SCORES_CSV: scores_csv(results),
         **{f"table_{metric}.csv": table_csv(table) for metric, table in tables.items()},
-        TABLES: tables_markdown(outline, tables, comparisons),
+        TABLES: tables_markdown(outline, tables, comparisons, areas),
     }
     for name, text in files.items():
         write_text(folder / name, text, _ADVICE)
-    sections = _sections(_Study(outline, results, tables, comparisons, figures), notes, planned, pictures or {})
+    sections = _sections(_Study(outline, results, tables, comparisons, figures, areas), notes, planned, pictures or {})
     blocks = [STYLE, pages.contents(list(sections))]
     for title, section in sections.items():
         blocks += [pages.heading(title), *section]
@@ -221,8 +224,15 @@ def _other_metrics(study: _Study) -> list[str]:
 
 
 def _over_iterations(study: _Study) -> list[str]:
-    """Return a table for each data set, folded: the numbers behind the convergence figures."""
+    """Return the areas, and a table for each data set, folded: the numbers behind the convergence figures."""
     blocks = []
+    if study.areas is not None:
+        header, *rows = comparison_rows(study.areas.comparisons)
+        blocks += [
+            pages.paragraph(AREA.format(label=study.main.metric.label)),
+            plain_grid("data set", study.areas.table),
+        ]
+        blocks += [pages.table(header, rows)] if rows else []
     for row in study.main.rows:
         numbers = evaluated_iterations(study.results, row)
         if len(numbers) > 1:
