@@ -1,6 +1,6 @@
 """What objectives have in common that blank cells of the network's input and train its tokens.
 
-Shapes: B images of H x W pixels, N = (H / 16) (W / 16) cells in rows, D = embed_dim.
+Shapes: B images of H x W pixels, N = (H / 16) (W / 16) cells in rows, P = 256 pixels a cell, D = embed_dim.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nnunetv2_retina.network.transunet import STRIDE, TransUNet
 from pretraining.augmentation.random_stream import uniforms
 from pretraining.augmentation.views import AugmentationSettings, degrade, draw, geometry, normalise
 from pretraining.objectives.reconstruction import Objective, group_batch_norms
-from pretraining.objectives.tokens import take
+from pretraining.objectives.tokens import normalise_patches, patchify, take, unpatchify
 
 _STREAM = 0x64697374696C0000
 """Second half of the generator's key: crops and blanked cells are drawn independently of the augmentation."""
@@ -107,3 +107,30 @@ class BlankedCells(Objective):
         rows, columns = ((corners + STRIDE // 2) // STRIDE)[:, :, None].transpose(1, 0, 2) + np.arange(self.side)
         places = (rows[:, :, None] * self.grid + columns[:, None]).reshape(len(images), -1)
         return torch.stack(crops), torch.from_numpy(places).to(images.device)
+
+
+class BlankedPixels(BlankedCells):
+    """Predict the pixels of blanked cells: mean squared error over those, each cell normalised by itself."""
+
+    def predict(self, image: Tensor, places: Tensor, blank: Tensor) -> Tensor:
+        """Return the pixels of every cell, (B, N, P) float32."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor, seed: int, first: int) -> tuple[Tensor, ...]:
+        """Draw input, places, blanked cells and the whole image, as ``draw_views`` does."""
+        return self.draw_views(images, seed, first)
+
+    def forward(self, *views: Tensor) -> Tensor:
+        image, places, blank, whole = views
+        target, _, _ = normalise_patches(patchify(whole))
+        return (self.predict(image, places, blank)[blank] - target[blank]).square().mean()
+
+    @torch.no_grad()
+    def pictures(self, *views: Tensor) -> dict[str, Tensor]:
+        """Return the input, the prediction in the blanked cells, and the whole image."""
+        image, places, blank, whole = views
+        _, mean, std = normalise_patches(patchify(whole))
+        predicted = self.predict(image, places, blank) * std + mean
+        filled = torch.where(blank[:, :, None], predicted, patchify(image))
+        return {"input": image[:, 0], "output": unpatchify(filled, self.side), "whole": whole[:, 0]}
