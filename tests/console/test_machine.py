@@ -15,10 +15,13 @@ import os, sys, time
 from nnunetv2_retina.console.machine import end_with
 end_with(int(sys.argv[1]))
 try:
+    open(sys.argv[2] + ".begun", "w").close()
     while True:
         time.sleep(0.05)
 except KeyboardInterrupt:
-    open(sys.argv[2], "w").write("tidied up")
+    with open(sys.argv[2] + ".part", "w") as file:
+        file.write("tidied up")
+    os.rename(file.name, sys.argv[2])
 """
 PARENT = """
 import os, subprocess, sys, time
@@ -26,6 +29,12 @@ child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid()), s
 print(child.pid, flush=True)
 time.sleep(60)
 """
+
+
+def wait_for(file: Path) -> None:
+    end = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not tell of a parent that has gone")
@@ -37,14 +46,12 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    time.sleep(1)
+    wait_for(tmp_path / "note.begun")
     os.kill(child, 0)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    end = time.monotonic() + 20
-    while not note.exists() and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_for(note)
     assert note.read_text() == "tidied up"
 
 

@@ -167,7 +167,8 @@ def test_a_study_runs_and_is_reported_whatever_becomes_of_one_system(
         and "one after the other" in said
         and "no estimate for 1 of the runs" in said
     )
-    assert "TransUNet, rehearsal: FAILED" in said and "weights became infinite or not a number by epoch" in said
+    assert "TransUNet, rehearsal: FAILED" in said
+    assert "weights became infinite" in said or "Its training has diverged" in said  # too large is not yet infinite
     assert not (tmp_path / "out" / "runs").exists()
     assert command.main([*options, "--no-rehearsal"]) == 1
     assert "1 failed; the same command tries them again" in capsys.readouterr().err
