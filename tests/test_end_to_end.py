@@ -14,7 +14,7 @@ from helpers.environment import FOLDERS, bare_environment, blobs, installed
 from helpers.warm import WarmCommands
 from skimage.io import imread, imsave
 
-from nnunetv2_retina.weights import checkpoint
+from nnunetv2_retina.weights import checkpoint, shipped
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,8 +23,10 @@ pytestmark = [
 
 SCRIPTS = Path(sys.executable).parent
 TRAINER = "-tr nnUNetTrainerRETINA -device cpu"
+# What is tried of the other data sets needs neither the patches nor the network that are the default.
+TINY = "-tr nnUNetTrainerRETINA_tiny -device cpu"
 SMALL = "--patch-size 64"
-"""Of the data sets whose default is not what is tried."""
+OPEN = shipped.resolve("open")
 
 
 @pytest.fixture(scope="module")
@@ -152,27 +154,27 @@ def tiff(root, warm):
 
 
 def test_float_tiff_without_weights(root, tiff, warm):
-    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TRAINER}", warm)
+    shown = type_in(root, f"nnUNetv2_train 922 2d 0 {TINY}", warm)
     assert "NO PRE-TRAINED WEIGHTS" in shown
-    type_in(root, f"nnUNetv2_predict -i {tiff / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TRAINER}", warm)
+    type_in(root, f"nnUNetv2_predict -i {tiff / 'imagesTs'} -o {root / 'tiffs'} -d 922 -c 2d -f 0 {TINY}", warm)
     for path in (tiff / "labelsTs").iterdir():
         assert imread(root / "tiffs" / path.name).shape == imread(path).shape
 
 
 def test_fold_all_with_the_variable_then_continue(root, tiff, warm):
-    type_in(root, f"nnUNetv2_train 922 2d all {TRAINER}", warm, RETINA_WEIGHTS=str(root / "pretrained.pth"))
-    ended = fold(root, tiff.name, "all") / "checkpoint_final.pth"
+    type_in(root, f"nnUNetv2_train 922 2d all {TINY}", warm, RETINA_WEIGHTS="open")
+    ended = fold(root, tiff.name, "all", "nnUNetTrainerRETINA_tiny") / "checkpoint_final.pth"
     state = torch.load(ended, weights_only=False)
     assert state["init_args"]["retina"]["transfer"]["named_by"] == "$RETINA_WEIGHTS"
-    shown = type_in(root, f"nnUNetv2_train 922 2d all {TRAINER} --c", warm)
+    shown = type_in(root, f"nnUNetv2_train 922 2d all {TINY} --c", warm)
     assert "Validation complete" in shown
     assert "NO PRE-TRAINED WEIGHTS" not in shown
 
 
 def test_volumes(root, warm):
     raw = prepare(root, 923, "volume", "--spacing 40 4 4", SMALL, warm=warm)
-    type_in(root, f"nnUNetv2_train 923 2d 0 {TRAINER} -pretrained_weights {root / 'pretrained.pth'}", warm)
-    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'volumes'} -d 923 -c 2d -f 0 {TRAINER}", warm)
+    type_in(root, f"nnUNetv2_train 923 2d 0 {TINY} -pretrained_weights {OPEN}", warm)
+    type_in(root, f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {root / 'volumes'} -d 923 -c 2d -f 0 {TINY}", warm)
     for path in (raw / "labelsTs").iterdir():
         predicted, wanted = sitk.ReadImage(root / "volumes" / path.name), sitk.ReadImage(path)
         assert predicted.GetSize() == wanted.GetSize()
