@@ -7,6 +7,7 @@ from torch import nn
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.weights import checkpoint
 from pretraining.job import build_objective
 from pretraining.objectives.masked import MaskedReconstruction
 from pretraining.objectives.tokens import normalise_patches, patchify, unpatchify
@@ -113,3 +114,29 @@ def test_the_recipe_builds_it_and_batch_norms_see_its_groups():
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(RetinaError, match=message):
         Recipe(**settings)
+
+
+def test_a_run_resumes_bit_for_bit_with_batch_norms_in_groups(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from pretraining.cli import main
+    from pretraining.loop.run import Run
+
+    rng = np.random.default_rng(1)
+    (tmp_path / "images").mkdir()
+    for i in range(9):
+        grey = rng.integers(40, 200, (28, 28)).repeat(8, 0).repeat(8, 1) + rng.integers(0, 30, (224, 224))
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    arguments = [str(tmp_path / "images"), "--recipe", "masked", "--size", "tiny", "--crop", "64", "--block", "2"]
+    arguments += ["--batch-size", "4", "--norm-batch", "2", "--iterations", "5", "--keep-every", "0"]
+    arguments += ["--device", "cpu", "--precision", "fp32", "--hide-skips"]
+    assert main([*arguments, "-o", str(tmp_path / "whole")]) == 0
+    agree = Run._agree
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_agree", lambda run, u, stop, due: agree(run, u, stop or run.progress.iteration == 2, due))
+        assert main([*arguments, "-o", str(tmp_path / "parts")]) == 75
+    assert main([*arguments, "-o", str(tmp_path / "parts")]) == 0
+    files = [checkpoint.load(tmp_path / run / "checkpoint_final.pth") for run in ("whole", "parts")]
+    assert files[0].fingerprint == files[1].fingerprint and files[0].retina["recipe"]["hide_skips"]
+    start = build_objective(Recipe.named("masked", size="tiny")).network.state_dict()
+    assert not any(torch.equal(value, start[name]) for name, value in files[0].weights.items() if value.ndim == 4)
