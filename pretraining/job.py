@@ -35,7 +35,6 @@ from pretraining.objectives.reconstruction import Objective, Reconstruction
 from pretraining.objectives.simclr import SimCLR
 from pretraining.objectives.simmim import SimMIM
 from pretraining.objectives.teacher import efficientnet_lite0
-from pretraining.objectives.tokens import sine_positions
 from pretraining.recipe import Execution, Recipe
 from pretraining.store.cache import count_images, open_or_pack
 from pretraining.store.layout import SIZE
@@ -148,7 +147,7 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
     torch.manual_seed(recipe.seed)
     network = TransUNet(1, 1, recipe.network)
     if recipe.positions == "sine":
-        network.embedding.pos_embed.data = sine_positions(network.config.grid_size, network.config.embed_dim)
+        network.begin_with_sine_positions()
     if initial is not None:
         check_compatible(initial.weights, network, str(initial.path))
         mine = network.state_dict()

@@ -23,6 +23,7 @@ SCORE_UNITS = ("volume", "slice")
 OPTIMISERS = ("sgd", "adamw")
 LOSSES = ("released", "squared", "cross_entropy")
 SCHEDULES = ("poly", "onecycle")
+POSITIONS = ("zero", "sine")
 NNUNET_CLIP = 12.0
 """Norm at which nnU-Net shortens gradients."""
 
@@ -90,6 +91,9 @@ class Protocol:
     """Factor, above 0 and at most 1, of the learning rate for what came from pre-trained weights and is not frozen."""
     thaw: float = 0.0
     """Share of the iterations, below 1, during which what came from pre-trained weights stays as it is."""
+    positions: str = "zero"
+    """Of the TransUNet: position embeddings at the start, where no weights bring theirs. ``zero``: as published;
+    ``sine``: what pre-training by distillation begins with, so that initialisation is not taken for pre-training."""
     batch_size: int = 16
     """Patches per optimiser step, over all GPUs together."""
     patch_size: int = 224
@@ -207,6 +211,7 @@ class Protocol:
             "optimiser": OPTIMISERS,
             "loss": LOSSES,
             "schedule": SCHEDULES,
+            "positions": POSITIONS,
         }
         return [
             f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, known))}"

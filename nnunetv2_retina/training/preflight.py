@@ -17,6 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.protocol import Protocol, folds
 from nnunetv2_retina.protocol.folds import Split
 from nnunetv2_retina.training.weights_request import WeightsRequest
@@ -32,6 +33,12 @@ from nnunetv2_retina.weights.compatibility import (
     shapes_of,
 )
 from nnunetv2_retina.weights.transfer import Scope
+
+
+def check_positions(protocol: Protocol, network: nn.Module | None, name: str) -> None:
+    """Refuse position embeddings of a network that has none."""
+    if protocol.positions != "zero" and not isinstance(network, TransUNet):
+        raise RetinaError(f"positions is {protocol.positions!r}, and {name} has no position embeddings. Leave it out")
 
 
 def check_device(device: torch.device) -> None:

@@ -77,6 +77,7 @@ class ProtocolTrainer(WatchedTrainer):
         preflight.check_environment()
         preflight.check_dataset_json(dataset_json)
         preflight.check_dimensions(plans, configuration, self.dimensions, self.network_name)
+        preflight.check_positions(self.protocol, self._reference_network(), self.network_name)
         preflight.write_sizes_into(plans, configuration, self.protocol)
         plans["configurations"][configuration].update(
             self._plan_network(PlansManager(plans).get_configuration(configuration))
@@ -185,6 +186,8 @@ class ProtocolTrainer(WatchedTrainer):
         """Freeze what the transfer freezes, and give the rest to the optimiser. Called while nnU-Net initialises."""
         assert self._record is not None
         network = self._plain_network()
+        if self.protocol.positions == "sine" and isinstance(network, TransUNet):
+            network.begin_with_sine_positions()
         scope = transfer.scope_of(self._record, self.scopes)
         transfer.freeze(network, scope.frozen if scope is not None else self.frozen_at_random)
         if scope is not None and self._weights is not None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network.transunet import STRIDE, Block, TransUNet
+from nnunetv2_retina.network.transunet import STRIDE, Block, TransUNet, sine_positions
 from pretraining.augmentation.random_stream import uniforms
 from pretraining.augmentation.views import AugmentationSettings, draw, geometry, normalise
 from pretraining.objectives.reconstruction import Objective
-from pretraining.objectives.tokens import normalise_patches, patchify, sine_positions, take, unpatchify
+from pretraining.objectives.tokens import normalise_patches, patchify, take, unpatchify
 
 VISIBLE_SHARE = 0.25
 _MASK_STREAM = 0x6D61650000000000

@@ -1,4 +1,4 @@
-"""Images as tokens: patches of 16 x 16 pixels, in rows, and the fixed positions of their grid.
+"""Images as tokens: patches of 16 x 16 pixels, in rows.
 
 Shapes: B images of H x W pixels, N = (H / 16) (W / 16) patches, P = 256 pixels a patch.
 """
@@ -33,12 +33,3 @@ def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
     std = (variance + 1e-6).sqrt()
     return (patches - mean) / std, mean, std
-
-
-def sine_positions(grid: int, width: int) -> Tensor:
-    """Return (1, grid * grid, width) float32: sines and cosines of the row and of the column, as in He et al."""
-    frequencies = 1 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angles = torch.arange(grid)[:, None] * frequencies
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, width / 2)
-    rows, columns = waves[:, None].expand(-1, grid, -1), waves[None].expand(grid, -1, -1)
-    return torch.cat([rows, columns], dim=2).flatten(0, 1)[None].float()

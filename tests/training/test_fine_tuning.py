@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from helpers.checks import known
-from helpers.trainings import CPU, fold_folder, set_protocol, train, write_weights
+from helpers.trainings import CPU, fold_folder, results, set_protocol, train, write_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network.transunet import sine_positions
 from nnunetv2_retina.training import trainers
+from nnunetv2_retina.weights import checkpoint
 
 BINARY = {"background": 0, "cleft": 1}
 
@@ -143,3 +146,29 @@ def test_the_papers_settings_reach_the_training(workspace, tmp_path, monkeypatch
     assert not seen["frozen"] and seen["clip"] is clip
     assert seen["loader"].oversample_foreground_percent == 0.33
     assert (fold_folder(workspace, "nnUNetTrainerRETINA_tiny", fold=1) / "checkpoint_final.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "sine"),
+    [
+        ("nnUNetTrainerTransUNet_tiny", True),
+        ("nnUNetTrainerRETINA_tiny", True),
+        ("nnUNetTrainerRETINA_full_tiny", False),
+    ],
+)
+def test_sine_positions_are_a_start_that_weights_replace(workspace, tmp_path, monkeypatch, trainer, sine):
+    """RETINA takes the transformer alone, so its positions are as those of random initialisation."""
+    set_protocol(workspace, positions="sine", iterations=1, learning_rate=1e-9)
+    if trainer != "nnUNetTrainerTransUNet_tiny":
+        monkeypatch.setenv("RETINA_WEIGHTS", str(write_weights(tmp_path / "weights.pth", "tiny")))
+    train(trainer)
+    weights = checkpoint.load(fold_folder(workspace, trainer) / "checkpoint_final.pth").weights
+    positions = weights["embedding.pos_embed"]
+    assert torch.allclose(positions, sine_positions(14, 96), atol=1e-6) == sine
+
+
+def test_positions_of_a_network_without_are_refused(workspace):
+    set_protocol(workspace, positions="sine")
+    with pytest.raises(RetinaError, match=r"positions is 'sine', and nnU-Net's network has no position embeddings"):
+        train("nnUNetTrainerProtocol")
+    assert results(workspace) == []

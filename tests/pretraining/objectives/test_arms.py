@@ -6,11 +6,12 @@ import torch
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
+from nnunetv2_retina.network.transunet import sine_positions
 from pretraining.augmentation.views import AugmentationSettings, draw, geometry, normalise
 from pretraining.objectives import mae, simclr
 from pretraining.objectives.mae import MaskedAutoencoder
 from pretraining.objectives.simclr import SimCLR
-from pretraining.objectives.tokens import patchify, sine_positions, unpatchify
+from pretraining.objectives.tokens import patchify, unpatchify
 
 TINY = NetworkConfig.named("tiny")
 ARMS = {"mae": MaskedAutoencoder, "simclr": SimCLR}
