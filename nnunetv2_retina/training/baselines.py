@@ -18,13 +18,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.network.efficientnet import EfficientNetUNet, library_network
 from nnunetv2_retina.network.transunet3d import TRANSFORMERS, TransUNet3D, total_strides
 from nnunetv2_retina.network.unet_resnet50 import ENCODER, UNetResNet50
 from nnunetv2_retina.training.fine_tuning import FineTuningTrainer
 from nnunetv2_retina.training.protocol_trainer import ProtocolTrainer
 from nnunetv2_retina.weights import transfer
+from nnunetv2_retina.weights.efficientnet import imagenet_encoder
 
 __all__ = [
+    "nnUNetTrainerImageNetUNet",
     "nnUNetTrainerProtocol",
     "nnUNetTrainerTransUNet3D",
     "nnUNetTrainerTransUNet3D_tiny",
@@ -85,6 +88,42 @@ class nnUNetTrainerUNetResNet50_frozen_random(nnUNetTrainerUNetResNet50):
 
     def _set_train_mode(self) -> None:
         self.network.train()
+
+
+class nnUNetTrainerImageNetUNet(FineTuningTrainer):
+    """2D U-Net whose encoder is EfficientNet-Lite0 with its ImageNet weights: what distillation learns from, itself.
+
+    ``transferred_rate`` and ``thaw`` hold for the encoder; ``$RETINA_WEIGHTS`` is not read.
+
+    Raises:
+        RetinaError: also without the extra ``distil``, or for images of other than 1 or 3 channels.
+    """
+
+    system = network_name = "the ImageNet U-Net"
+
+    @classmethod
+    def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> EfficientNetUNet:
+        return EfficientNetUNet(channels, classes)
+
+    def _plan_network(self, configuration: ConfigurationManager) -> dict[str, Any]:
+        library_network()  # says that it is missing before nnU-Net makes a folder
+        return {
+            "architecture": {
+                "network_class_name": f"{EfficientNetUNet.__module__}.{EfficientNetUNet.__qualname__}",
+                "arch_kwargs": {},
+                "_kw_requires_import": [],
+            }
+        }
+
+    def initialize(self) -> None:
+        """Build everything, then load the encoder's weights; those of a checkpoint come after."""
+        super().initialize()
+        network = self._plain_network()
+        assert isinstance(network, EfficientNetUNet), "built above"
+        network.encoder.load_state_dict(imagenet_encoder().state_dict())
+
+    def _is_transferred(self, name: str) -> bool:
+        return name.startswith("encoder.")
 
 
 class nnUNetTrainerTransUNet3D(FineTuningTrainer):
