@@ -1,4 +1,4 @@
-"""The U-Net with an ImageNet encoder as a trainer: what it starts from and trains, and that nnU-Net predicts with it."""
+"""A U-Net with an ImageNet encoder as a trainer: what it starts from, what it trains, that nnU-Net predicts with it."""
 
 import sys
 
