@@ -6,6 +6,7 @@ import _thread
 import ctypes
 import os
 import platform
+import signal
 import threading
 import time
 from functools import cache
@@ -63,9 +64,10 @@ def keep_freed_memory() -> None:
 
 
 def end_with(parent: int, patience: float = 30.0) -> None:
-    """End this process, as Ctrl-C does, once another has ended, which may have been killed.
+    """End this process and its children, as Ctrl-C does, once another has ended, which may have been killed.
 
-    Else it would go on unseen, beside the next start of the same work. Not on Windows, which has no way to ask.
+    Else it would go on unseen, beside the next start of the same work; also where Ctrl-C itself is ignored, as in
+    what a shell script starts with ``&``. Not on Windows, which has no way to ask. Call it in the main thread.
 
     Args:
         parent: process ID of the one that started this, given by itself: it may be gone by now.
@@ -74,12 +76,17 @@ def end_with(parent: int, patience: float = 30.0) -> None:
     if os.name == "nt":
         return
     beginning = os.getppid()
+    signal.signal(signal.SIGUSR2, signal.default_int_handler)
 
     def watch() -> None:
         while os.getppid() == beginning and _is_there(parent):
             time.sleep(1)
-        _thread.interrupt_main()
+        _thread.interrupt_main(signal.SIGUSR2)
         time.sleep(patience)
+        import multiprocessing
+
+        for child in multiprocessing.active_children():  # which do not notice by themselves
+            child.kill()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 CHILD = """
-import os, sys, time
+import os, signal, sys, time
 from nnunetv2_retina.console.machine import end_with
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in what a script starts with &
 end_with(int(sys.argv[1]))
 try:
     open(sys.argv[2] + ".begun", "w").close()
@@ -22,6 +23,22 @@ except KeyboardInterrupt:
     with open(sys.argv[2] + ".part", "w") as file:
         file.write("tidied up")
     os.rename(file.name, sys.argv[2])
+"""
+STUBBORN = """
+import multiprocessing, sys, time
+from pathlib import Path
+from nnunetv2_retina.console.machine import end_with
+def work(note):
+    for _ in range(600):
+        Path(note).touch()
+        time.sleep(0.1)
+end_with(int(sys.argv[1]), patience=0.5)
+multiprocessing.get_context("fork").Process(target=work, args=(sys.argv[2],), daemon=True).start()
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
 """
 PARENT = """
 import os, subprocess, sys, time
@@ -53,6 +70,23 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     parent.stdout.close()
     wait_for(note)
     assert note.read_text() == "tidied up"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell of a parent that has gone")
+def test_nor_do_the_processes_go_on_that_it_started_though_it_does_not_listen(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, STUBBORN, str(note)], stdout=subprocess.DEVNULL, env=environment
+    )
+    wait_for(note)
+    parent.kill()
+    parent.wait()
+    quiet, end = 0.0, time.monotonic() + 60
+    while quiet < 2 and time.monotonic() < end:
+        time.sleep(0.2)
+        quiet = time.time() - note.stat().st_mtime
+    assert quiet >= 2, "it still writes"
 
 
 KEPT = """
