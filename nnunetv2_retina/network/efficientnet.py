@@ -12,12 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network.config import NetworkConfig
-from nnunetv2_retina.network.transunet import STRIDE, Decoder
+from nnunetv2_retina.network.transunet import Decoder, mirror_to_stride
 
 NAME = "efficientnet-lite0"
 ENDS = (0, 2, 4, 10)
@@ -91,9 +90,6 @@ class EfficientNetUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Turn (B, 1 or 3, H, W), sides of any length, into (B, num_classes, H, W) float32."""
         height, width = image.shape[-2:]
-        bottom, right = -height % STRIDE, -width % STRIDE
-        if bottom or right:
-            image = F.pad(image, (0, right, 0, bottom), mode="reflect")
-        *skips, x = self.encoder(image)
+        *skips, x = self.encoder(mirror_to_stride(image))
         logits: Tensor = self.decoder(x, skips[::-1])
         return logits[..., :height, :width].float()

@@ -180,6 +180,13 @@ class Decoder(nn.Module):
         return logits
 
 
+def mirror_to_stride(image: Tensor) -> Tensor:
+    """Mirror (B, C, H, W) at its lower and right border, up to sides that are multiples of 16."""
+    height, width = image.shape[-2:]
+    bottom, right = -height % STRIDE, -width % STRIDE
+    return F.pad(image, (0, right, 0, bottom), mode="reflect") if bottom or right else image
+
+
 class TransUNet(nn.Module):
     """Image to logits (or to the reconstructed image) of the same size.
 
@@ -217,10 +224,7 @@ class TransUNet(nn.Module):
 
     def _three_channels(self, image: Tensor) -> Tensor:
         """Mirror an image up to a multiple of the stride, and repeat grey three times."""
-        height, width = image.shape[-2:]
-        bottom, right = -height % STRIDE, -width % STRIDE
-        if bottom or right:
-            image = F.pad(image, (0, right, 0, bottom), mode="reflect")
+        image = mirror_to_stride(image)
         return image.expand(-1, 3, -1, -1) if self.in_channels == 1 else image
 
     def forward(self, image: Tensor, skip_factors: Tensor | None = None) -> Tensor:
