@@ -128,6 +128,7 @@ class Recipe:
 
     def _arm_problems(self) -> list[str | None]:
         crop = self.crop or SIDE
+        squares = math.ceil(crop / STRIDE / max(1, self.block)) ** 2
         return [
             None
             if crop % STRIDE == 0 and 2 * STRIDE <= crop <= SIDE
@@ -137,6 +138,10 @@ class Recipe:
             else f"crop belongs to the arms {', '.join(BLANKING)}, not to {self.arm}",
             f"blanked is 0, which leaves {self.arm} nothing to learn"
             if self.arm in ("masked", "simmim") and not self.blanked
+            else None,
+            f"blanked is {self.blanked}, less than one of the {squares} squares of block {self.block} in a crop of "
+            f"{crop}; expected more, which leaves {self.arm} something to learn"
+            if self.arm in ("masked", "simmim") and self.blanked and not round(self.blanked * squares)
             else None,
             None
             if self.arm in BLANKING or self.block == 1

@@ -104,6 +104,8 @@ def test_the_recipe_builds_it_and_batch_norms_see_its_groups():
     ("settings", "message"),
     [
         ({"arm": "masked", "blanked": 0.0}, "blanked is 0, which leaves masked nothing to learn"),
+        ({"arm": "masked", "block": 14}, "blanked is 0.4, less than one of the 1 squares of block 14 in a crop of 224"),
+        ({"arm": "simmim", "crop": 32, "blanked": 0.1}, "less than one of the 4 squares of block 1 in a crop of 32"),
         ({"hide_skips": True}, "hide_skips belongs to masked, not to reconstruction"),
         ({"block": 2}, "block belongs to the arms distil, masked, simmim, not to reconstruction"),
         ({"block": 0, "arm": "masked"}, "block is 0; expected a number above 0"),
