@@ -15,7 +15,7 @@ import torch
 
 from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.network import TransUNet, starts
 from nnunetv2_retina.weights import shipped
 from nnunetv2_retina.weights.checkpoint import Checkpoint
 from nnunetv2_retina.weights.compatibility import check_compatible
@@ -146,8 +146,7 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
     """
     torch.manual_seed(recipe.seed)
     network = TransUNet(1, 1, recipe.network)
-    if recipe.positions == "sine":
-        network.begin_with_sine_positions()
+    starts.begin(network, recipe.positions, recipe.attention)
     if initial is not None:
         check_compatible(initial.weights, network, str(initial.path))
         mine = network.state_dict()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2_retina.console import setting
 from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.protocol import ATTENTION, POSITIONS
 from pretraining.augmentation.draws import AugmentationSettings
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ class Recipe:
     crop: int | None = setting(
         None, "pixels along each side of a random part of each image, which is used alone (default: the whole image)"
     )
-    positions: str = setting("zero", "position embeddings at the start", choices=("zero", "sine"))
+    positions: str = setting("zero", "position embeddings at the start", choices=POSITIONS)
+    attention: str = setting(
+        "random",
+        "attention weights at the start: random as published, or near those of trained ones (Trockman, Kolter 2023)",
+        choices=ATTENTION,
+    )
     seed: int = setting(0, "of initialisation, order, augmentation and dropout")
     balance: float = setting(
         0.0, "draw an image of a source with n images with weight n^-GAMMA; 0: every image once an epoch",

@@ -46,15 +46,6 @@ class PatchEmbedding(nn.Module):
         return grid.flatten(2).transpose(1, 2)
 
 
-def sine_positions(grid: int, width: int) -> Tensor:
-    """Return (1, grid * grid, width) float32: sines and cosines of the row and of the column, as in He et al. 2022."""
-    frequencies = 1 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angles = torch.arange(grid)[:, None] * frequencies
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, width / 2)
-    rows, columns = waves[:, None].expand(-1, grid, -1), waves[None].expand(grid, -1, -1)
-    return torch.cat([rows, columns], dim=2).flatten(0, 1)[None].float()
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with separate q, k, v and output layers, through PyTorch's fused kernel."""
 
@@ -216,11 +207,6 @@ class TransUNet(nn.Module):
         self.embedding = PatchEmbedding(self.cnn.out_channels, self.config)
         self.transformer = Transformer(self.config)
         self.decoder = Decoder(self.config, self.cnn.skip_channels, num_classes)
-
-    def begin_with_sine_positions(self) -> None:
-        """Set the position embeddings, which start at 0 as published, to sines and cosines of their places."""
-        with torch.no_grad():
-            self.embedding.pos_embed.copy_(sine_positions(self.config.grid_size, self.config.embed_dim))
 
     def _three_channels(self, image: Tensor) -> Tensor:
         """Mirror an image up to a multiple of the stride, and repeat grey three times."""

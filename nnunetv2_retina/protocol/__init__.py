@@ -24,6 +24,7 @@ OPTIMISERS = ("sgd", "adamw")
 LOSSES = ("released", "squared", "cross_entropy")
 SCHEDULES = ("poly", "onecycle")
 POSITIONS = ("zero", "sine")
+ATTENTION = ("random", "mimetic")
 NNUNET_CLIP = 12.0
 """Norm at which nnU-Net shortens gradients."""
 
@@ -94,6 +95,9 @@ class Protocol:
     positions: str = "zero"
     """Of the TransUNet: position embeddings at the start, where no weights bring theirs. ``zero``: as published;
     ``sine``: what pre-training by distillation begins with, so that initialisation is not taken for pre-training."""
+    attention: str = "random"
+    """Of the TransUNet: attention weights at the start, where no weights bring theirs. ``random``: as published;
+    ``mimetic``: near what trained vision transformers have (Trockman, Kolter 2023; ``network/starts.py``)."""
     batch_size: int = 16
     """Patches per optimiser step, over all GPUs together."""
     patch_size: int = 224
@@ -212,6 +216,7 @@ class Protocol:
             "loss": LOSSES,
             "schedule": SCHEDULES,
             "positions": POSITIONS,
+            "attention": ATTENTION,
         }
         return [
             f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, known))}"

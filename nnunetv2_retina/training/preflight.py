@@ -35,10 +35,14 @@ from nnunetv2_retina.weights.compatibility import (
 from nnunetv2_retina.weights.transfer import Scope
 
 
-def check_positions(protocol: Protocol, network: nn.Module | None, name: str) -> None:
-    """Refuse position embeddings of a network that has none."""
-    if protocol.positions != "zero" and not isinstance(network, TransUNet):
-        raise RetinaError(f"positions is {protocol.positions!r}, and {name} has no position embeddings. Leave it out")
+def check_start(protocol: Protocol, network: nn.Module | None, name: str) -> None:
+    """Refuse what only a 2D TransUNet can begin with."""
+    for key in ("positions", "attention"):
+        value = getattr(protocol, key)
+        if value != getattr(Protocol(), key) and not isinstance(network, TransUNet):
+            raise RetinaError(
+                f"{key} is {value!r}, which only a 2D TransUNet can begin with; this is {name}. Leave it out"
+            )
 
 
 def check_device(device: torch.device) -> None:

@@ -26,7 +26,7 @@ from nnunetv2_retina import __version__
 from nnunetv2_retina.console.machine import multiplies_bfloat16
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import remove_leftovers, replacing, write_json
-from nnunetv2_retina.network import TransUNet
+from nnunetv2_retina.network import TransUNet, starts
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
 from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_usual
 from nnunetv2_retina.training import preflight, seeding
@@ -77,7 +77,7 @@ class ProtocolTrainer(WatchedTrainer):
         preflight.check_environment()
         preflight.check_dataset_json(dataset_json)
         preflight.check_dimensions(plans, configuration, self.dimensions, self.network_name)
-        preflight.check_positions(self.protocol, self._reference_network(), self.network_name)
+        preflight.check_start(self.protocol, self._reference_network(), self.network_name)
         preflight.write_sizes_into(plans, configuration, self.protocol)
         plans["configurations"][configuration].update(
             self._plan_network(PlansManager(plans).get_configuration(configuration))
@@ -186,8 +186,8 @@ class ProtocolTrainer(WatchedTrainer):
         """Freeze what the transfer freezes, and give the rest to the optimiser. Called while nnU-Net initialises."""
         assert self._record is not None
         network = self._plain_network()
-        if self.protocol.positions == "sine" and isinstance(network, TransUNet):
-            network.begin_with_sine_positions()
+        if isinstance(network, TransUNet):
+            starts.begin(network, self.protocol.positions, self.protocol.attention)
         scope = transfer.scope_of(self._record, self.scopes)
         transfer.freeze(network, scope.frozen if scope is not None else self.frozen_at_random)
         if scope is not None and self._weights is not None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network.transunet import STRIDE, Block, TransUNet, sine_positions
+from nnunetv2_retina.network.starts import sine_positions
+from nnunetv2_retina.network.transunet import STRIDE, Block, TransUNet
 from pretraining.augmentation.random_stream import uniforms
 from pretraining.augmentation.views import AugmentationSettings, draw, geometry, normalise
 from pretraining.objectives.reconstruction import Objective

@@ -10,7 +10,7 @@ from helpers.trainings import CPU, fold_folder, results, set_protocol, train, wr
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.network.transunet import sine_positions
+from nnunetv2_retina.network.starts import sine_positions
 from nnunetv2_retina.training import trainers
 from nnunetv2_retina.weights import checkpoint
 
@@ -167,8 +167,21 @@ def test_sine_positions_are_a_start_that_weights_replace(workspace, tmp_path, mo
     assert torch.allclose(positions, sine_positions(14, 96), atol=1e-6) == sine
 
 
-def test_positions_of_a_network_without_are_refused(workspace):
-    set_protocol(workspace, positions="sine")
-    with pytest.raises(RetinaError, match=r"positions is 'sine', and nnU-Net's network has no position embeddings"):
+@pytest.mark.parametrize("start", [{"positions": "sine"}, {"attention": "mimetic"}])
+def test_a_start_is_refused_for_networks_that_cannot_have_it(workspace, start):
+    set_protocol(workspace, **start)
+    (key, value), *_ = start.items()
+    with pytest.raises(
+        RetinaError, match=rf"{key} is '{value}', which only a 2D TransUNet .* this is nnU-Net's network"
+    ):
         train("nnUNetTrainerProtocol")
     assert results(workspace) == []
+
+
+def test_mimetic_attention_is_a_start_of_trainings(workspace):
+    set_protocol(workspace, attention="mimetic", iterations=1, learning_rate=1e-9)
+    train("nnUNetTrainerTransUNet_tiny")
+    weights = checkpoint.load(fold_folder(workspace, "nnUNetTrainerTransUNet_tiny") / "checkpoint_final.pth").weights
+    attention = "transformer.blocks.0.attn"
+    product = weights[f"{attention}.proj.weight"] @ weights[f"{attention}.value.weight"]
+    assert product.diagonal().mean().item() == pytest.approx(-0.4, abs=0.05)

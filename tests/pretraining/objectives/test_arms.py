@@ -6,7 +6,6 @@ import torch
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import NetworkConfig, TransUNet
-from nnunetv2_retina.network.transunet import sine_positions
 from pretraining.augmentation.views import AugmentationSettings, draw, geometry, normalise
 from pretraining.objectives import mae, simclr
 from pretraining.objectives.mae import MaskedAutoencoder
@@ -160,15 +159,6 @@ def test_the_order_of_the_tokens_does_not_matter(images):
     shuffled = torch.cat([order[:, :49].flip(1), order[:, 49:].flip(1)], dim=1)
     with torch.no_grad():
         assert objective(image, shuffled).item() == pytest.approx(objective(image, order).item(), rel=1e-5)
-
-
-def test_fixed_positions_are_sines_of_row_and_column():
-    positions = sine_positions(3, 8)[0].numpy()
-    for number in range(9):
-        waves = [
-            np.concatenate([np.sin(v * f), np.cos(v * f)]) for v in divmod(number, 3) for f in [np.array([1, 0.01])]
-        ]
-        np.testing.assert_allclose(positions[number], np.concatenate(waves), atol=1e-6)
 
 
 def test_pictures_show_what_was_hidden(images):
