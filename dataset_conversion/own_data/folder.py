@@ -116,7 +116,7 @@ class _Reading:
             name=self.names[pair.name],
             image=image.array,
             label=label,
-            spacing=_fitting(self.spacing, image.array.ndim) if self.spacing else image.spacing,
+            spacing=self.spacing.for_axes(image.array.ndim) if self.spacing else image.spacing,
             split=pair.split,
             source=str(pair.image),
             remarks=tuple(remarks),
@@ -135,8 +135,3 @@ def _found(pairs: list[CaseFiles], ignore: int | None, engine: Engine) -> tuple[
             *remarks,
         )
     return mask_map, remarks
-
-
-def _fitting(spacing: Spacing, ndim: int) -> Spacing:
-    """Drop z for 2D images. The writer refuses what does not fit."""
-    return replace(spacing, z=None) if ndim == 2 else spacing

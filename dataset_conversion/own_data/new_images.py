@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,9 @@ class _Writing:
 
     def __call__(self, new: NewImage) -> tuple[Spacing | None, tuple[str, ...]]:
         image = new.location.open()
-        spacing = _fitting(self.spacing or image.spacing, image.array.ndim, new.name)
+        spacing = self.spacing or image.spacing
+        if spacing is not None:
+            spacing = _fitting(spacing, image.array.ndim, new.name)
         _write(self.folder, new.name, image, self.contents, spacing)
         return spacing, tuple(image.remarks)
 
@@ -195,12 +197,11 @@ def _write(
     write_array(folder / f"{case}_0000{ending}", array, spacing or Spacing.of((1.0,) * array.ndim))
 
 
-def _fitting(spacing: Spacing | None, axes: int, case: str) -> Spacing | None:
-    if spacing is None or axes == 2:
-        return None if spacing is None else replace(spacing, z=None)
-    if len(spacing) != axes:
+def _fitting(spacing: Spacing, axes: int, case: str) -> Spacing:
+    fitting = spacing.for_axes(axes)
+    if len(fitting) != axes:
         raise RetinaError(f"case {case} has {axes} axes; expected as many numbers for --spacing: z y x")
-    return spacing
+    return fitting
 
 
 COMMAND = Command(_HELP, _DESCRIPTION, _add_arguments, _run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnunetv2_retina.errors import RetinaError
 
@@ -47,6 +47,10 @@ class Spacing:
             raise RetinaError(f"spacing {tuple(steps)} of {len(steps)} axes; expected two (y, x) or three (z, y, x)")
         *first, y, x = (float(step) for step in steps)
         return cls(first[0] if first else None, y, x, unit)
+
+    def for_axes(self, axes: int) -> Spacing:
+        """Return it without z for an image of two axes, as it is for any other."""
+        return replace(self, z=None) if axes == 2 else self
 
     def __iter__(self) -> Iterator[float]:
         return iter((self.y, self.x) if self.z is None else (self.z, self.y, self.x))
