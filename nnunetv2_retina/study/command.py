@@ -153,4 +153,7 @@ def outline(study: Study, resolved: Resolved) -> StudyOutline:
         tuple(SystemOutline(system.name, system.paper) for system in study.systems),
         study.seeds,
         study.reference,
+        primary=tuple(
+            (title(resolved.datasets[entry.dataset], entry.labelled), entry.against) for entry in study.primary
+        ),
     )

@@ -82,6 +82,18 @@ class StudySystem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrimaryComparison:
+    """A comparison that was named before the runs. Field names are the keys of the file."""
+
+    dataset: str
+    """As the study names it."""
+    against: str
+    """The system that the reference is tested against."""
+    labelled: int | None = None
+    """Which of the data set's numbers of labelled cases; None where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyPrediction:
     """How every system is applied. Field names are the keys of the file."""
 
@@ -106,9 +118,12 @@ class Study:
     """Name -> file, or a name of ``weights.catalogue`` such as ``open``; relative files are beside the study's file,
     ``$VARIABLES`` and ``~`` are replaced."""
     prediction: StudyPrediction = StudyPrediction()
+    primary: tuple[PrimaryComparison, ...] = ()
+    """What was to be shown: the paired tests of these alone are corrected for their number. Empty: of all."""
 
     def __post_init__(self) -> None:
         problems = [*self._list_problems(), *self._dataset_problems(), *self._system_problems()]
+        problems += self._primary_problems() if not problems else []
         if problems:
             raise RetinaError(f"study {self.name!r}: {'; '.join(problems)}. Correct the file")
 
@@ -187,6 +202,32 @@ class Study:
             except RetinaError as error:
                 problems.append(f"{where}: {str(error).rstrip('.')}")
         return problems
+
+    def _primary_problems(self) -> list[str]:
+        problems = []
+        datasets = {entry.dataset: entry for entry in self.datasets}
+        others = [entry.name for entry in self.systems if entry.name != self.reference]
+        for entry in self.primary:
+            dataset = datasets.get(entry.dataset)
+            if dataset is None:
+                problems.append(f"primary: data set {entry.dataset} is not among the study's {', '.join(datasets)}")
+                continue
+            if entry.labelled not in (dataset.labelled or (None,)):
+                known = ", ".join(map(str, dataset.labelled)) or "none: leave it out"
+                problems.append(
+                    f"primary: data set {entry.dataset}: labelled is {entry.labelled!r}; the study's are {known}"
+                )
+            systems = [name for name in others if dataset in self.runs_on(self._system(name))]
+            if entry.against not in systems or dataset not in self.runs_on(self._system(self.reference)):
+                problems.append(
+                    f"primary: data set {entry.dataset}: {self.reference} against {entry.against}; there, it can be "
+                    f"compared with {', '.join(systems) or 'none'}"
+                )
+        twice = [] if problems else [entry for entry, count in Counter(self.primary).items() if count > 1]
+        return [*problems, *(f"primary: {entry.dataset} against {entry.against} is there twice" for entry in twice)]
+
+    def _system(self, name: str) -> StudySystem:
+        return next(entry for entry in self.systems if entry.name == name)
 
     def _training_blocks(self) -> list[tuple[str, Mapping[str, Any]]]:
         return [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
+from nnunetv2_retina.study.definition import PrimaryComparison, Study, StudyDataset, StudyPrediction, StudySystem
 from nnunetv2_retina.training.weights_request import weights_path
 
 
@@ -27,6 +27,8 @@ def read_study(path: str | Path) -> Study:
         block["datasets"] = tuple(_entry(StudyDataset, entry, "datasets") for entry in _list(block, "datasets"))
         block["systems"] = tuple(_entry(StudySystem, entry, "systems") for entry in _list(block, "systems"))
         block["seeds"] = tuple(_list(block, "seeds"))
+        if "primary" in block:
+            block["primary"] = tuple(_entry(PrimaryComparison, entry, "primary") for entry in _list(block, "primary"))
         if "prediction" in block:
             block["prediction"] = StudyPrediction(**_table(block["prediction"], StudyPrediction, "prediction"))
         block["weights"] = _weights(block.get("weights", {}), path.resolve().parent)
@@ -67,18 +69,18 @@ def _refuse_repeated_keys(node: Any) -> None:
             _refuse_repeated_keys(value)
 
 
-_Entry = TypeVar("_Entry", StudyDataset, StudySystem)
+_Entry = TypeVar("_Entry", StudyDataset, StudySystem, PrimaryComparison)
 
 
 def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
     block = _table(value, kind, f"an entry of {where}")
-    for name in ("dataset", "trainer", "configuration", "name"):
+    for name in ("dataset", "trainer", "configuration", "name", "against"):
         if name in block:
             if str(block[name]).strip() in ("", "None"):
                 raise RetinaError(f"an entry of {where}: {name} is {block[name]!r}; expected a text. Correct it")
             block[name] = str(block[name])
     for name in ("iterations", "labelled", "datasets"):
-        if block.get(name) is not None:
+        if block.get(name) is not None and kind is not PrimaryComparison:
             values = _list(block, name)
             block[name] = tuple(map(str, values)) if name == "datasets" else tuple(values)
     on: Any = block.get("training_on", {})

@@ -52,6 +52,38 @@ def test_a_study_is_read(write, tmp_path: Path) -> None:
     assert study.systems[1].slug == "transunet_random"
 
 
+PRIMARY = "reference: RETINA\nprimary: [{}]"
+
+
+def test_comparisons_are_named_in_the_file(write) -> None:
+    study = read_study(write("reference: RETINA", PRIMARY.format("{dataset: 901, against: TransUNet (random)}")))
+    (entry,) = study.primary
+    assert (entry.dataset, entry.against, entry.labelled) == ("901", "TransUNet (random)", None)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("{dataset: 903, against: RETINA}", "primary: data set 903 is not among the study's 901, Dataset902_test"),
+        (
+            "{dataset: 901, against: RETINA}",
+            r"RETINA against RETINA; there, it can be compared with TransUNet \(random",
+        ),
+        ("{dataset: Dataset902_test, against: TransUNet (random)}", "it can be compared with none"),
+        (
+            "{dataset: 901, against: TransUNet (random), labelled: 2}",
+            "labelled is 2; the study's are none: leave it out",
+        ),
+        ("{dataset: 901, against: TransUNet (random), labelled: [2]}", r"labelled is \[2\]; the study's are none"),
+        ("{dataset: 901}", "an entry of primary lacks against"),
+        ("{dataset: 901, against: TransUNet (random)}, {dataset: 901, against: TransUNet (random)}", "is there twice"),
+    ],
+)
+def test_comparisons_that_cannot_be_made_are_refused(write, named, message) -> None:
+    with pytest.raises(RetinaError, match=message):
+        read_study(write("reference: RETINA", PRIMARY.format(named)))
+
+
 def test_paths_of_weights_take_variables(write, monkeypatch) -> None:
     monkeypatch.setenv("EM_WEIGHTS", "/data/em.pth")
     assert read_study(write("weights/em.pth", "$EM_WEIGHTS")).weights == {"em": "/data/em.pth"}

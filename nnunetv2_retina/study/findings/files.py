@@ -130,7 +130,8 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
     header = ["data set", "against", "runs", "difference (95 % interval)", "A", "r", "U", "p", "p, Holm", "least p"]
     rows = [[*header, "pairs", "p, pairs", "p, pairs, Holm", "least p, pairs"]]
     for entry in comparisons:
-        base = [entry.row.title, entry.other, f"{entry.n_reference}, {entry.n_other}", difference_text(entry)]
+        other = f"{entry.other} *" if entry.primary else entry.other
+        base = [entry.row.title, other, f"{entry.n_reference}, {entry.n_other}", difference_text(entry)]
         if entry.test is None:
             rows.append([*base, *["-"] * 10])
             continue
@@ -184,7 +185,8 @@ def _comparison_json(entry: Comparison) -> dict[str, Any]:
         "rank_biserial": _defined(entry.rank_biserial),
         "difference_of_means": None if difference is None else difference.value,
         "interval_95": interval,
-        "pairs": None if pairs is None else asdict(pairs) | {"p_holm": entry.paired_p_holm},
+        "pairs": None if pairs is None else asdict(pairs) | {"p_holm": _defined(entry.paired_p_holm)},
+        "primary": entry.primary,
         "reason": entry.reason or None,
     }
 

@@ -50,6 +50,7 @@ _TESTS = (
     "tests in this table. Least p: what so many runs give at best. p, pairs: runs of one seed as pairs, two-sided "
     "test by flipping the signs of their differences. A dash: too few runs."
 )
+_PRIMARY = " Named beforehand: the {number} marked *; Holm, pairs: corrected for these alone."
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def write_report(
     results = select(results, outline)
     metrics = known_metrics(results, outline.metric)
     tables = {metric.key: build_table(outline, results, metric) for metric in metrics}
-    comparisons = compare(tables[outline.metric], outline.reference)
+    comparisons = compare(tables[outline.metric], outline.reference, outline.primary)
     areas = compare_areas(outline, results)
     figures = draw_figures(outline, results, tables[outline.metric], comparisons, folder)
     files = {
@@ -180,8 +181,9 @@ def _tests(study: _Study) -> list[str]:
     header, *rows = comparison_rows(study.comparisons)
     reasons = dict.fromkeys(f"{entry.row.title}: {entry.reason}" for entry in study.comparisons if entry.reason)
     text = _TESTS.format(reference=study.outline.reference)
-    lower = " Lower scores are better." if study.main.metric.lower_is_better else ""
-    blocks = [pages.paragraph(text + lower), pages.table(header, rows)]
+    text += _PRIMARY.format(number=len(study.outline.primary)) if study.outline.primary else ""
+    text += " Lower scores are better." if study.main.metric.lower_is_better else ""
+    blocks = [pages.paragraph(text), pages.table(header, rows)]
     return blocks + ([pages.bullets([f"{reason}." for reason in reasons])] if reasons else [])
 
 

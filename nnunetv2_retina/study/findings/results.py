@@ -54,6 +54,8 @@ class StudyOutline:
     """Name of the system that the tests compare the others with."""
     metric: str = "iou"
     """The metric of the first table, the figures and the tests."""
+    primary: tuple[tuple[str, str], ...] = ()
+    """Data set and system of the comparisons that were named beforehand; empty: none was."""
 
     def __post_init__(self) -> None:
         names: dict[str, Sequence[object]] = {

@@ -72,7 +72,9 @@ class Comparison:
     paired: Paired | None = None
     """Of the seeds that both have, reference minus other; None for fewer than 2."""
     paired_p_holm: float = math.nan
-    """Holm's correction over all paired tests made together."""
+    """Holm's correction over the paired tests that were named beforehand, where any was, else over all."""
+    primary: bool = False
+    """Whether it was named beforehand."""
     reason: str = ""
     """Why there is no test."""
 
@@ -140,10 +142,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def compare(table: Table, reference: str) -> list[Comparison]:
-    """Compare the reference with every other system, on every data set and group, Holm's correction over all of them.
+def compare(table: Table, reference: str, primary: Sequence[tuple[str, str]] = ()) -> list[Comparison]:
+    """Compare the reference with every other system, on every data set and group.
 
     Systems without any run on a data set are left out there.
+
+    Args:
+        table: the scores.
+        reference: one of its systems.
+        primary: (row, other system) of the comparisons that were named beforehand. The paired tests of these alone are
+            corrected, for all of their number, made or not yet; without any, of all that are made.
     """
     comparisons = [
         _comparison(table, row, reference, other)
@@ -152,10 +160,17 @@ def compare(table: Table, reference: str) -> list[Comparison]:
         if other != reference and table.cells[row.name, other].iterations
     ]
     corrected = holm([math.nan if entry.test is None else entry.test.p for entry in comparisons])
-    paired = holm([math.nan if entry.paired is None else entry.paired.p for entry in comparisons])
+    of_pairs = {(entry.row.name, entry.other): entry.paired.p for entry in comparisons if entry.paired is not None}
+    family = list(primary or of_pairs)
+    paired = dict(zip(family, holm([of_pairs.get(key, 1.0) for key in family]), strict=True))
     return [
-        replace(entry, p_holm=p, paired_p_holm=of_pairs)
-        for entry, p, of_pairs in zip(comparisons, corrected, paired, strict=True)
+        replace(
+            entry,
+            p_holm=p,
+            paired_p_holm=math.nan if entry.paired is None else paired.get((entry.row.name, entry.other), math.nan),
+            primary=(entry.row.name, entry.other) in primary,
+        )
+        for entry, p in zip(comparisons, corrected, strict=True)
     ]
 
 

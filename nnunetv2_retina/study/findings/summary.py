@@ -83,9 +83,27 @@ def _beyond_chance_in_pairs(comparisons: Sequence[Comparison]) -> list[str]:
     raw = [entry for entry, pairs in tested if pairs.p < SIGNIFICANT]
     kept = [entry for entry in raw if entry.paired_p_holm < SIGNIFICANT]
     least = min(pairs.smallest_p for _, pairs in tested)
+    if any(entry.primary for entry, _ in tested):
+        return _named(comparisons, kept)
+    if all(math.isnan(entry.paired_p_holm) for entry, _ in tested):  # what was named has no runs yet
+        return []
     return [
         f"With the runs of one seed as pairs: {len(raw)} of {len(tested)} have p < {SIGNIFICANT}, {len(kept)} after "
         f"Holm's correction{_which(kept)}; {least:.2g} is the least that so many pairs can give."
+    ]
+
+
+def _named(comparisons: Sequence[Comparison], kept: Sequence[Comparison]) -> list[str]:
+    """Say what became of the comparisons that were named beforehand."""
+    named = [(entry, pairs) for entry in comparisons if entry.primary and (pairs := entry.paired) is not None]
+    shown = [
+        f"{entry.row.title}, against {entry.other}: {entry.metric.show(pairs.mean, signed=True)} in {pairs.n} pairs, p "
+        f"{p_text(pairs.p)}, {p_text(entry.paired_p_holm)} by Holm"
+        for entry, pairs in named
+    ]
+    return [
+        f"Named beforehand, runs of one seed as pairs, Holm's correction over these alone: {'; '.join(shown)}. "
+        f"{len(kept)} of {len(named)} have p < {SIGNIFICANT} after it{_which(kept)}."
     ]
 
 

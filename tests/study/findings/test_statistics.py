@@ -117,7 +117,9 @@ def test_holm_by_hand() -> None:
     assert holm([0.4, 0.6]) == pytest.approx([0.8, 0.8]) and holm([0.9, 0.8]) == [1, 1] and holm([]) == []
 
 
-def comparisons(scores: dict[str, list[float]], metric: str = "iou") -> dict[str, Comparison]:
+def comparisons(
+    scores: dict[str, list[float]], metric: str = "iou", primary: tuple[str, ...] = ()
+) -> dict[str, Comparison]:
     seeds = tuple(range(1, 1 + max(len(values) for values in scores.values())))
     outline = StudyOutline(
         "s", (DatasetOutline("D", "data"),), tuple(map(SystemOutline, [*scores, "never run"])), seeds, "ours", metric
@@ -127,7 +129,8 @@ def comparisons(scores: dict[str, list[float]], metric: str = "iou") -> dict[str
         for system, values in scores.items()
         for seed, value in zip(seeds, values, strict=False)
     ]
-    return {entry.other: entry for entry in compare(build_table(outline, results), "ours")}
+    named = [("D", system) for system in primary]
+    return {entry.other: entry for entry in compare(build_table(outline, results), "ours", named)}
 
 
 def test_comparison_of_two_systems_over_six_seeds() -> None:
@@ -170,6 +173,19 @@ def test_runs_of_one_seed_are_pairs() -> None:
     assert whole.paired is not None and whole.paired.p == pytest.approx(2 / 64)
     assert whole.paired.mean == pytest.approx(0.01) and whole.paired_p_holm == pytest.approx(4 / 64)
     assert some.paired is not None and some.paired.n == 2 and some.paired.p == pytest.approx(0.5)
+
+
+def test_only_what_was_named_beforehand_is_corrected_for_its_number() -> None:
+    scores = {name: [value - shift for value in (0.5, 0.6, 0.7, 0.8)] for name, shift in (("ours", 0.0), ("a", 0.1))}
+    scores |= {name: scores["a"] for name in "bcd"}
+    assert comparisons(scores)["a"].paired_p_holm == pytest.approx(4 * 2 / 16)
+    found = comparisons(scores, primary=("a", "b"))
+    assert [found[name].primary for name in "abcd"] == [True, True, False, False]
+    assert found["a"].paired_p_holm == found["b"].paired_p_holm == pytest.approx(2 * 2 / 16)
+    assert math.isnan(found["c"].paired_p_holm) and found["c"].paired is not None
+    assert found["a"].p_holm == comparisons(scores)["a"].p_holm  # all are corrected for the other test
+    # One that has not run yet counts, too.
+    assert comparisons(scores, primary=("a", "b", "never run"))["a"].paired_p_holm == pytest.approx(3 * 2 / 16)
 
 
 def test_lower_is_better_turns_the_effect_and_not_the_difference() -> None:

@@ -67,3 +67,18 @@ def test_corrections_that_no_difference_could_pass_are_said_to_be() -> None:
     ]
     said = " ".join(beyond_chance(compare(build_table(study, results), "s0")))
     assert "24 of 24 have p < 0.05" in said and "24, 0 do." in said and "leaves no p below 0.052" in said
+
+
+def test_what_was_named_beforehand_is_said_first() -> None:
+    study = outline(systems="ours theirs same", seeds=6)
+    results = [
+        result(system=system, seed=seed, iou=score + seed / 1000)
+        for system, score in (("ours", 0.6), ("theirs", 0.5), ("same", 0.6))
+        for seed in study.seeds
+    ]
+    table = build_table(study, results)
+    said = " ".join(beyond_chance(compare(table, "ours", [("Dataset_A", "theirs")])))
+    assert "Named beforehand" in said and "A, against theirs: +0.100 in 6 pairs, p 0.0312, 0.0312 by Holm." in said
+    assert "1 of 1 have p < 0.05 after it: A (better than theirs)." in said
+    said = " ".join(beyond_chance(compare(table, "ours", [("Dataset_A", "never run")])))
+    assert "Named" not in said and "runs of one seed as pairs" not in said
