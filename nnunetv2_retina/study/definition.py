@@ -206,7 +206,6 @@ class Study:
     def _primary_problems(self) -> list[str]:
         problems = []
         datasets = {entry.dataset: entry for entry in self.datasets}
-        others = [entry.name for entry in self.systems if entry.name != self.reference]
         for entry in self.primary:
             dataset = datasets.get(entry.dataset)
             if dataset is None:
@@ -217,17 +216,17 @@ class Study:
                 problems.append(
                     f"primary: data set {entry.dataset}: labelled is {entry.labelled!r}; the study's are {known}"
                 )
-            systems = [name for name in others if dataset in self.runs_on(self._system(name))]
-            if entry.against not in systems or dataset not in self.runs_on(self._system(self.reference)):
+            there = [system.name for system in self.systems if dataset in self.runs_on(system)]
+            others = [name for name in there if name != self.reference] if self.reference in there else []
+            if entry.against not in others:
                 problems.append(
                     f"primary: data set {entry.dataset}: {self.reference} against {entry.against}; there, it can be "
-                    f"compared with {', '.join(systems) or 'none'}"
+                    f"compared with {', '.join(others) or 'none'}"
                 )
         twice = [] if problems else [entry for entry, count in Counter(self.primary).items() if count > 1]
-        return [*problems, *(f"primary: {entry.dataset} against {entry.against} is there twice" for entry in twice)]
-
-    def _system(self, name: str) -> StudySystem:
-        return next(entry for entry in self.systems if entry.name == name)
+        return problems + [
+            f"primary: {entry.dataset} against {entry.against} is there twice; expected each once" for entry in twice
+        ]
 
     def _training_blocks(self) -> list[tuple[str, Mapping[str, Any]]]:
         return [

@@ -79,6 +79,11 @@ class Comparison:
     """Why there is no test."""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Return the row's name and the other system."""
+        return self.row.name, self.other
+
+    @property
     def rank_biserial(self) -> float:
         """Return the rank-biserial correlation, -1 to 1: above 0 the reference is better."""
         return 2 * self.superiority - 1
@@ -160,15 +165,15 @@ def compare(table: Table, reference: str, primary: Sequence[tuple[str, str]] = (
         if other != reference and table.cells[row.name, other].iterations
     ]
     corrected = holm([math.nan if entry.test is None else entry.test.p for entry in comparisons])
-    of_pairs = {(entry.row.name, entry.other): entry.paired.p for entry in comparisons if entry.paired is not None}
-    family = list(primary or of_pairs)
-    paired = dict(zip(family, holm([of_pairs.get(key, 1.0) for key in family]), strict=True))
+    made = {entry.key: entry.paired.p for entry in comparisons if entry.paired is not None}
+    family = list(primary or made)
+    paired = dict(zip(family, holm([made.get(key, 1.0) for key in family]), strict=True))
     return [
         replace(
             entry,
             p_holm=p,
-            paired_p_holm=math.nan if entry.paired is None else paired.get((entry.row.name, entry.other), math.nan),
-            primary=(entry.row.name, entry.other) in primary,
+            paired_p_holm=paired.get(entry.key, math.nan) if entry.key in made else math.nan,
+            primary=entry.key in primary,
         )
         for entry, p in zip(comparisons, corrected, strict=True)
     ]

@@ -5,7 +5,7 @@ from helpers.study_results import SPREAD, outline, paper_study, result
 
 from nnunetv2_retina.study.findings.statistics import compare
 from nnunetv2_retina.study.findings.summary import beyond_chance, completeness, rankings
-from nnunetv2_retina.study.findings.tables import build_table
+from nnunetv2_retina.study.findings.tables import Table, build_table
 
 
 def test_systems_that_score_alike_have_no_best() -> None:
@@ -47,14 +47,18 @@ def test_sentences_say_who_is_best_and_what_is_missing() -> None:
     assert len(completeness(study, results, planned=5)) == 1
 
 
-def test_what_is_significant_is_named() -> None:
+def one_better_than_another() -> Table:
     study = outline(systems="ours theirs same", seeds=6)
     results = [
         result(system=system, seed=seed, iou=score + seed / 1000)
         for system, score in (("ours", 0.6), ("theirs", 0.5), ("same", 0.6))
         for seed in study.seeds
     ]
-    said = " ".join(beyond_chance(compare(build_table(study, results), "ours")))
+    return build_table(study, results)
+
+
+def test_what_is_significant_is_named() -> None:
+    said = " ".join(beyond_chance(compare(one_better_than_another(), "ours")))
     assert "1 of 2 have p < 0.05: ours better in 1, worse in 0. After Holm's correction for making 2, 1 do" in said
     assert "1 do: A (better than theirs)." in said and "no p below" not in said and "leaves out 0 in 1 of 2" in said
 
@@ -70,13 +74,7 @@ def test_corrections_that_no_difference_could_pass_are_said_to_be() -> None:
 
 
 def test_what_was_named_beforehand_is_said_first() -> None:
-    study = outline(systems="ours theirs same", seeds=6)
-    results = [
-        result(system=system, seed=seed, iou=score + seed / 1000)
-        for system, score in (("ours", 0.6), ("theirs", 0.5), ("same", 0.6))
-        for seed in study.seeds
-    ]
-    table = build_table(study, results)
+    table = one_better_than_another()
     said = " ".join(beyond_chance(compare(table, "ours", [("Dataset_A", "theirs")])))
     assert "Named beforehand" in said and "A, against theirs: +0.100 in 6 pairs, p 0.0312, 0.0312 by Holm." in said
     assert "1 of 1 have p < 0.05 after it: A (better than theirs)." in said
