@@ -37,7 +37,7 @@ ALLOWED = {
         "report", "study", "quickstart", "registration", "trainers", "viewing", "volumes", "sharing",
         "dataset_conversion",
     },
-    "pretraining": {"network", "weights", "display", "nnunet.datasets"},
+    "pretraining": {"network", "weights", "protocol", "display", "nnunet.datasets"},
     "dataset_conversion": {"protocol", "display", "nnunet.datasets"},
 }  # fmt: skip
 """Room -> rooms that it may import besides the ground; ``room.module`` allows that module alone."""
