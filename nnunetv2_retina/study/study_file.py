@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study.definition import PrimaryComparison, Study, StudyDataset, StudyPrediction, StudySystem
@@ -23,14 +23,12 @@ def read_study(path: str | Path) -> Study:
     path = Path(path)
     contents = _load_yaml(path)
     try:
-        block = _table(contents, Study, "the file")
-        block["datasets"] = tuple(_entry(StudyDataset, entry, "datasets") for entry in _list(block, "datasets"))
-        block["systems"] = tuple(_entry(StudySystem, entry, "systems") for entry in _list(block, "systems"))
-        block["seeds"] = tuple(_list(block, "seeds"))
-        if "primary" in block:
-            block["primary"] = tuple(_entry(PrimaryComparison, entry, "primary") for entry in _list(block, "primary"))
+        block = _settings(contents, Study, "the file")
+        for name, kind in (("datasets", StudyDataset), ("systems", StudySystem), ("primary", PrimaryComparison)):
+            if name in block:
+                block[name] = tuple(_entry(kind, entry, name) for entry in block[name])
         if "prediction" in block:
-            block["prediction"] = StudyPrediction(**_table(block["prediction"], StudyPrediction, "prediction"))
+            block["prediction"] = StudyPrediction(**_settings(block["prediction"], StudyPrediction, "prediction"))
         block["weights"] = _weights(block.get("weights", {}), path.resolve().parent)
         return Study(**block)
     except RetinaError as error:
@@ -69,60 +67,67 @@ def _refuse_repeated_keys(node: Any) -> None:
             _refuse_repeated_keys(value)
 
 
-_Entry = TypeVar("_Entry", StudyDataset, StudySystem, PrimaryComparison)
-
-
-def _entry(kind: type[_Entry], value: object, where: str) -> _Entry:
-    block = _table(value, kind, f"an entry of {where}")
-    for name in ("dataset", "trainer", "configuration", "name", "against"):
-        if name in block:
-            if str(block[name]).strip() in ("", "None"):
-                raise RetinaError(f"an entry of {where}: {name} is {block[name]!r}; expected a text. Correct it")
-            block[name] = str(block[name])
-    for name in ("iterations", "labelled", "datasets"):
-        if block.get(name) is not None and kind is not PrimaryComparison:
-            values = _list(block, name)
-            block[name] = tuple(map(str, values)) if name == "datasets" else tuple(values)
-    on: Any = block.get("training_on", {})
-    if not isinstance(on, Mapping):
-        raise RetinaError(f"an entry of {where}: training_on is {on!r}; expected a data set: settings for each")
-    if on:
-        block["training_on"] = {str(name): training for name, training in on.items()}
-    for name, training in (("training", block.get("training", {})), *((f"training_on {key}", on[key]) for key in on)):
-        if not isinstance(training, Mapping):
-            raise RetinaError(f"an entry of {where}: {name} is {training!r}; expected settings, name: value")
+def _entry(kind: type[Any], value: object, where: str) -> Any:
+    where = f"an entry of {where}"
+    block = _settings(value, kind, where)
+    if "training_on" in block:
+        block["training_on"] = {str(name): training for name, training in block["training_on"].items()}
+        for name, training in block["training_on"].items():
+            if not isinstance(training, Mapping):
+                raise RetinaError(f"{where}: training_on {name} is {training!r}; expected {_EXPECTED['Mapping']}")
     return kind(**block)
 
 
-def _table(value: object, kind: type[Any], where: str) -> dict[str, Any]:
-    """Return a block of named settings; refuse unknown and missing ones."""
+def _settings(value: object, kind: type[Any], where: str) -> dict[str, Any]:
+    """Return a block of named settings, each of its field's type; refuse unknown and missing ones and other types."""
     if not isinstance(value, Mapping):
-        raise RetinaError(f"{where} is {value!r}; expected settings, name: value. Correct it")
-    known = [entry.name for entry in fields(kind)]
+        raise RetinaError(f"{where} is {value!r}; expected {_EXPECTED['Mapping']}. Correct it")
+    known = {entry.name: entry for entry in fields(kind)}
     for key in value:
         if key not in known:
             guess = difflib.get_close_matches(str(key), known, n=1)
             hint = f". Did you mean {guess[0]}?" if guess else ""
             raise RetinaError(f"{where}: unknown setting {key!r}; known are {', '.join(known)}{hint}")
-    needed = [entry.name for entry in fields(kind) if entry.default is MISSING and entry.default_factory is MISSING]
+    needed = [name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING]
     missing = [name for name in needed if name not in value]
     if missing:
         raise RetinaError(
             f"{where} lacks {', '.join(missing)}; it has {', '.join(map(str, value))}. Add what is missing"
         )
-    return dict(value)
+    return {name: _typed(given, str(known[name].type), f"{where}: {name}") for name, given in value.items()}
 
 
-def _list(block: Mapping[str, Any], name: str) -> Sequence[Any]:
-    value = block[name]
-    if not isinstance(value, list):
-        raise RetinaError(f"{name} is {value!r}; expected a list, such as [1, 2, 3]. Correct it")
-    return value
+_EXPECTED = {
+    "tuple": "a list, such as [1, 2, 3]",
+    "Mapping": "settings, name: value",
+    "str": "a text (in quotes, where it would be yes, no or empty)",
+    "bool": "true or false",
+}
 
 
-def _weights(value: object, folder: Path) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise RetinaError(f"weights is {value!r}; expected name: file. Correct it")
+def _typed(value: Any, annotation: str, where: str) -> Any:
+    """Return a value as its field has it: lists are tuples, numbers where texts are expected are names.
+
+    Numbers are left to the dataclasses, which know their limits.
+    """
+    if value is None and annotation.endswith("| None"):
+        return value
+    kind = next((kind for kind in _EXPECTED if annotation.startswith(kind)), None)
+    usable = {
+        "tuple": isinstance(value, list),
+        "Mapping": isinstance(value, Mapping),
+        "str": isinstance(value, (str, int, float)) and not isinstance(value, bool) and bool(str(value).strip()),
+        "bool": isinstance(value, bool),
+        None: True,
+    }
+    if not usable[kind]:
+        raise RetinaError(f"{where} is {value!r}; expected {_EXPECTED[str(kind)]}. Correct it")
+    if kind == "tuple":
+        return tuple(map(str, value)) if annotation.startswith("tuple[str") else tuple(value)
+    return str(value) if kind == "str" else value
+
+
+def _weights(value: Mapping[str, Any], folder: Path) -> dict[str, str]:
     files = {}
     for name, given in value.items():
         if not isinstance(given, str) or not given.strip():
