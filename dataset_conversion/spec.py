@@ -13,6 +13,7 @@ from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.protocol import Protocol
 
 if TYPE_CHECKING:
+    from dataset_conversion.readers.palettes import Colours
     from dataset_conversion.readers.slabs import Volume
 
 BACKGROUND = "background"
@@ -45,6 +46,8 @@ class Case:
     """Original name, for the report."""
     remarks: tuple[str, ...] = ()
     """What was decided on reading this case, for the report."""
+    colours: Colours = field(default_factory=dict)
+    """What the mask's file shows for its values; all cases' must agree."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

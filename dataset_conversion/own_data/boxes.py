@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset_conversion.readers.images import composed
 from dataset_conversion.readers.pixels import AXES
 from dataset_conversion.readers.slabs import Array, Volume, mapped, plane_ranges
 from nnunetv2_retina.errors import RetinaError, shorten
@@ -18,6 +19,9 @@ from nnunetv2_retina.images.box import parse_part
 ENDINGS = (".txt", ".csv")
 _SHAPES = ("index", "shape-type", "vertex-index")
 """First columns of napari's file of a Shapes layer; the others are axis-0, axis-1 and so on."""
+
+_TURNED = 0.5
+"""Pixels that a corner may lie off the sides through the others."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,11 @@ def _rectangles(path: Path, lines: list[str]) -> Iterable[Rectangle]:
         corners.setdefault(row["index"], []).append(corner)
     for index, points in corners.items():
         low, high = np.min(points, axis=0), np.max(points, axis=0)
+        if np.minimum(np.abs(points - low), np.abs(points - high)).max() > _TURNED:
+            raise RetinaError(
+                f"{path}: rectangle {index} is turned; expected sides along the axes, for every pixel between its "
+                "corners counts as annotated. Draw it anew, and save the layer again"
+            )
         # A pixel's number is its middle: it is inside if that is; slices are whole numbers, up to rounding.
         ends = tuple(
             (math.ceil(first - 1e-3), math.floor(last + 1e-3) + 1) for first, last in zip(low, high, strict=True)
@@ -152,9 +161,10 @@ def box_lists(folder: Path, cases: Sequence[str]) -> dict[str, tuple[Annotated, 
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS and path.name[0] != "."]
     lists: dict[str, tuple[Annotated, ...]] = {}
     for path in files:
-        if path.stem not in cases:
-            raise RetinaError(f"{path}: there is no image {path.stem}, but {shorten(cases)}. Name it after its image")
-        if path.stem in lists:
-            raise RetinaError(f"two files of boxes for {path.stem} in {folder}; expected one. Remove one")
-        lists[path.stem] = tuple(read_box_file(path))
+        case = composed(path.stem)
+        if case not in cases:
+            raise RetinaError(f"{path}: there is no image with a mask {case}, but {shorten(cases)}. Name it after one")
+        if case in lists:
+            raise RetinaError(f"two files of boxes for {case} in {folder}; expected one. Remove one")
+        lists[case] = tuple(read_box_file(path))
     return lists

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ One * stands for the volume's name where a file holds several ('FILE.h5::*/raw' 
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser._negative_number_matcher = re.compile(r"-\d+(=.*)?$")  # --labels -2=NAME names no option
     parser.add_argument("source", metavar="SOURCE", help="a folder, or an image file")
     parser.add_argument("mask", metavar="MASK", nargs="?", help="the mask file, if SOURCE is an image file")
     parser.add_argument("-d", "--id", type=int, required=True, metavar="ID", help="data set ID, 1 to 999")
@@ -118,9 +120,10 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     like = _like(args)
     labels: LabelNames | None = parse_labels(args.labels) if args.labels else None
-    ignore, spacing = args.ignore, None
+    ignore, spacing, unit = args.ignore, None, None
     if like is not None:
-        labels, ignore, spacing = like.labels, like.ignore if ignore is None else ignore, like.spacing
+        labels, ignore = like.labels, like.ignore if ignore is None else ignore
+        spacing, unit = like.spacing, like.unit
     folder = convert_folder(
         args.source,
         args.id,
@@ -129,6 +132,7 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
         labels=labels,
         ignore=ignore,
         spacing=Spacing.of(args.spacing, NANOMETRES) if args.spacing else spacing,
+        unit=unit,
         hdf5=Hdf5Paths(args.hdf5, args.hdf5_mask),
         boxes=args.box,
         slices=args.slices_as_volume,

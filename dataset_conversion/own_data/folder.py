@@ -11,6 +11,8 @@ from dataset_conversion.own_data.boxes import ignore_outside
 from dataset_conversion.own_data.layout import CaseFiles, Hdf5Paths, case_names, find_pairs, section_remarks
 from dataset_conversion.own_data.mask_survey import survey_masks
 from dataset_conversion.own_data.mask_values import LabelNames, MaskMap, declared_map, found_map, with_ignore
+from dataset_conversion.readers.images import ImageFile
+from dataset_conversion.readers.slabs import Volume
 from dataset_conversion.spec import IGNORE, Case, DatasetSpec, dataset_folder_name
 from dataset_conversion.writer.raw_dataset import CasesToRead, write_raw_dataset
 from dataset_conversion.writer.record import CaseProgress
@@ -30,6 +32,7 @@ def convert_folder(
     labels: LabelNames | None = None,
     ignore: int | None = None,
     spacing: Spacing | None = None,
+    unit: str | None = None,
     hdf5: Hdf5Paths | None = None,
     boxes: Sequence[str] = (),
     slices: bool = False,
@@ -50,6 +53,7 @@ def convert_folder(
         labels: mask value -> class name; None: the values found, named ``label_1``, ...
         ignore: mask value of unannotated voxels; it becomes nnU-Net's ignore label.
         spacing: of all cases; None: what the image files state, else 1.
+        unit: of the spacing in files that state none; None: it stays unknown.
         hdf5: paths inside HDF5 files.
         boxes: parts that are annotated, each ``z0:z1,y0:y1,x0:x1`` (2D: ``y0:y1,x0:x1``) or a file of such lines or of
             napari's rectangles. Of a Zarr volume each becomes a case; of an image file the rest is ignored.
@@ -88,7 +92,7 @@ def convert_folder(
             protocol=protocol or Protocol(),
             remarks=(*remarks, *more),
         )
-        cases = CasesToRead(pairs, _Reading(names, mask_map, spacing))
+        cases = CasesToRead(pairs, _Reading(names, mask_map, spacing, unit))
         return write_raw_dataset(spec, cases, root, overwrite, progress, engine)
 
 
@@ -100,15 +104,17 @@ class _Reading:
     """Stem of its files -> its name."""
     mask_map: MaskMap
     spacing: Spacing | None
+    unit: str | None
 
     def __call__(self, pair: CaseFiles) -> Case:
         image = pair.image.open()
-        remarks, label = [*image.remarks], None
+        remarks, label, colours = [*image.remarks], None, {}
         if pair.mask is not None:
             mask = pair.mask.open(mask=True)
             array, more = aligned_mask(image, mask, pair)
             label = self.mask_map.apply(array, pair.name)
             remarks += [*(f"mask: {text}" for text in mask.remarks), *more]
+            colours = {value: shown for value, shown in mask.colours.items() if value in self.mask_map.values}
             if pair.boxes and label.shape == image.array.shape:  # the writer says what is wrong with another
                 label, remark = ignore_outside(label, pair.boxes, self.mask_map.labels[IGNORE])
                 remarks.append(remark)
@@ -116,11 +122,18 @@ class _Reading:
             name=self.names[pair.name],
             image=image.array,
             label=label,
-            spacing=self.spacing.for_axes(image.array.ndim) if self.spacing else image.spacing,
+            spacing=self._spacing(image),
             split=pair.split,
             source=str(pair.image),
             remarks=tuple(remarks),
+            colours=colours,
         )
+
+    def _spacing(self, image: ImageFile[Volume]) -> Spacing | None:
+        if self.spacing is not None:
+            return self.spacing.for_axes(image.array.ndim)
+        stated = image.spacing
+        return stated if stated is None or stated.unit else replace(stated, unit=self.unit)
 
 
 def _found(pairs: list[CaseFiles], ignore: int | None, engine: Engine) -> tuple[MaskMap, tuple[str, ...]]:

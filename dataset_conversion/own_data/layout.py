@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,13 +109,16 @@ def find_pairs(
     if mask is not None:
         raise RetinaError(f"{path} is a folder, so its masks lie in it; got also {mask}. {EXPECTED}")
     remarks: list[str] = []
-    training = path / "train" if (path / "train").is_dir() else path
+    parted = (path / "train").is_dir()
+    training, test = path / "train" if parted else path, path / "test"
     pairs = _pairs(training, "train", hdf5, remarks, slices)
-    read = {"train"} if training != path else {"images", BOX_FOLDER, *_mask_folder(path)}
-    if (path / "test").is_dir() and (training != path or (path / "test" / "images").is_dir()):
-        pairs += _pairs(path / "test", "test", hdf5, remarks, slices)
-        read.add("test")
-    remarks += _left_out(path, read)
+    tested = test.is_dir() and (parted or (test / "images").is_dir())
+    if tested:
+        pairs += _pairs(test, "test", hdf5, remarks, slices)
+        remarks += _left_out(test, _folders(test))
+    remarks += _left_out(training, _folders(training) + (["test"] if tested and not parted else []))
+    if parted:
+        remarks += _left_out(path, ["train", "test"])
     _check_both_splits(pairs)
     return pairs, remarks
 
@@ -172,7 +174,7 @@ def _pairs(folder: Path, split: str, hdf5: Hdf5Paths, remarks: list[str], slices
     for case in cases:
         if case.mask is not None and case.image.slices:
             check_numbers(case.image.slices, case.mask.slices)
-    lists = box_lists(folder / BOX_FOLDER, [case.name for case in cases])
+    lists = box_lists(folder / BOX_FOLDER, [case.name for case in cases if case.mask is not None])
     return [replace(case, boxes=lists.get(case.name, ())) for case in cases]
 
 
@@ -181,8 +183,13 @@ def _mask_folder(folder: Path) -> list[str]:
     return [name for name in MASK_FOLDERS if (folder / name).is_dir()][:1]
 
 
-def _left_out(folder: Path, read: set[str]) -> list[str]:
-    """Say which folders and images of a source are not read."""
+def _folders(folder: Path) -> list[str]:
+    """Return the names of the folders that are read in one, there or not."""
+    return ["images", *(_mask_folder(folder) or MASK_FOLDERS), BOX_FOLDER]
+
+
+def _left_out(folder: Path, read: list[str]) -> list[str]:
+    """Say which folders and images beside those that are read are not."""
     names = [
         path.name + ("/" if path.is_dir() else "")
         for path in sorted(folder.iterdir())
@@ -190,7 +197,7 @@ def _left_out(folder: Path, read: set[str]) -> list[str]:
     ]
     if not names:
         return []
-    return [f"not read in {folder}: {shorten(names)} (read are train/ and test/, or images/, masks/ and test/images/)"]
+    return [f"not read in {folder}: {shorten(names)} (read are {', '.join(f'{name}/' for name in read)})"]
 
 
 def _match(
@@ -216,8 +223,20 @@ def _match(
 
 def _without_channel(images: dict[str, Location], masks: dict[str, Location]) -> dict[str, Location]:
     """Take nnU-Net's channel number from the names of images whose masks have none: ``x_0000`` belongs to ``x``."""
-    names = {name: name.removesuffix(FIRST_CHANNEL) for name in images}
-    return {names[name] if name not in masks and names[name] in masks else name: images[name] for name in images}
+    named: dict[str, Location] = {}
+    for name, location in images.items():
+        bare = name.removesuffix(FIRST_CHANNEL)
+        _add(named, bare if name not in masks and bare in masks else name, location)
+    return named
+
+
+def _add(locations: dict[str, Location], name: str, location: Location) -> None:
+    if name in locations:
+        raise RetinaError(
+            f"two files for one case: {locations[name]} and {location} are both {name}; expected one. "
+            "Rename or remove one."
+        )
+    locations[name] = location
 
 
 def image_files(
@@ -240,20 +259,21 @@ def image_files(
             ignored.append(path.name + ("/" if path.is_dir() else ""))
             continue
         inside = dataset if file_suffix(path) in HDF5_SUFFIXES else None
-        stem = unicodedata.normalize("NFC", file_stem(path))  # macOS writes letters and their accents apart
-        for name, location in _expand(Location(path, inside), stem).items():
-            if name in locations:
-                raise RetinaError(
-                    f"two files for one case: {locations[name]} and {location} are both {name}; expected one. "
-                    "Rename or remove one."
-                )
-            locations[name] = location
+        for name, location in _expand(Location(path, inside), file_stem(path)).items():
+            _add(locations, name, location)
     if not locations:
         contents = f"only {shorten(ignored)}" if ignored else "nothing"
         raise RetinaError(f"{folder} holds {contents}; expected files ending in {', '.join(SUPPORTED)}")
     if ignored:
         remarks.append(f"not read in {folder}: {shorten(ignored)}")
     return locations
+
+
+def files_of(path: Path, dataset: str | None) -> dict[str, Location]:
+    """Return name -> location of one image: of a Zarr volume, a file, or what of an HDF5 file fits a ``*``."""
+    if is_zarr(path):
+        return {volume_stem(path): Location(path, dataset)}
+    return _expand(Location(path, dataset if file_suffix(path) in HDF5_SUFFIXES else None), file_stem(path))
 
 
 def _expand(location: Location, stem: str) -> dict[str, Location]:

@@ -22,6 +22,8 @@ class Settings:
     """Mask value of what is not annotated."""
     spacing: Spacing | None
     """Of its 2D images, whose files hold none."""
+    unit: str | None
+    """Of the spacing in its 3D images, whose files do not say."""
     protocol: Protocol
     """How it is trained; without what names its cases."""
 
@@ -45,5 +47,6 @@ def settings_of(dataset: str | Path) -> Settings:
         {value: name for value, name in class_names(contents).items()},
         ignored_value(contents),
         None if size is None else Spacing.of(size, NANOMETRES),
+        protocol.spacing_unit,
         replace(protocol, groups=None, folds=None, spacing_unit=None, pixel_size=None),
     )

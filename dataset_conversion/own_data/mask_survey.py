@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from dataset_conversion.own_data.layout import CaseFiles
+from dataset_conversion.own_data.mask_values import MAX_FOUND_CLASSES
 from dataset_conversion.readers.pixels import count_values, integer_label
 from dataset_conversion.readers.slabs import Array, Volume, mapped, whole
 from nnunetv2_retina.console.engines import Engine
@@ -40,7 +41,7 @@ class _MaskSurvey:
 
     values: frozenset[int]
     objects: int = 0
-    """Values that may be numbers of objects; 0 in masks that are too large to look at their regions."""
+    """Values that may be numbers of objects; 0 in masks whose regions are not looked at: large ones, many values."""
     single: int = 0
     """Of these, those that are one connected region."""
 
@@ -66,10 +67,9 @@ def _survey(pair: CaseFiles) -> _MaskSurvey:
     mask = integer_label(pair.mask.open(mask=True).array, pair.name)
     present = frozenset(count_values(mask))
     objects = sorted(value for value in present if 0 < value <= _HIGHEST)
-    if mask.size > _LARGEST or not objects:
+    if mask.size > _LARGEST or not 0 < len(objects) <= MAX_FOUND_CLASSES:  # more are not taken for classes anyway
         return _MaskSurvey(present)
-    numbers = _numbers(mask)
-    return _MaskSurvey(present, len(objects), sum(_is_connected(numbers, value) for value in objects))
+    return _MaskSurvey(present, len(objects), _count_connected(_numbers(mask), objects))
 
 
 def _numbers(mask: Volume) -> Array:
@@ -77,9 +77,7 @@ def _numbers(mask: Volume) -> Array:
     return whole(mapped(mask, lambda _, slab: np.where((slab > 0) & (slab <= _HIGHEST), slab, 0), np.uint16))
 
 
-def _is_connected(mask: Array, value: int) -> bool:
-    """Return whether the voxels of a value touch each other, also at corners."""
-    chosen = mask == value
-    box = ndimage.find_objects(chosen.astype("uint8"))[0]
-    _, number = ndimage.label(chosen[box], ndimage.generate_binary_structure(mask.ndim, mask.ndim))
-    return bool(number == 1)
+def _count_connected(mask: Array, values: Sequence[int]) -> int:
+    """Return how many values' voxels touch each other, also at corners."""
+    places, touching = ndimage.find_objects(mask), ndimage.generate_binary_structure(mask.ndim, mask.ndim)
+    return sum(ndimage.label(mask[places[value - 1]] == value, touching)[1] == 1 for value in values)

@@ -112,14 +112,18 @@ def find_images(source: Path, hdf5: str | None, slices: bool, remarks: list[str]
     Raises:
         RetinaError: if there is none.
     """
-    from dataset_conversion.own_data.layout import Location, image_files
-    from dataset_conversion.readers.images import file_stem
+    from dataset_conversion.own_data.layout import files_of, image_files
+    from dataset_conversion.readers.hdf5 import split_location
+    from nnunetv2_retina.images.ome_zarr import is_zarr
 
-    if not source.is_file():
-        return image_files(source, hdf5, remarks, slices, source.resolve().name)
+    path, inside = split_location(str(source))
+    if not path.exists():
+        raise RetinaError(f"{path}: no such file or folder. Check the path")
+    if path.is_dir() and not is_zarr(path):
+        return image_files(path, hdf5, remarks, slices, path.resolve().name)
     if slices:
-        raise RetinaError(f"{SLICES} is for folders of slices; {source} is a file. Leave it out, or give the folder")
-    return {file_stem(source): Location(source, hdf5)}
+        raise RetinaError(f"{SLICES} is for folders of slices; {path} is one image. Leave it out, or give the folder")
+    return files_of(path, inside or hdf5)
 
 
 def write_images(

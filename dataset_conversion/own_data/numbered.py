@@ -11,7 +11,8 @@ import numpy as np
 
 from dataset_conversion.command import SLICES
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES
-from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, read_image
+from dataset_conversion.readers.images import SUPPORTED, ImageFile, composed, file_stem, file_suffix, read_image
+from dataset_conversion.readers.palettes import note_colours
 from dataset_conversion.readers.slabs import Array, Slabs, Volume, is_large, plane_ranges
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_links
@@ -33,18 +34,34 @@ def find_volumes(folder: Path, name: str, remarks: list[str]) -> dict[str, tuple
     Raises:
         RetinaError: if there is no image, or the names of a volume's slices do not number them without gap.
     """
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    entries = _entries(folder)
     files = _images(entries)
-    folders = {} if files else {path.name: _images(sorted(path.iterdir())) for path in entries if path.is_dir()}
-    volumes = {name: files} if files else {name: found for name, found in folders.items() if found}
+    folders = [] if files else [path for path in entries if path.is_dir()]
+    volumes = {name: files} if files else {}
+    read = {*files}
+    for path in folders:
+        inside = _entries(path)
+        if found := _images(inside):
+            if composed(path.name) in volumes:
+                raise RetinaError(f"two folders in {folder} are both {composed(path.name)}; expected one. Rename one")
+            volumes[composed(path.name)] = found
+            read.add(path)
+            _say_unread(path, [entry for entry in inside if entry not in found], remarks)
     if not volumes:
         raise RetinaError(
             f"{folder} holds no slices; expected numbered images ({', '.join(_KINDS)}), or a folder of them a volume"
         )
-    read = {*files, *(folder / name for name in volumes)}
-    if left := [path.name for path in entries if path not in read]:
-        remarks.append(f"not read in {folder}: {shorten(left)}")
+    _say_unread(folder, [path for path in entries if path not in read], remarks)
     return {name: _in_order(found) for name, found in volumes.items()}
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _say_unread(folder: Path, paths: Sequence[Path], remarks: list[str]) -> None:
+    if paths:
+        remarks.append(f"not read in {folder}: {shorten(path.name for path in paths)}")
 
 
 def open_slices(paths: Sequence[Path], mask: bool = False) -> ImageFile[Volume]:
@@ -59,6 +76,8 @@ def open_slices(paths: Sequence[Path], mask: bool = False) -> ImageFile[Volume]:
     shape, dtype = (len(paths), *first.array.shape), first.array.dtype
     large, planes = is_large(shape, dtype), [first.array]
     said = dict.fromkeys(first.remarks)
+    colours: dict[int, tuple[str, str]] = {}
+    note_colours(colours, first.colours, str(paths[0]))
     for path in paths[1:]:
         plane = _read_slice(path, mask)
         if (plane.array.shape, plane.array.dtype) != (shape[1:], dtype):
@@ -66,6 +85,7 @@ def open_slices(paths: Sequence[Path], mask: bool = False) -> ImageFile[Volume]:
                 f"{path} is {_shown(plane.array)}, and {paths[0]} {_shown(first.array)}; slices of one volume must be "
                 "alike. Crop or convert them, or move what does not belong to it elsewhere"
             )
+        note_colours(colours, plane.colours, str(path))
         said |= dict.fromkeys(plane.remarks)
         if not large:
             planes.append(plane.array)
@@ -81,7 +101,8 @@ def open_slices(paths: Sequence[Path], mask: bool = False) -> ImageFile[Volume]:
             "--spacing z y x"
         )
     remarks.append(f"{len(paths)} slices, {paths[0].name} to {paths[-1].name}, are one volume")
-    return ImageFile(Slabs(shape, dtype, blocks) if large else np.stack(planes), None, tuple(remarks))
+    array = Slabs(shape, dtype, blocks) if large else np.stack(planes)
+    return ImageFile(array, None, tuple(remarks), colours={value: shown for value, (shown, _) in colours.items()})
 
 
 def _read_slice(path: Path, mask: bool) -> ImageFile[Array]:
@@ -107,9 +128,7 @@ def check_numbers(images: Sequence[Path], masks: Sequence[Path]) -> None:
 
 def _images(entries: Sequence[Path]) -> list[Path]:
     check_links(entries)
-    return [
-        path for path in entries if path.is_file() and not path.name.startswith(".") and file_suffix(path) in _KINDS
-    ]
+    return [path for path in entries if path.is_file() and file_suffix(path) in _KINDS]
 
 
 def _in_order(paths: Sequence[Path]) -> tuple[Path, ...]:

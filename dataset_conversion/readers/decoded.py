@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dataset_conversion.readers.slabs import Volume
+from dataset_conversion.readers.slabs import Array, Volume
 
 
 @dataclass(frozen=True)
@@ -24,3 +24,5 @@ class Decoded:
     """How the axes x, y, z lie in space, a matrix by rows; None where the format has none."""
     origin: tuple[float, ...] | None = None
     """Place of the first voxel, x, y, z, in the file's unit."""
+    palette: Array | None = None
+    """(N, 3) uint8: the colours that the values of a mask stand for; None where the file has no colours for them."""

@@ -21,6 +21,8 @@ from nnunetv2_retina.images.spacing import NANOMETRES
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SEPARATOR = "::"
 _ORDER = "tzyxc"
+_NARROW = 16
+"""Pixels: an image is wider than that, where three or four of a last axis are its colours."""
 
 
 def split_location(location: str) -> tuple[Path, str | None]:
@@ -140,6 +142,8 @@ def _decoded(item: h5py.Dataset, remarks: tuple[str, ...]) -> Decoded:
             )
     elif item.ndim == 3 and item.shape[-1] == 1 and min(item.shape[:2]) > 1:  # images of one channel
         order, remarks = [0, 1], (*remarks, "the last axis has length 1: taken as a channel")
+    elif item.ndim in (3, 4) and item.shape[-1] in (3, 4) and min(item.shape[-3:-1]) > _NARROW:
+        coloured, remarks = True, (*remarks, f"the last axis has length {item.shape[-1]}: taken as colours")
     while len(order) - coloured > 3 and (single := [index for index in order if item.shape[index] == 1]):
         order.remove(single[0])
     steps = None if steps is None else tuple(steps[index] for index in order[: len(order) - coloured])

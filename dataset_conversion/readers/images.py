@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,6 +17,7 @@ from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, read_hdf5
 from dataset_conversion.readers.itk import read_itk
 from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
+from dataset_conversion.readers.palettes import Colours, colours_of, hexadecimal
 from dataset_conversion.readers.slabs import WHOLE, Array, Slabs, Volume, mapped, plane_ranges, slabs, whole
 from dataset_conversion.readers.tiff import read_steps
 from dataset_conversion.readers.zarr_volumes import read_zarr
@@ -50,6 +52,8 @@ class ImageFile(Generic[AnyVolume]):
     direction: tuple[float, ...] | None = None
     """How the axes lie in space, as ``Decoded.direction``."""
     origin: tuple[float, ...] | None = None
+    colours: Colours = field(default_factory=dict)
+    """Of a mask with a palette."""
 
 
 def file_suffix(path: Path) -> str:
@@ -59,8 +63,13 @@ def file_suffix(path: Path) -> str:
 
 
 def file_stem(path: Path) -> str:
-    """Return the name without ``file_suffix``."""
-    return path.name[: len(path.name) - len(file_suffix(path))]
+    """Return the name without ``file_suffix``, as ``composed``."""
+    return composed(path.name[: len(path.name) - len(file_suffix(path))])
+
+
+def composed(name: str) -> str:
+    """Return a name with letters and their accents in one, which macOS writes apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_image(
@@ -75,7 +84,8 @@ def read_image(
     if isinstance(image.array, Slabs):
         with _errors(Path(path)):
             check_size(image.array.nbytes, memory_bytes(), " x ".join(map(str, image.array.shape)))
-    return ImageFile(whole(image.array), image.spacing, image.remarks, image.direction, image.origin)
+    array = whole(image.array)
+    return ImageFile(array, image.spacing, image.remarks, image.direction, image.origin, image.colours)
 
 
 def open_image(
@@ -116,7 +126,8 @@ def open_image(
     if spacing is not None and spacing.unit and min(spacing) > COARSEST:
         remarks.append(f"the file's pixel size of {min(spacing):g} nm is a screen's or a printer's: not taken")
         spacing = None
-    return ImageFile(array, spacing, tuple(remarks), decoded.direction, decoded.origin)
+    colours = {} if decoded.palette is None else colours_of(array, decoded.palette)
+    return ImageFile(array, spacing, tuple(remarks), decoded.direction, decoded.origin, colours)
 
 
 def _decode(path: Path, suffix: str, dataset: str | None, mask: bool) -> Decoded:
@@ -220,7 +231,9 @@ def _read_picture(path: Path, mask: bool) -> Decoded:
     array = _planes(read, values, mask) if isinstance(read, Stack) else values
     axes = len(picture.axes)
     steps = read_steps(path, axes) if picture.is_tiff else None
-    return Decoded(array, steps, NANOMETRES, (*picture.remarks, *_remarks(picture, mask)), array.ndim > axes)
+    remarks = (*picture.remarks, *_remarks(picture, mask))
+    palette = picture.palette if mask and not picture.has_grey_palette else None
+    return Decoded(array, steps, NANOMETRES, remarks, array.ndim > axes, palette=palette)
 
 
 def _values(picture: Picture, mask: bool) -> Array:
@@ -256,8 +269,8 @@ def _remarks(picture: Picture, mask: bool) -> Iterator[str]:
     if picture.axes.startswith("T"):
         yield "the file calls its first axis time; it was taken as z"
     if picture.palette is not None and mask:
-        what = "its grey levels" if picture.has_grey_palette else "the palette's indices"
-        yield f"palette image: {what} are the label values"
+        indices = f"the palette's indices are the label values, and 0 is {hexadecimal(picture.palette[0])}"
+        yield f"palette image: {'its grey levels are the label values' if picture.has_grey_palette else indices}"
     if picture.white_is_zero:
         yield f"the file shows 0 as white; {'the stored values were taken' if mask else 'it was read as it shows'}"
     if picture.alpha is not None:

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
+from dataset_conversion.readers.palettes import note_colours
 from dataset_conversion.spec import Case, DatasetSpec
 from dataset_conversion.writer.case_files import NIFTI
 from dataset_conversion.writer.record import (
@@ -112,8 +113,9 @@ class _Writer:
         self.sheet = SheetCollector()
         self.records: list[CaseRecord] = []
         self.ending: str | None = None
-        self.units: set[str | None] = set()
+        self.units: dict[str, str | None] = {}
         self.names: dict[str, str] = {}
+        self.colours: dict[int, tuple[str, str]] = {}
         self.digests: dict[str, CaseRecord] = {}
         self.remarks: list[str] = []
 
@@ -135,8 +137,9 @@ class _Writer:
         """
         self._check_name(stored.record)
         self._check_ending(stored)
+        note_colours(self.colours, stored.colours, f"case {stored.record.name}")
         self.sheet.add(stored.record.split, stored.slices)
-        self.units.add(stored.unit)
+        self.units[stored.record.name] = stored.unit
         self.records.append(stored.record)
         self._note_twin(stored.digest, stored.record)
 
@@ -187,7 +190,7 @@ class _Writer:
 
     def _unit(self) -> str | None:
         """Return the unit of all cases' spacings; None if any is unknown."""
-        return NANOMETRES if self.units == {NANOMETRES} else None
+        return NANOMETRES if set(self.units.values()) == {NANOMETRES} else None
 
     def _splits(self, training: list[CaseRecord], protocol: Protocol) -> list[Split]:
         """Return the folds, and write them where nnU-Net's own would part cases of one volume or need more cases."""
@@ -237,8 +240,21 @@ class _Writer:
                 f"{shorten(record.name for record in training)}"
             )
         changes: dict[str, Any] = {"groups": groups or None}
+        sizes = {record.spacing for record in self.records}
         if self._unit() and self.ending == NIFTI:
             changes["spacing_unit"] = NANOMETRES
-        elif self._unit() and len({record.spacing for record in self.records}) == 1:  # 2D files hold no spacing
-            changes["pixel_size"] = self.records[0].spacing
+        elif self._unit() and len(sizes) == 1:  # 2D files hold no spacing
+            (changes["pixel_size"],) = sizes
+        elif NANOMETRES in self.units.values():
+            self.remarks.append(self._unlike_sizes())
         return replace(protocol, **changes)
+
+    def _unlike_sizes(self) -> str:
+        """Say why no size in nm is noted, although some cases have one."""
+        lacking = [name for name, unit in self.units.items() if unit is None]
+        sizes = {" x ".join(f"{step:g}" for step in r.spacing): None for r in self.records if self.units[r.name]}
+        why = f"not known for {shorten(lacking)}" if lacking else f"not the same throughout ({shorten(sizes)} nm)"
+        return (
+            f"the size of a pixel in nm is {why}: none was noted, so that objects are measured in pixels. Give that of "
+            "all with --spacing; rescale images that differ"
+        )

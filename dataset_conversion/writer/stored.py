@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset_conversion.readers.palettes import Colours
 from dataset_conversion.readers.pixels import AXES, check_image, check_values, integer_label, storable_image
 from dataset_conversion.readers.slabs import Array, Volume, mapped
 from dataset_conversion.spec import Case, DatasetSpec
@@ -33,6 +34,8 @@ class Stored:
     """Of its spacing."""
     slices: tuple[LabelledSlice, ...]
     """For the sheet of a published benchmark."""
+    colours: Colours
+    """As ``Case.colours``."""
 
 
 def store_case(spec: DatasetSpec, folder: Path, case: Case) -> Stored:
@@ -54,7 +57,7 @@ def store_case(spec: DatasetSpec, folder: Path, case: Case) -> Stored:
         if spec.benchmark:
             slices = pick_slices(f"{case.split}: {case.name}", image, label)
     record = case_record(case, image, notes, spacing, counts)
-    return Stored(record, ending, notes.digest, spacing.unit, tuple(slices))
+    return Stored(record, ending, notes.digest, spacing.unit, tuple(slices), case.colours)
 
 
 def _checked_label(spec: DatasetSpec, case: Case, label: Volume) -> tuple[Volume, dict[str, int]]:
@@ -83,10 +86,12 @@ def _spacing(case: Case) -> Spacing:
     ndim = case.image.ndim
     if case.spacing is None:
         return Spacing.of((1.0,) * ndim)
-    if not isinstance(case.spacing, Spacing) or len(case.spacing) != ndim:
-        axes = ", ".join(AXES[ndim])
+    axes = ", ".join(AXES[ndim])
+    if not isinstance(case.spacing, Spacing):
+        raise RetinaError(f'case {case.name}: spacing is {case.spacing!r}; expected Spacing.of(({axes}), "nm")')
+    if len(case.spacing) != ndim:
         raise RetinaError(
-            f"case {case.name}: spacing {tuple(case.spacing)} for an image of shape {case.image.shape}; expected a "
-            f'Spacing of {ndim} numbers, in the order {axes}: Spacing.of(({axes}), "nm")'
+            f"case {case.name}: spacing {' '.join(f'{step:g}' for step in case.spacing)} for an image of shape "
+            f"{case.image.shape}; expected {ndim} numbers, in the order {axes}"
         )
     return case.spacing

@@ -101,6 +101,7 @@ def _images(arguments: argparse.Namespace, model: Path) -> Iterator[tuple[Path, 
     Raises:
         RetinaError: if there is no image, or one that does not suit the model.
     """
+    from dataset_conversion.readers.hdf5 import split_location
     from nnunetv2_retina.nnunet.datasets import read_dataset_json
     from nnunetv2_retina.nnunet.inputs import holds_cases, list_cases
 
@@ -111,7 +112,11 @@ def _images(arguments: argparse.Namespace, model: Path) -> Iterator[tuple[Path, 
         raise RetinaError(
             f"{source} holds images named as nnU-Net has them, which say themselves what {how[0]} would. Leave it out"
         )
-    if not source.exists() or named or (source.is_dir() and not arguments.slices_as_volume and not _readable(source)):
+    if (
+        not split_location(str(source))[0].exists()
+        or named
+        or (source.is_dir() and not arguments.slices_as_volume and not _readable(source))
+    ):
         list_cases(source, contents)
         yield source, {}
         return
@@ -155,10 +160,12 @@ def _readable(folder: Path) -> bool:
 
 def _holds_files(source: Path) -> bool:
     """Tell whether it is a file, or a folder of image files."""
+    from dataset_conversion.readers.hdf5 import split_location
     from dataset_conversion.readers.images import SUPPORTED, file_suffix
     from nnunetv2_retina.images.ome_zarr import is_zarr
 
-    if source.is_file() or is_zarr(source):
+    source, inside = split_location(str(source))
+    if source.is_file() or is_zarr(source) or inside is not None:
         return source.is_file()
     return any(file_suffix(path) in SUPPORTED for path in source.iterdir() if path.is_file())
 

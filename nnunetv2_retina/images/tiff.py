@@ -27,6 +27,8 @@ LOSSY = (*_JPEG, 33003, 33004, 33005, 34927, 50001)
 """Compressions that change values: JPEG, the lossy JPEG 2000, WebP."""
 WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, PALETTE, _YCBCR = 0, 1, 2, 3, 6
 ORIENTATION = 274
+_OPACITY = {1, 2}
+"""What TIFF calls an additional sample that holds alpha; 0: something else."""
 
 
 def read_pages(source: bytes | Path, most_bytes: int) -> list[Picture]:
@@ -108,8 +110,20 @@ def _series_bytes(tiff: Any) -> int:
 
 
 def _series_remark(tiff: Any) -> tuple[str, ...]:
-    number = len(tiff.series)
-    return (f"the file holds {number} images of different shape; the first was taken",) if number > 1 else ()
+    """Say that there are more images than the first, which is taken.
+
+    Raises:
+        ImageError: if they are alike, so that none of them can be meant.
+    """
+    number, shape = len(tiff.series), tiff.series[0].shape
+    if number == 1:
+        return ()
+    if all(series.shape == shape for series in tiff.series):
+        raise ImageError(
+            f"the file holds {number} images of {_size(shape)}, not one stack of them; save them as one stack, or each "
+            "to a file of its own"
+        )
+    return (f"the file holds {number} images of different shape; the first was taken",)
 
 
 def _lies_in_planes(series: Any) -> bool:
@@ -140,7 +154,7 @@ def _picture(array: Array, axes: str, page: Any, remarks: tuple[str, ...] = ()) 
     _check_colours(page)
     alpha = None
     if "S" in axes:
-        array, alpha = _split(np.moveaxis(array, axes.index("S"), -1))
+        array, alpha = _split(np.moveaxis(array, axes.index("S"), -1), page.extrasamples)
         axes = axes.replace("S", "")
     if not axes.endswith("YX"):
         raise ImageError(f"a TIFF with axes {axes}; expected ...YX")
@@ -166,13 +180,22 @@ def _check_colours(page: Any) -> None:
     raise ImageError(f"a TIFF with colours of kind {getattr(kind, 'name', kind)}; expected grey or RGB")
 
 
-def _split(samples: Array) -> tuple[Array, Array | None]:
-    """Split (..., C) into grey or RGB and the opacity."""
+def _split(samples: Array, extra: tuple[int, ...]) -> tuple[Array, Array | None]:
+    """Split (..., C) into grey or RGB and the opacity; ``extra``: what the file says of the samples beyond the colours.
+
+    Raises:
+        ImageError: for what is neither, such as two channels of a microscope.
+    """
     number = samples.shape[-1]
     if number > 4:
         raise ImageError(f"{number} channels; expected grey or RGB, with alpha or without")
     values = samples[..., :3] if number > 2 else samples[..., 0]
-    return values, samples[..., -1] if number in (2, 4) else None
+    alpha = samples[..., -1] if number in (2, 4) else None
+    if number == 2 and not set(extra) & _OPACITY and np.ptp(samples[..., 1]) > 0:
+        raise ImageError(
+            "two channels, the second of which the file does not call alpha; save one to a file of its own"
+        )
+    return values, alpha
 
 
 def has_grey_palette(page: Any) -> bool:

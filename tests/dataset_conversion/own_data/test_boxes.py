@@ -113,6 +113,7 @@ def test_of_a_volume_each_box_is_a_case_also_where_it_was_drawn(files):
         (["ellipse.csv"], "shape 0 is of the kind ellipse; expected rectangles alone"),
         (["flat.csv"], "has 2 axes; expected the image's: z, y, x"),
         (["beyond.csv"], "rectangle 1 holds no pixel of the image of 4 x 20 x 24"),
+        (["turned.csv"], "rectangle 0 is turned; expected sides along the axes"),
         (["image.csv"], "image.csv is no text"),
     ],
 )
@@ -121,6 +122,10 @@ def test_a_box_that_does_not_fit_is_refused_and_nothing_is_left(files, given, me
     (files / "ellipse.csv").write_text(RECTANGLES.replace("rectangle", "ellipse"))
     (files / "flat.csv").write_text("\n".join(line.rpartition(",")[0] for line in RECTANGLES.splitlines()))
     (files / "beyond.csv").write_text(RECTANGLES.replace("3.0,", "9.0,"))
+    turned = ["0.0,2.0,8.0", "0.0,8.0,2.0", "0.0,14.0,8.0", "0.0,8.0,14.0"]
+    header = RECTANGLES.splitlines()[0]
+    rows = [header, *(f"0,rectangle,{number},{corner}" for number, corner in enumerate(turned))]
+    (files / "turned.csv").write_text("\n".join(rows))
     (files / "image.csv").write_bytes(b"\xff\xfe\x00\xd8II*")
     with pytest.raises(RetinaError, match=message):
         convert_folder("image.tif", 501, "Mine", mask="mask.tif", labels={1: "mito"}, boxes=given)
@@ -135,7 +140,7 @@ def test_lists_of_a_folder_are_named_after_its_images(files):
     with pytest.raises(RetinaError, match="--box is for one image"):
         convert_folder("mine", 501, "Mine", boxes=["0:1,0:1"])
     (files / "mine/boxes/b.txt").write_text("0:1,0:1")
-    with pytest.raises(RetinaError, match=r"b\.txt: there is no image b, but a"):
+    with pytest.raises(RetinaError, match=r"b\.txt: there is no image with a mask b, but a"):
         convert_folder("mine", 501, "Mine")
 
 

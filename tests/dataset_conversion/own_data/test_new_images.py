@@ -1,7 +1,9 @@
 """New images alone: the format of a data set's images, and what is refused."""
 
 import json
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -40,3 +42,24 @@ def test_what_does_not_suit_leaves_nothing(source, dataset):
     assert not (dataset / "new").exists()
     with pytest.raises(RetinaError, match="exists already"):
         convert_images(source, source, dataset)
+
+
+def test_what_folder_reads_is_read_here_too(source, dataset):
+    """A data set inside an HDF5 file, several by a star, and a Zarr volume."""
+    with h5py.File(source / "v.h5", "w") as file:
+        file["one/raw"], file["two/raw"] = IMAGE, IMAGE + 1
+    convert_images(Path(f"{source / 'v.h5'}::one/raw"), dataset / "inside", dataset)
+    assert [path.name for path in (dataset / "inside").iterdir()] == ["v_0000.png"]
+    convert_images(source / "v.h5", dataset / "star", dataset, hdf5="*/raw")
+    assert sorted(path.name for path in (dataset / "star").iterdir()) == ["v_one_0000.png", "v_two_0000.png"]
+    with pytest.raises(RetinaError, match=r"absent: no such file or folder. Check the path"):
+        convert_images(source / "absent", dataset / "none", dataset)
+
+
+def test_negative_values_are_named(source, dataset, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_raw", str(dataset))
+    for part, array in (("images", IMAGE), ("masks", np.where(IMAGE > 90, 1, np.where(IMAGE > 20, 0, -2)))):
+        (source / part).mkdir()
+        tifffile.imwrite(source / part / "a.tif", array.astype(np.int16))
+    assert main(["folder", str(source), "-d", "501", "--name", "X", "--labels", "1=one", "-2=two"]) == 0
+    assert "-2" in capsys.readouterr().out

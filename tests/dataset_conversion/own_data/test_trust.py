@@ -1,8 +1,10 @@
 """What must not be taken for something that it is not: places, names, numbers of objects, values, pictures."""
 
 import json
+import time
 import unicodedata
 
+import h5py
 import mrcfile
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from helpers.raw_datasets import read_back, report_of
 from PIL import Image
 from scipy import ndimage
 
+from dataset_conversion.convert import main
 from dataset_conversion.own_data.folder import convert_folder
 from nnunetv2_retina.errors import RetinaError
 
@@ -155,3 +158,158 @@ def test_sections_of_volumes(source, raw):
 def test_numbered_images_are_no_sections(source, raw):
     write(source, *(f"images.{number:03d}" for number in range(4)))
     assert "groups" not in remarks(convert(source, raw))
+
+
+RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
+
+
+def save_palette(path, indices, *colours):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(indices.astype(np.uint8), mode="P")
+    picture.putpalette([part for colour in colours for part in colour])
+    picture.save(path)
+
+
+def write_palettes(source, *palettes):
+    """Write images with masks whose index 1 is the object."""
+    for number, colours in enumerate(palettes):
+        save(source / "images" / f"{number}.png", np.roll(IMAGE, number, 1))
+        save_palette(source / "masks" / f"{number}.png", MASK, *colours)
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": {1: "one"}}])
+def test_an_index_that_stands_for_two_colours_is_refused(source, raw, options):
+    write_palettes(source, (BLACK, RED), (BLACK, BLUE))
+    message = r"case 1: its mask's palette shows 1 as #0000ff, that of case 0 as #ff0000; expected one palette"
+    with pytest.raises(RetinaError, match=message):
+        convert(source, raw, **options)
+
+
+def test_palettes_may_differ_where_nothing_is_meant(source, raw):
+    """Colours of indices that do not occur, and those of objects that are all one class."""
+    write_palettes(source, (BLACK, RED, BLUE), (BLACK, RED, BLACK))
+    assert "the palette's indices are the label values, and 0 is #000000" in remarks(convert(source, raw))
+    write_palettes(source, (BLACK, RED), (BLACK, BLUE))
+    convert(source, raw, labels={"any": "cell"}, overwrite=True)
+    write_palettes(source, (BLACK, RED), (RED, BLACK))
+    with pytest.raises(RetinaError, match="shows 0 as #ff0000, that of case 0 as #000000"):
+        convert(source, raw, labels={"any": "cell"}, overwrite=True)
+
+
+def test_an_image_with_and_one_without_channel_number(source, raw):
+    write(source, "x", "y")
+    save(source / "images/x_0000.png", IMAGE.T)
+    with pytest.raises(RetinaError, match=r"two files for one case: .*x\.png and .*x_0000\.png are both x"):
+        convert(source, raw)
+
+
+def test_what_is_not_read_in_a_split_is_said(source, raw):
+    write(source / "train", "a", "b")
+    save(source / "train/labels/a.png", MASK)
+    save(source / "test/images/t.png", IMAGE.T)
+    save(source / "test/label/t.png", MASK.T)
+    text = remarks(convert(source, raw))
+    assert "train: labels/ (read are images/, masks/, boxes/)" in text
+    assert "test: label/ (read are images/, masks/, labels/, boxes/)" in text
+    (source / "test/boxes").mkdir()
+    (source / "test/boxes/t.txt").write_text("0:4,0:4")
+    with pytest.raises(RetinaError, match=r"t\.txt: there is no image with a mask t, but"):
+        convert(source, raw, overwrite=True)
+
+
+def imagej(path, array, size):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, array, imagej=True, resolution=(1 / size,) * 2, metadata={"unit": "nm"})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [((8, 4), r"not the same throughout (8 x 8, 4 x 4 nm): none was noted"), ((8, None), "not known for 1: none was")],
+)
+def test_pixel_sizes_that_are_not_one(source, raw, sizes, said):
+    for number, size in enumerate(sizes):
+        name, array = source / "images" / str(number), np.roll(IMAGE, number, 1)
+        save(name.with_suffix(".png"), array) if size is None else imagej(name.with_suffix(".tif"), array, size)
+        save(source / "masks" / f"{number}.png", MASK)
+    made = convert(source, raw)
+    assert said in remarks(made) and "pixel_size" not in json.loads((made / "dataset.json").read_text())["retina"]
+
+
+def test_many_objects_are_counted_fast(source, raw):
+    numbers = np.arange(1, 4097).reshape(64, 64).repeat(16, 0).repeat(16, 1)
+    save(source / "images/a.png", (numbers % 251).astype(np.uint8))
+    (source / "masks").mkdir()
+    tifffile.imwrite(source / "masks/a.tif", numbers.astype(np.uint16))
+    start = time.process_time()
+    with pytest.raises(RetinaError, match=r"the masks hold 4096 values .* --labels any=NAME"):
+        convert(source, raw)
+    assert time.process_time() - start < 5
+
+
+def test_images_of_one_shape_that_are_no_stack(source, raw):
+    write(source, "a")
+    (source / "images/a.png").unlink()
+    with tifffile.TiffWriter(source / "images/a.tif", ome=True) as writer:
+        for plane in VOLUME:
+            writer.write(plane, photometric="minisblack")
+    with pytest.raises(RetinaError, match=r"holds 3 images of 24 x 32 pixels, not one stack of them; save them as one"):
+        convert(source, raw)
+
+
+@pytest.mark.parametrize("extra", ["unspecified", "unassalpha"])
+def test_a_second_channel_is_no_transparency(source, raw, extra):
+    write(source, "a", "b")
+    (source / "images/a.png").unlink()
+    tifffile.imwrite(
+        source / "images/a.tif", np.stack([IMAGE, IMAGE[::-1]], axis=-1), photometric="minisblack",
+        planarconfig="contig", extrasamples=[extra], metadata=None,
+    )  # fmt: skip
+    if extra == "unspecified":
+        with pytest.raises(RetinaError, match=r"two channels, the second of which the file does not call alpha; save"):
+            convert(source, raw)
+    else:
+        assert "its transparency was dropped" in remarks(convert(source, raw))
+
+
+def test_colours_in_hdf5_without_names_of_axes(source, raw):
+    image = np.stack([IMAGE] * 3, axis=-1)
+    with h5py.File(source / "a.h5", "w") as file:
+        file["raw"], file["mask"] = image, MASK
+    made = convert(f"{source / 'a.h5'}::raw", raw, mask=f"{source / 'a.h5'}::mask", labels={1: "one"})
+    assert "the last axis has length 3: taken as colours" in remarks(made)
+    np.testing.assert_array_equal(read_back(made, "a")[0], IMAGE[None])
+
+
+def test_accents_that_are_written_apart(source, raw):
+    apart = unicodedata.normalize("NFD", "Müll_1")
+    write(source, unicodedata.normalize("NFC", apart), "b")
+    (source / "boxes").mkdir()
+    (source / "boxes" / f"{apart}.txt").write_text("0:4,0:4")
+    assert "1 box is annotated" in remarks(convert(source, raw))
+    for part, name in (("images", apart), ("masks", unicodedata.normalize("NFC", apart))):
+        for number in range(2):
+            save(source / "slices" / part / name / f"z{number}.png", IMAGE + number if part == "images" else MASK)
+        (source / "slices" / part / name / "z2.gif").touch()
+    text = remarks(convert(source / "slices", raw, slices=True, overwrite=True))
+    assert "2 slices, z0.png to z1.png, are one volume" in text and "z2.gif" in text
+
+
+def test_like_a_data_set_whose_files_do_not_say_their_unit(source, raw, monkeypatch):
+    """NIfTI files as they lie in imagesTr, whose header says mm, beside a new volume that states nm."""
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    nm = {"unit": "nm", "spacing": 50, "axes": "ZYX"}
+    for part, array in (("images", VOLUME), ("masks", VOLUME_MASK)):
+        (source / part).mkdir()
+        tifffile.imwrite(source / part / "a.tif", array, imagej=True, resolution=(1 / 8, 1 / 8), metadata=nm)
+    first = convert(source, raw)
+    assert json.loads((first / "dataset.json").read_text())["retina"]["spacing_unit"] == "nm"
+    for part, copied in (("images", "imagesTr/a_0000.nii.gz"), ("masks", "labelsTr/a.nii.gz")):
+        (source / part / "a.tif").rename(source / part / "new.tif")
+        (source / part / "a.nii.gz").write_bytes((first / copied).read_bytes())
+    command = ["folder", str(source), "-d", "502", "--name", "Two"]
+    assert main([*command, "--like", "501"]) == 0
+    second = raw / "Dataset502_Two"
+    assert json.loads((second / "dataset.json").read_text())["retina"]["spacing_unit"] == "nm"
+    assert [case["spacing"] for case in report_of(second)["cases"]] == [[50, 8, 8]] * 2
+    assert main([*command, "--overwrite"]) == 0
+    assert "the size of a pixel in nm is not known for a: none was noted" in remarks(second)

@@ -198,9 +198,9 @@ def test_count_values_beyond_the_table():
         ([], "no training case"),
         (
             [case(spacing=Spacing(1, 2, 3))],
-            r"case a: spacing \(1, 2, 3\) .* expected a Spacing of 2 numbers, in the order y, x",
+            r"case a: spacing 1 2 3 for an image of shape .* expected 2 numbers, in the order y, x",
         ),
-        ([case(spacing=(1, 2))], r"expected a Spacing of 2 numbers"),
+        ([case(spacing=(1, 2))], r"spacing is \(1, 2\); expected Spacing.of\(\(y, x\)"),
         ([case(shape=(2, 3, 4, 5))], r"the image has shape \(2, 3, 4, 5\); expected \(Y, X\) or \(Z, Y, X\)"),
         ([Case("a", np.zeros((2, 2), complex), np.zeros((2, 2), int))], "the image has type complex128"),
         ([Case("a", np.zeros((2, 2)), np.zeros((2, 2), "U1"))], "the mask has type <U1; expected whole numbers"),
