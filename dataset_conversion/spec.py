@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING
@@ -80,6 +80,8 @@ class DatasetSpec:
     channel_name: str = "EM"
     """nnU-Net normalises a channel of any name by z-score, but ``CT``, ``noNorm`` and ``rescale_to_0_1`` otherwise."""
     protocol: Protocol = field(default_factory=Protocol)
+    stated: Collection[str] = ()
+    """Settings of the protocol that ``dataset.json`` states although they are the defaults."""
     description: str = ""
     reference: str = ""
     licence: str = ""

@@ -6,7 +6,7 @@ import argparse
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dataset_conversion.command import SHARED, SLICES, SLICES_HELP, Command
 from nnunetv2_retina.console import add_settings, read_settings
@@ -117,7 +117,8 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
     from dataset_conversion.writer.summary import summary
 
     names = ("iterations", "iterations_per_epoch", "learning_rate", "batch_size", "patch_size")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given: dict[str, Any] = {**FEW_LABELS} if args.few_labels else {}
+    given |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     like = _like(args)
     labels: LabelNames | None = parse_labels(args.labels) if args.labels else None
     ignore, spacing, unit = args.ignore, None, None
@@ -136,7 +137,8 @@ def _run(args: argparse.Namespace, progress: CaseProgress | None) -> str:
         hdf5=Hdf5Paths(args.hdf5, args.hdf5_mask),
         boxes=args.box,
         slices=args.slices_as_volume,
-        protocol=replace(like.protocol if like else Protocol(), **{**(FEW_LABELS if args.few_labels else {}), **given}),
+        protocol=replace(like.protocol if like else Protocol(), **given),
+        stated={*(like.stated if like else ()), *given},
         overwrite=args.overwrite,
         progress=progress,
         workers=read_settings(Workers, args),

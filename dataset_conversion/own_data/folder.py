@@ -37,6 +37,7 @@ def convert_folder(
     boxes: Sequence[str] = (),
     slices: bool = False,
     protocol: Protocol | None = None,
+    stated: Collection[str] = (),
     held_out: Collection[str] = (),
     root: str | Path | None = None,
     overwrite: bool = False,
@@ -59,6 +60,7 @@ def convert_folder(
             napari's rectangles. Of a Zarr volume each becomes a case; of an image file the rest is ignored.
         slices: numbered slices in a folder, or in each folder in it, are one volume.
         protocol: training settings for ``dataset.json``; None: the defaults.
+        stated: names of those that are written although they are the defaults.
         held_out: stems of training images that become test cases.
         root: see ``write_raw_dataset``.
         overwrite: see ``write_raw_dataset``.
@@ -90,6 +92,7 @@ def convert_folder(
             labels=mask_map.labels,
             source=str(source) if mask is None else f"{source} {mask}",
             protocol=protocol or Protocol(),
+            stated=stated,
             remarks=(*remarks, *more),
         )
         cases = CasesToRead(pairs, _Reading(names, mask_map, spacing, unit))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
 from nnunetv2_retina.nnunet.datasets import class_names, find_dataset_json, ignored_value, read_dataset_json
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import BLOCK, Protocol
+
+_OF_ITS_CASES = ("groups", "folds", "spacing_unit", "pixel_size")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Settings:
     """Of the spacing in its 3D images, whose files do not say."""
     protocol: Protocol
     """How it is trained; without what names its cases."""
+    stated: frozenset[str]
+    """Names of the settings that its dataset.json states."""
 
 
 def settings_of(dataset: str | Path) -> Settings:
@@ -43,10 +48,12 @@ def settings_of(dataset: str | Path) -> Settings:
         raise RetinaError(f"{path} has regions, not classes; expected one value a class. Name them with --labels")
     protocol = Protocol.from_dataset_json(contents)
     size = protocol.pixel_size
+    left_out: dict[str, Any] = dict.fromkeys(_OF_ITS_CASES)
     return Settings(
         {value: name for value, name in class_names(contents).items()},
         ignored_value(contents),
         None if size is None else Spacing.of(size, NANOMETRES),
         protocol.spacing_unit,
-        replace(protocol, groups=None, folds=None, spacing_unit=None, pixel_size=None),
+        replace(protocol, **left_out),
+        frozenset(contents.get(BLOCK, {})) - left_out.keys(),
     )

@@ -164,7 +164,7 @@ class _Writer:
             description=self.spec.description or None,
             license=self.spec.licence or "not stated",
             converted_by=TOOL,
-            **{BLOCK: protocol.to_json(complete=self.spec.benchmark)},
+            **{BLOCK: protocol.to_json(self.spec.benchmark, self.spec.stated)},
         )
         splits = self._splits(training, protocol)
         spec = replace(self.spec, remarks=(*self.remarks, *self.spec.remarks))

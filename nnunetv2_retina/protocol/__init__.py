@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.spacing import NANOMETRES, Spacing
+from nnunetv2_retina.protocol.kinds import (
+    are_label_values,
+    fold_fault,
+    is_fold,
+    is_int,
+    is_number,
+    is_pair,
+    is_text_table,
+)
 
 BLOCK = "retina"
 INFERENCE_MODES = ("stack", "orthoplane")
@@ -91,7 +100,8 @@ class Protocol:
     transferred_rate: float = 1.0
     """Factor, above 0 and at most 1, of the learning rate for what came from pre-trained weights and is not frozen."""
     thaw: float = 0.0
-    """Share of the iterations, below 1, during which what came from pre-trained weights stays as it is."""
+    """Share of the iterations, below 1, during which what came from pre-trained weights stays as it is (but for the
+    statistics of batch norms in a decoder that was taken)."""
     positions: str = "zero"
     """Of the TransUNet: position embeddings at the start, where no weights bring theirs. ``zero``: as published;
     ``sine``: what pre-training by distillation begins with, so that initialisation is not taken for pre-training."""
@@ -148,41 +158,41 @@ class Protocol:
         problems = []
         for name, least in (("iterations", 1), ("iterations_per_epoch", 1), ("batch_size", 1), ("patch_size", 16)):
             value = getattr(self, name)
-            if not _is_int(value) or value < least:
+            if not is_int(value) or value < least:
                 problems.append(f"{name} is {value!r}; expected a whole number of at least {least}")
-        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
+        if not is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate is {self.learning_rate!r}; expected a number above 0")
         for name in ("warmup", "thaw"):
             share = getattr(self, name)
-            if not _is_number(share) or not 0 <= share < 1:
+            if not is_number(share) or not 0 <= share < 1:
                 problems.append(f"{name} is {share!r}; expected a share of the iterations, from 0 to below 1")
         problems += self._optimisation_problems()
-        if not _is_number(self.transferred_rate) or not 0 < self.transferred_rate <= 1:
+        if not is_number(self.transferred_rate) or not 0 < self.transferred_rate <= 1:
             problems.append(f"transferred_rate is {self.transferred_rate!r}; expected a factor above 0, at most 1")
         tolerance = self.distance_tolerance
-        if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
+        if tolerance is not None and not (is_number(tolerance) and 0 <= tolerance < math.inf):
             problems.append(f"distance_tolerance is {tolerance!r}; expected a number of at least 0, in nm")
         size: object = self.pixel_size
-        if size is not None and not (_is_pair(size) and all(0 < side < math.inf for side in size)):
+        if size is not None and not (is_pair(size) and all(0 < side < math.inf for side in size)):
             problems.append(f"pixel_size is {size!r}; expected two numbers above 0, nm along y and x")
         pair: object = self.normalisation
-        if pair is not None and not (_is_pair(pair) and pair[1] > 0):
+        if pair is not None and not (is_pair(pair) and pair[1] > 0):
             problems.append(f"normalisation is {pair!r}; expected two numbers, mean and standard deviation")
         return problems
 
     def _optimisation_problems(self) -> list[str]:
         problems = []
         decay: object = self.weight_decay
-        if decay is not None and not (_is_number(decay) and 0 <= decay < math.inf):
+        if decay is not None and not (is_number(decay) and 0 <= decay < math.inf):
             problems.append(f"weight_decay is {decay!r}; expected a number of at least 0")
         clip: object = self.clip
-        if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
+        if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
             problems.append(f"clip is {clip!r}; expected a number above 0, or null for none")
         share: object = self.foreground
-        if share is not None and not (_is_number(share) and 0 <= share <= 1):
+        if share is not None and not (is_number(share) and 0 <= share <= 1):
             problems.append(f"foreground is {share!r}; expected a probability from 0 to 1")
         length: object = self.schedule_iterations
-        if length is not None and not (_is_int(length) and _is_int(self.iterations) and length >= self.iterations):
+        if length is not None and not (is_int(length) and is_int(self.iterations) and length >= self.iterations):
             problems.append(
                 f"schedule_iterations is {length!r}; expected a whole number of at least iterations ({self.iterations})"
             )
@@ -195,9 +205,9 @@ class Protocol:
 
     def _checkpoint_problems(self) -> list[str]:
         steps: object = self.checkpoints
-        if steps is None or not _is_int(self.iterations):
+        if steps is None or not is_int(self.iterations):
             return []
-        if isinstance(steps, tuple) and steps and all(map(_is_int, steps)):
+        if isinstance(steps, tuple) and steps and all(map(is_int, steps)):
             increasing = all(before < after for before, after in pairwise(steps))
             if increasing and steps[0] >= 1 and steps[-1] <= self.iterations:
                 return []
@@ -229,22 +239,27 @@ class Protocol:
         weights: object = self.class_weights
         classes: object = self.evaluated_classes
         if weights is not None:
-            if not isinstance(weights, tuple) or not all(_is_number(w) and w >= 0 for w in weights):
+            if not isinstance(weights, tuple) or not all(is_number(w) and w >= 0 for w in weights):
                 problems.append(f"class_weights is {weights!r}; expected a list of numbers >= 0, background first")
             elif not any(weights):
                 problems.append(f"class_weights is {weights!r}; at least one must be above 0")
-        if classes is not None and not (isinstance(classes, tuple) and classes and all(_is_int(c) for c in classes)):
-            problems.append(f"evaluated_classes is {classes!r}; expected a list of label values, at least one")
+        if classes is not None and not are_label_values(classes):
+            problems.append(
+                f"evaluated_classes is {classes!r}; expected a list of label values, at least one and each once"
+            )
         return problems
 
     def _split_problems(self) -> list[str]:
         problems = []
         groups: object = self.groups
         folds: object = self.folds
-        if groups is not None and not _is_text_table(groups):
+        if groups is not None and not is_text_table(groups):
             problems.append(f"groups is {groups!r}; expected an object of case name -> volume name")
-        if folds is not None and not (isinstance(folds, tuple) and folds and all(map(_is_fold, folds))):
+        if folds is not None and not (isinstance(folds, tuple) and folds and all(map(is_fold, folds))):
             problems.append(f'folds is {folds!r}; expected a list of {{"train": [cases], "val": [cases]}}')
+        else:
+            faults = [fold_fault(fold) for fold in self.folds or ()]
+            problems += [f"fold {number} of folds {fault}" for number, fault in enumerate(faults) if fault]
         for name in ("source", "weights"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -275,17 +290,19 @@ class Protocol:
         settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in block.items()}
         return cls(**settings)
 
-    def to_json(self, complete: bool = False) -> dict[str, Any]:
+    def to_json(self, complete: bool = False, stated: Collection[str] = ()) -> dict[str, Any]:
         """Return the block as JSON holds it: settings that differ from the defaults, lists instead of tuples.
 
         Args:
             complete: also those that are the defaults, but not those that are None.
+            stated: names of settings that are there in any case: what a user has said, a trainer of other defaults
+                must know.
         """
         default = Protocol()
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if value != getattr(default, key) or (complete and value is not None)
+            if value != getattr(default, key) or key in stated or (complete and value is not None)
         }
 
 
@@ -294,31 +311,9 @@ def with_usual(dataset_json: dict[str, Any], usual: Mapping[str, Any]) -> dict[s
     block = dataset_json.get(BLOCK, {})
     if not usual or not isinstance(block, Mapping):  # the latter is refused when it is read
         return dataset_json
+    if block.get("schedule") == "onecycle":  # has a warm-up of its own
+        usual = {name: value for name, value in usual.items() if name != "warmup"}
     return {**dataset_json, BLOCK: {**usual, **block}}
-
-
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_pair(value: object) -> TypeGuard[tuple[float, float]]:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
-
-
-def _is_text_table(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
-
-
-def _is_fold(fold: object) -> bool:
-    return isinstance(fold, Mapping) and set(fold) == {"train", "val"} and all(map(_is_case_list, fold.values()))
-
-
-def _is_case_list(part: object) -> bool:
-    return isinstance(part, list) and bool(part) and all(isinstance(case, str) for case in part)
 
 
 def with_unit(spacing: Spacing, dataset_json: Mapping[str, Any]) -> Spacing:

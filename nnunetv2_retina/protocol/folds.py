@@ -12,6 +12,7 @@ from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import replacing
 from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.protocol.kinds import fold_fault
 
 MAX_FOLDS = 5
 Split = Mapping[str, Sequence[str]]
@@ -75,6 +76,7 @@ def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold:
     splits = _read_splits(path, protocol) if path.is_file() else make_splits(cases, protocol)
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
+    _check_parts(splits[fold], fold, path)
     _check_volumes_together(splits[fold], protocol.groups or {}, path)
     _check_complete(splits[fold], cases, protocol, fold, path)
     if not path.is_file():
@@ -110,6 +112,11 @@ def _sorted(split: Split) -> list[list[str]]:
     return [sorted(split[part]) for part in ("train", "val")]
 
 
+def _check_parts(split: Split, fold: int, path: Path) -> None:
+    if fault := fold_fault(split):
+        raise RetinaError(f"{path}: fold {fold} {fault}. Correct it, or delete that file; the next training makes one")
+
+
 def _check_complete(split: Split, cases: Sequence[str], protocol: Protocol, fold: int, path: Path) -> None:
     """Refuse a split that names other cases than there are; the protocol's own folds may leave some out."""
     named = {*split["train"], *split["val"]}
@@ -136,6 +143,8 @@ def _available(splits: Sequence[Split], cases: Sequence[str], path: Path) -> str
 
 
 def _check_volumes_together(split: Split, groups: Mapping[str, str], path: Path) -> None:
+    if {*split["train"]} == {*split["val"]}:
+        return
     training = {groups[case]: case for case in split["train"] if case in groups}
     for case in split["val"]:
         if groups.get(case) in training:

@@ -79,6 +79,14 @@ class Run:
         return replace(self, seed=0, iterations=iterations, training=training, rehearsal=True)
 
 
+def _flat(contents: dict[str, Any]) -> dict[str, Any]:
+    """Return what defines a run with every setting of its training, those that are not written down, too."""
+    defaults = Protocol().to_json(complete=True) | {"loss": "squared"}  # before there was a choice, it was that
+    training = contents.get("training")
+    settings = {f"training's {name}": value for name, value in {**defaults, **dict(training or {})}.items()}
+    return {**contents, "training": None, **settings}
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """A run and its place."""
@@ -110,9 +118,7 @@ class PlannedRun:
         path = self.folder / RUN
         if not path.is_file():
             return True
-        stored, wanted = read_json(path, ANEW), self.run.to_json()
-        if isinstance(stored.get("training"), dict):  # written before there was a choice of losses
-            stored["training"].setdefault("loss", "squared")
+        stored, wanted = _flat(read_json(path, ANEW)), _flat(self.run.to_json())
         different = [key for key in wanted if stored.get(key) != wanted[key]]
         if different and not self._worthless():
             key = different[0]
@@ -209,7 +215,7 @@ def _training(
         *earlier, last = entry.iterations
         training |= {"iterations": last, "checkpoints": earlier} if earlier else {"iterations": last}
     protocol = Protocol.from_dataset_json({BLOCK: training})
-    return {**protocol.to_json(), "loss": protocol.loss}  # also the default, which once was another
+    return protocol.to_json(stated={*training, "loss"})  # the loss's default once was another
 
 
 def _run(

@@ -9,7 +9,8 @@ in ``trainers``.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
@@ -23,8 +24,9 @@ from nnunetv2_retina.network.transunet3d import TRANSFORMERS, TransUNet3D, total
 from nnunetv2_retina.network.unet_resnet50 import ENCODER, UNetResNet50
 from nnunetv2_retina.training.fine_tuning import FineTuningTrainer
 from nnunetv2_retina.training.protocol_trainer import ProtocolTrainer
-from nnunetv2_retina.weights import transfer
-from nnunetv2_retina.weights.efficientnet import imagenet_encoder
+from nnunetv2_retina.weights import checkpoint, transfer
+from nnunetv2_retina.weights.efficientnet import IMAGENET, imagenet_encoder
+from nnunetv2_retina.weights.transfer import Scope
 
 __all__ = [
     "nnUNetTrainerImageNetUNet",
@@ -100,6 +102,7 @@ class nnUNetTrainerImageNetUNet(FineTuningTrainer):
     """
 
     system = network_name = "the ImageNet U-Net"
+    scopes: ClassVar[Mapping[str, Scope]] = {"encoder": Scope("encoder", ("encoder.",), ())}
 
     @classmethod
     def _build_network(cls, configuration: ConfigurationManager, channels: int, classes: int) -> EfficientNetUNet:
@@ -115,15 +118,17 @@ class nnUNetTrainerImageNetUNet(FineTuningTrainer):
             }
         }
 
+    def _plan_transfer(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
+        record = super()._plan_transfer(plans, configuration, dataset_json)
+        fingerprint = checkpoint.fingerprint(imagenet_encoder().state_dict())
+        return record | {"scope": "encoder", "source": IMAGENET, "named_by": "by itself", "fingerprint": fingerprint}
+
     def initialize(self) -> None:
         """Build everything, then load the encoder's weights; those of a checkpoint come after."""
         super().initialize()
         network = self._plain_network()
         assert isinstance(network, EfficientNetUNet), "built above"
         network.encoder.load_state_dict(imagenet_encoder().state_dict())
-
-    def _is_transferred(self, name: str) -> bool:
-        return name.startswith("encoder.")
 
 
 class nnUNetTrainerTransUNet3D(FineTuningTrainer):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnunetv2_retina.network.dice import ForegroundDiceLoss, SquaredDiceLoss
+from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.training.losses import CompoundLoss
 from nnunetv2_retina.training.protocol_trainer import ProtocolTrainer
 from nnunetv2_retina.training.rates import PartRates, clipping, make_optimizer, weight_decay
 from nnunetv2_retina.weights import transfer
@@ -72,6 +74,14 @@ class FineTuningTrainer(ProtocolTrainer):
         with clipping(self.protocol.clip):
             return super().train_step(batch)
 
+    def _report_transfer(self) -> None:
+        super()._report_transfer()
+        parts = ("transferred_rate", "thaw")
+        idle = [name for name in parts if getattr(self.protocol, name) != getattr(Protocol, name)]
+        named = self._plain_network().named_parameters()
+        if idle and not any(value.requires_grad and self._is_transferred(name) for name, value in named):
+            self.print_to_log_file(f"Nothing that was transferred is trained, so {' and '.join(idle)} changes nothing.")
+
     def _is_transferred(self, name: str) -> bool:
         """Tell whether the tensor of this name came from pre-trained weights, when the training started."""
         scope = transfer.scope_of(self._record, self.scopes) if self._record else None
@@ -94,5 +104,5 @@ class FineTuningTrainer(ProtocolTrainer):
         ignored = self.label_manager.ignore_label
         binary = self.label_manager.num_segmentation_heads == 2
         kind = ForegroundDiceLoss if binary and chosen == "released" else SquaredDiceLoss
-        loss: nn.Module = DC_and_CE_loss(dice, ce, *halves, ignored, dice_class=kind)
+        loss: nn.Module = CompoundLoss(dice, ce, *halves, ignored, dice_class=kind)
         return loss.to(self.device)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import TransUNet
 from nnunetv2_retina.protocol import Protocol, folds
 from nnunetv2_retina.protocol.folds import Split
@@ -29,6 +28,7 @@ from nnunetv2_retina.weights.compatibility import (
     UNFROZEN,
     Network,
     check_compatible,
+    check_values,
     network_of,
     shapes_of,
 )
@@ -116,7 +116,7 @@ def check_class_weights(labels: LabelManager, weights: tuple[float, ...] | None)
 
 def check_nothing_to_load(request: WeightsRequest | None) -> None:
     """Refuse weights for a training that is continued, before nnU-Net makes a folder and refuses them itself."""
-    if request is not None and request.loaded_by_nnunet:
+    if request is not None:
         raise RetinaError(
             f"--c continues a training, and -pretrained_weights {request.path} begins one. Leave one of them out"
         )
@@ -126,15 +126,14 @@ def check_nothing_to_take(request: WeightsRequest | None, trainer: str, referenc
     """Refuse ``-pretrained_weights`` for a trainer that takes none.
 
     Args:
-        request: the weights that were asked for.
+        request: the option.
         trainer: its name.
         reference: its network, if there are trainers of the same network that take weights.
     """
-    if request is not None and request.loaded_by_nnunet:
+    if request is not None:
         other = f", or use {_trainer(reference, FREEZING)}" if reference else ""
         raise RetinaError(
-            f"{trainer} trains from random initialisation, but -pretrained_weights {request.path} was given. Leave "
-            f"that out{other}"
+            f"{trainer} takes no weights file, but -pretrained_weights {request.path} was given. Leave that out{other}"
         )
 
 
@@ -173,8 +172,26 @@ def check_weights(request: WeightsRequest, reference: nn.Module, scope: Scope) -
     stored = checkpoint.load(path)
     fitting, changes = adapted(stored.weights, shapes_of(reference.state_dict()))
     check_compatible(fitting, reference, source)
+    check_values(fitting, reference, source)
+    _check_config(checkpoint.entry(path, stored.retina, "network"), reference, source)
     _check_trained(stored.retina, scope, _trainer(reference, UNFROZEN), source)
     return stored, FileShapes({name: tuple(stored.weights[name].shape) for name in changes}, changes)
+
+
+def _check_config(stated: Mapping[str, Any], reference: nn.Module, source: str) -> None:
+    """Refuse a network of the same shapes that computes otherwise, as one with other attention heads does."""
+    if not isinstance(reference, TransUNet):
+        return
+    for name, mine in reference.config.to_dict().items():
+        if name not in _FITTED and stated.get(name, mine) != mine:
+            raise RetinaError(
+                f"{source} says that its network has {name} {stated[name]!r}; this trainer's has {mine!r}. Give "
+                "weights of the same network"
+            )
+
+
+_FITTED = ("grid_size", "dropout")
+"""Sizes of a network in which a weights file may differ."""
 
 
 def _network(reference: nn.Module) -> Network:
@@ -199,95 +216,6 @@ def _check_trained(retina: Mapping[str, Any], scope: Scope, unfrozen: str, sourc
         )
 
 
-def has_checkpoint(plans: dict[str, Any], configuration: str, fold: int | str, trainer: str) -> bool:
-    """Tell whether nnU-Net's ``--c`` will find a checkpoint; without one it begins a new training."""
-    model = f"{trainer}__{plans['plans_name']}__{configuration}"
-    folder = Path(str(nnUNet_results)) / plans["dataset_name"] / model / f"fold_{fold}"
-    return any((folder / f"checkpoint_{name}.pth").is_file() for name in ("final", "latest", "best"))
-
-
-def read_record(path: Path, trainer: str) -> dict[str, Any]:
-    """Read what a training that is to be continued says of itself: ``transfer``, and mostly ``settings``.
-
-    nnU-Net's own loader, which lets a file run code, opens it only after this.
-
-    Raises:
-        RetinaError: if the file cannot be read, or is no checkpoint of this trainer.
-    """
-    content = checkpoint.read_file(path)
-    checkpoint.parse(path, content)
-    writer = content.get("trainer_name")
-    retina = checkpoint.entry(path, checkpoint.entry(path, content, "init_args"), "retina")
-    missing = [name for name in _CONTINUED if name not in content]
-    if writer != trainer or not isinstance(retina.get("transfer"), dict) or missing:
-        what = f"it lacks {shorten(missing)}" if missing else f"it is of {writer}"
-        raise RetinaError(
-            f"{path} is no checkpoint that {trainer} can continue: {what}. Give the trainer of that run with -tr, or "
-            "move the file away and train anew, without --c"
-        )
-    return retina
-
-
-_CONTINUED = ("optimizer_state", "grad_scaler_state", "logging", "_best_ema", "current_epoch", "init_args")
-"""Entries of a checkpoint that nnU-Net needs to go on, beside the weights."""
-
-
-def lasting_settings(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that hold for a whole training, as JSON has them: checkpoints keep them for ``--c``."""
-    protocol = Protocol.from_dataset_json(dataset_json)
-    planned = PlansManager(plans).get_configuration(configuration)
-    settings = {
-        **{name: value for name, value in asdict(protocol).items() if name not in _FREE},
-        **{name: getattr(planned, name) for name in _OF_PLANS},
-        "labels": dataset_json["labels"],
-    }
-    return dict(json.loads(json.dumps(settings)))
-
-
-_FREE = frozenset({
-    "checkpoints", "evaluated_classes", "inference", "mask_rule", "score_unit", "distance_tolerance", "normalisation",
-    "groups", "folds", "patch_size", "batch_size", "spacing_unit", "pixel_size", "source",
-})  # fmt: skip
-"""Keys of the protocol that change no training: the split itself is compared, and the sizes in the plans."""
-_BEFORE = {"loss": "squared"}
-"""What trainings did before there was a key for it, where that is not the key's default."""
-_OF_PLANS = ("patch_size", "batch_size", "spacing", "normalization_schemes")
-
-
-def check_unchanged(path: Path, retina: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Refuse to continue a training under settings that differ from those in its checkpoint.
-
-    Args:
-        path: the checkpoint, for the message.
-        retina: what ``read_record`` returned; checkpoints of earlier versions hold no settings and pass, or lack keys
-            of the protocol, and were trained with what is their default now, or with ``_BEFORE``.
-        settings: today's.
-    """
-    earlier = checkpoint.entry(path, retina, "settings")
-    if earlier:
-        default = {name: value for name, value in asdict(Protocol()).items() if name not in _FREE}
-        earlier = {**default, **_BEFORE, **earlier}
-    changed = [
-        _difference(name, earlier[name], value)
-        for name, value in settings.items()
-        if name in earlier and earlier[name] != value
-    ]
-    if changed:
-        raise RetinaError(
-            f"{path} was trained with other settings: {'; '.join(changed)}. --c continues a training as it was begun: "
-            "set them back (dataset.json, plans and splits_final.json of the preprocessed data set; seed: "
-            "$RETINA_SEED), or train anew, without --c"
-        )
-
-
-def _difference(name: str, earlier: Any, now: Any) -> str:
-    if name in ("train", "val") and isinstance(earlier, list):
-        gone, new = ([case for case in one if case not in other] for one, other in ((earlier, now), (now, earlier)))
-        parts = [f"{len(part)} {verb} ({shorten(part, 3)})" for part, verb in ((gone, "gone"), (new, "new")) if part]
-        return f"{name} cases: {', '.join(parts)}"
-    return f"{name} was {json.dumps(earlier)}, now {json.dumps(now)}"
-
-
 def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, protocol: Protocol) -> Split:
     """Refuse a fold that cannot exist; write the file of splits if there is none. Return the fold's cases."""
     folder = Path(str(nnUNet_preprocessed)) / plans["dataset_name"]
@@ -301,8 +229,26 @@ def check_fold(plans: dict[str, Any], configuration: str, fold: int | str, proto
     return folds.prepare_splits(folder, cases, protocol, fold)
 
 
+def told_of_pretraining(stored: Checkpoint) -> dict[str, Any]:
+    """Return what a weights file says of how it was made, as JSON holds it.
+
+    Raises:
+        RetinaError: if it says something that no text holds.
+    """
+    kept = ("version", "recipe", "step", "epoch", "trained", "origin")
+    try:
+        return dict(json.loads(json.dumps({key: stored.retina[key] for key in kept if key in stored.retina})))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RetinaError(
+            f"{stored.path}: what it says of its pre-training is no plain text and numbers ({error}). Save it anew, or "
+            'leave out its entry "retina"'
+        ) from error
+
+
 def seen_in_pretraining(stored: Checkpoint, dataset: str) -> list[str]:
     """Return which images of a data set a weights file says that its pre-training saw, in words."""
-    sources = (stored.retina.get("store") or {}).get("sources", ())
+    sources = checkpoint.entry(stored.path, stored.retina, "store").get("sources", ())
+    if not isinstance(sources, (list, tuple, Mapping)):
+        return []
     words = {dataset: "training and validation cases", f"{dataset}_test": "test cases"}
     return [text for name, text in words.items() if name in sources]

@@ -29,12 +29,20 @@ from nnunetv2_retina.files import remove_leftovers, replacing, write_json
 from nnunetv2_retina.network import TransUNet, starts
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
 from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_usual
-from nnunetv2_retina.training import preflight, seeding
+from nnunetv2_retina.training import continuing, preflight, seeding
 from nnunetv2_retina.training.watching import WatchedTrainer
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
-from nnunetv2_retina.training.weights_request import WeightsRequest, is_validation_only, requested_weights
+from nnunetv2_retina.training.weights_request import (
+    WeightsRequest,
+    is_validation_only,
+    option_weights,
+    requested_weights,
+)
 from nnunetv2_retina.weights import checkpoint, transfer
 from nnunetv2_retina.weights.transfer import Scope
+from nnunetv2_retina.weights.unpickling import take_absent_gpus_for_the_cpu
+
+take_absent_gpus_for_the_cpu()
 
 
 class ProtocolTrainer(WatchedTrainer):
@@ -93,8 +101,8 @@ class ProtocolTrainer(WatchedTrainer):
         self._file_shapes: dict[str, tuple[int, ...]] = {}
         self._resumes = bool(plans.get("continue_training"))
         if self._resumes:
-            preflight.check_nothing_to_load(requested_weights())
-            self._resumes = preflight.has_checkpoint(plans, configuration, fold, type(self).__name__)
+            preflight.check_nothing_to_load(option_weights())
+            self._resumes = continuing.has_checkpoint(plans, configuration, fold, type(self).__name__)
         if not self._resumes and not is_validation_only():
             self._record = self._plan_transfer(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -103,7 +111,7 @@ class ProtocolTrainer(WatchedTrainer):
         self.num_epochs = math.ceil(self.protocol.iterations / self.protocol.iterations_per_epoch)
         self.save_every = 1
         self._set_attributes()
-        settings = preflight.lasting_settings(plans, configuration, dataset_json)
+        settings = continuing.lasting_settings(plans, configuration, dataset_json)
         cases = {part: sorted(split[part]) for part in ("train", "val")}
         self._settings = {**settings, **cases, "seed": self._seed}
 
@@ -134,18 +142,16 @@ class ProtocolTrainer(WatchedTrainer):
     def _plan_transfer(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> dict[str, Any]:
         """Decide what to transfer, and check the file; see ``transfer_report.json`` for what the record holds."""
         record: dict[str, Any] = {"trainer": type(self).__name__, "scope": None, "source": None, "fingerprint": None}
-        request = requested_weights(self.protocol.weights)
         reference = self._reference_network(preflight.count_channels(plans, configuration, dataset_json))
         if self.transfer_scope is None or reference is None:
-            preflight.check_nothing_to_take(request, type(self).__name__, reference)
+            preflight.check_nothing_to_take(option_weights(), type(self).__name__, reference)
             return record
-        if request is None:
+        if (request := requested_weights(self.protocol.weights)) is None:
             return record
         scope = self.scopes[self.transfer_scope]
         stored, fitted = preflight.check_weights(request, reference, scope)
         self._weights, self._file_shapes = request, fitted.shapes
         trained = transfer.trained_prefixes(stored.retina)
-        kept = ("version", "recipe", "step", "epoch", "trained", "origin")
         return record | {
             "scope": self.transfer_scope,
             "source": str(Path(request.path).resolve()),
@@ -153,7 +159,7 @@ class ProtocolTrainer(WatchedTrainer):
             "fingerprint": stored.fingerprint,
             "trained": list(trained),
             "adapted": {name: how for name, how in fitted.changes.items() if scope.within(trained).takes(name)},
-            "pretraining": {key: stored.retina[key] for key in kept if key in stored.retina},
+            "pretraining": preflight.told_of_pretraining(stored),
             "seen": preflight.seen_in_pretraining(stored, plans["dataset_name"]),
         }
 
@@ -316,11 +322,13 @@ class ProtocolTrainer(WatchedTrainer):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Restore everything, with the set of frozen tensors of the run that is continued."""
         path = Path(filename_or_checkpoint)
-        retina = preflight.read_record(path, type(self).__name__)
+        retina = continuing.read_record(path, type(self).__name__)
         if not self.was_initialized:
             self._go_on_with_loss(checkpoint.entry(path, retina, "settings"))
         if self._resumes and not self.was_initialized:
-            preflight.check_unchanged(path, retina, self._settings)
+            continuing.check_unchanged(path, retina, self._settings)
+        elif is_validation_only():
+            continuing.check_scored_alike(path, retina, self._settings)
         if not self.was_initialized:
             self._continued, self._weights, self._record = True, None, retina["transfer"]
         super().load_checkpoint(filename_or_checkpoint)

@@ -7,9 +7,11 @@ itself stays with nnU-Net.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
@@ -38,6 +40,23 @@ def weights_path(text: str, folder: Path | None = None) -> str:
     return shipped.resolve(text, folder)
 
 
+def option_weights() -> WeightsRequest | None:
+    """Return the ``-pretrained_weights`` of the running ``nnUNetv2_train``.
+
+    Raises:
+        RetinaError: for a name of ``catalogue.WEIGHTS``, or ``~``: nnU-Net itself opens it, as a file.
+    """
+    option = _training_argument("pretrained_weights_file") or _training_argument("pretrained_weights")
+    if option in WEIGHTS:
+        raise RetinaError(
+            f"-pretrained_weights {option}: nnU-Net itself opens it, as a file. For the weights of that name "
+            f"leave it out and set {VARIABLE}={option}; a file of that name is ./{option}"
+        )
+    if option and option.startswith("~"):
+        raise RetinaError(f"-pretrained_weights {option}: nnU-Net itself opens it, without knowing ~. Write it out")
+    return WeightsRequest(option, "-pretrained_weights") if option else None
+
+
 def requested_weights(of_data_set: str | None = None) -> WeightsRequest | None:
     """Return ``-pretrained_weights`` of the running ``nnUNetv2_train``, else ``$RETINA_WEIGHTS``, else the data set's.
 
@@ -47,16 +66,10 @@ def requested_weights(of_data_set: str | None = None) -> WeightsRequest | None:
         of_data_set: ``weights`` in the block of dataset.json.
 
     Raises:
-        RetinaError: for such a name as the option, which nnU-Net itself opens as a file; for a name that there is not.
+        RetinaError: as ``option_weights``; for an unknown name.
     """
-    option = _training_argument("pretrained_weights_file") or _training_argument("pretrained_weights")
-    if option in WEIGHTS:
-        raise RetinaError(
-            f"-pretrained_weights {option}: nnU-Net itself opens it, as a file. For the weights of that name "
-            f"leave it out and set {VARIABLE}={option}; a file of that name is ./{option}"
-        )
-    if option:
-        return WeightsRequest(os.path.expanduser(option), "-pretrained_weights")
+    if (option := option_weights()) is not None:
+        return option
     variable = os.environ.get(VARIABLE)
     named, origin = (of_data_set, _DATA_SET) if variable is None else (variable.strip(), f"${VARIABLE}")
     return WeightsRequest(weights_path(named), origin) if named else None
@@ -77,9 +90,16 @@ def _training_argument(name: str) -> str | None:
     """
     frame = inspect.currentframe()
     while frame is not None:
-        is_nnunet = frame.f_globals.get("__name__") == "nnunetv2.run.run_training"
-        if is_nnunet and frame.f_code.co_name in _FUNCTIONS and name in frame.f_locals:
+        code = frame.f_code
+        if code.co_name in _FUNCTIONS and name in frame.f_locals and os.path.realpath(code.co_filename) == _nnunet():
             value: str | None = frame.f_locals[name]
             return value
         frame = frame.f_back
     return None
+
+
+@cache
+def _nnunet() -> str:
+    """Return the file of nnU-Net's training command; as ``python -m`` or a script its module has another name."""
+    spec = importlib.util.find_spec("nnunetv2.run.run_training")
+    return os.path.realpath(spec.origin) if spec is not None and spec.origin else ""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_retina import __version__
+from nnunetv2_retina.console.machine import memory_bytes
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import check_file, replacing
 from nnunetv2_retina.network import NetworkConfig
@@ -41,13 +42,18 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """Return the SHA-256 of names and values of the tensors, in the order of the names: equal for equal weights."""
-        digest = hashlib.sha256()
-        for name in sorted(self.weights):
-            tensor = self.weights[name].detach().contiguous().cpu()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """Return ``fingerprint`` of the weights."""
+        return fingerprint(self.weights)
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names and values of tensors, in the order of the names: equal for equal weights."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().contiguous().cpu()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save(
@@ -132,9 +138,12 @@ def parse(path: Path, content: Any) -> Checkpoint:
 
 
 def is_named_tensor(item: tuple[object, object]) -> bool:
-    """Tell whether an entry is a plain tensor under a text."""
+    """Tell whether an entry is a tensor of plain numbers, no more than fit into memory, under a text."""
     name, value = item
-    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu
+    if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu):
+        return False
+    plain = not (value.is_complex() or value.is_quantized)
+    return plain and value.nbytes <= memory_bytes()  # a view of one number can claim any size
 
 
 def entry(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:

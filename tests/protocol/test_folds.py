@@ -6,7 +6,7 @@ import pytest
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import Protocol, with_usual
 from nnunetv2_retina.protocol.folds import make_splits, prepare_splits
 
 CASES = [f"v{v}_{axis}" for v in range(4) for axis in ("xy", "xz", "yz")]
@@ -106,3 +106,21 @@ def test_refuses_a_split_that_leaves_cases_out_unless_the_protocol_says_so(tmp_p
     with pytest.raises(RetinaError, match=r"fold 0 leaves out 1 of 3 preprocessed cases: c\. If they were added"):
         prepare_splits(tmp_path, ["a", "b", "c"], Protocol(), 0)
     assert prepare_splits(tmp_path, ["a", "b", "c"], Protocol(folds=(split,)), 0) == split
+
+
+def test_a_fold_may_validate_on_all_that_it_trains_on_or_on_none_of_it(tmp_path):
+    """Also where volumes are to be kept together: nothing else can be done with one labelled case."""
+    both = Protocol(folds=({"train": CASES[:3], "val": CASES[:3]},), groups=GROUPED.groups)
+    assert prepare_splits(tmp_path, CASES, both, 0)["val"] == CASES[:3]
+    path = tmp_path / "splits_final.json"
+    for part, fault in ((CASES[:1], "has v0_xy in train and in val, where its score"), ([], "has no case in val")):
+        path.write_text(json.dumps([{"train": CASES, "val": part}]))
+        with pytest.raises(RetinaError, match=rf"splits_final\.json: fold 0 {fault}.* Correct it, or delete that file"):
+            prepare_splits(tmp_path, CASES, Protocol(), 0)
+
+
+def test_settings_of_a_trainer_leave_out_the_warm_up_of_another_schedule():
+    usual = {"warmup": 0.1, "iterations": 400}
+    assert with_usual({"retina": {"schedule": "onecycle"}}, usual)["retina"] == {
+        "iterations": 400, "schedule": "onecycle"
+    }  # fmt: skip

@@ -1,6 +1,7 @@
 """The ``retina`` block: defaults, round trip, and an answer to every wrong setting."""
 
 import json
+import math
 
 import pytest
 
@@ -71,6 +72,15 @@ def test_complete_block_states_defaults_too():
         ({"class_weights": [1, -1]}, r"class_weights is \(1, -1\); expected a list of numbers >= 0"),
         ({"class_weights": 3}, r"class_weights is 3; expected a list"),
         ({"class_weights": [0, 0]}, r"at least one must be above 0"),
+        ({"class_weights": [1, math.inf]}, r"class_weights is \(1, inf\); expected a list of numbers"),
+        ({"normalisation": [math.nan, 1]}, r"normalisation is \(nan, 1\); expected two numbers"),
+        ({"evaluated_classes": [1, 1]}, r"evaluated_classes is \(1, 1\); expected .* each once"),
+        ({"evaluated_classes": [-1]}, r"evaluated_classes is \(-1,\); expected a list of label values"),
+        (
+            {"folds": [{"train": ["a", "b"], "val": ["b"]}]},
+            r"fold 0 of folds has b in train and in val, where",
+        ),
+        ({"folds": [{"train": ["a", "a"], "val": ["b"]}]}, r"fold 0 of folds has a twice in train; expected it once"),
         ({"evaluated_classes": ["a"]}, r"evaluated_classes is \('a',\); expected a list of label values"),
         ({"inference": "3d"}, r"inference is '3d'; expected one of stack, orthoplane"),
         ({"mask_rule": "some"}, r"mask_rule is 'some'; expected one of none, foreground, instance_match"),

@@ -92,6 +92,19 @@ def test_settings_of_a_run_come_from_data_set_study_and_system_in_this_order(tmp
     assert a.folder == tmp_path / "runs" / "Dataset901_a" / "a" / "seed_1"
 
 
+def test_settings_that_are_defaults_are_stated_too(tmp_path: Path) -> None:
+    """A trainer may have other ones: nnUNetTrainerRETINA_few would train 400 iterations of 4 patches."""
+    system = StudySystem(name="A", trainer="TA", training={"batch_size": 16, "optimiser": "sgd"})
+    datasets = (StudyDataset(dataset="901", iterations=(5000,)),)
+    (planned,) = plan(tmp_path, systems=(system,), datasets=datasets, seeds=(1,))
+    assert {"iterations": 5000, "batch_size": 16, "optimiser": "sgd"}.items() <= planned.run.training.items()
+    finish(planned)
+    stored = json.loads((planned.folder / RUN).read_text())
+    del stored["training"]["batch_size"]  # as before they were stated
+    (planned.folder / RUN).write_text(json.dumps(stored))
+    assert planned.finished()
+
+
 def test_a_system_may_differ_on_single_data_sets(tmp_path: Path) -> None:
     system = StudySystem(name="A", trainer="TA", training={"patch_size": 480}, training_on={"901": {"patch_size": 512}})
     runs = {planned.run.dataset: planned.run for planned in plan(tmp_path, systems=(system,), seeds=(1,))}
@@ -112,7 +125,7 @@ def test_a_run_from_before_there_was_a_choice_of_losses_is_one_with_the_squared_
     del stored["training"]["loss"]
     path.write_text(json.dumps(stored))
     assert now("squared").finished()
-    with pytest.raises(RetinaError, match=r"its training is .*'loss': 'squared'.*'loss': 'released'"):
+    with pytest.raises(RetinaError, match=r"its training's loss is 'squared', in this study it is 'released'"):
         now("released").finished()
 
 

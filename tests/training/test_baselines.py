@@ -168,7 +168,7 @@ def test_the_frozen_trainer_without_weights_says_so(both, made):
 )
 def test_random_initialisation_refuses_weights(both, encoder, trainer, dataset, other):
     configuration = "2d" if dataset == 901 else "3d_fullres"
-    message = rf"{trainer} trains from random initialisation, but -pretrained_weights .* Leave that out{other}$"
+    message = rf"{trainer} takes no weights file, but -pretrained_weights .* Leave that out{other}$"
     with pytest.raises(RetinaError, match=message):
         train(trainer, dataset, configuration=configuration, pretrained_weights=str(encoder))
     assert results(both) == []

@@ -100,6 +100,15 @@ def test_changed_labels_and_cases_are_named(latest, preprocessed):
         train(TRAINER, continue_training=True)
 
 
+def test_validation_alone_scores_what_was_not_trained_on(latest, preprocessed):
+    latest.rename(latest.with_name("checkpoint_final.pth"))
+    path = preprocessed / "splits_final.json"
+    (split, *_) = json.loads(path.read_text())
+    path.write_text(json.dumps([{"train": split["val"], "val": split["train"]}]))
+    with pytest.raises(RetinaError, match=r"train cases: .* gone .*val cases: .* --val scores a training on the cases"):
+        train(TRAINER, only_run_validation=True)
+
+
 def test_what_does_not_change_a_training_may_change(latest, workspace, monkeypatch, short):
     set_protocol(workspace, inference="orthoplane", checkpoints=[3], source="a paper")
     monkeypatch.setattr(trainers.nnUNetTrainerTransUNet_tiny, "run_training", lambda self: None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.checks import known
-from helpers.trainings import CPU, fold_folder, results, set_protocol, train, write_weights
+from helpers.trainings import CPU, fold_folder, log_of, results, set_protocol, train, write_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_retina.errors import RetinaError
@@ -185,3 +185,32 @@ def test_mimetic_attention_is_a_start_of_trainings(workspace):
     attention = "transformer.blocks.0.attn"
     product = weights[f"{attention}.proj.weight"] @ weights[f"{attention}.value.weight"]
     assert product.diagonal().mean().item() == pytest.approx(-0.4, abs=0.05)
+
+
+@pytest.mark.parametrize(("trainer", "said"), [("RETINA_tiny", True), ("RETINA_full_tiny", False)])
+def test_a_rate_that_nothing_has_is_said(workspace, tmp_path, trainer, said):
+    """Where all that is taken is frozen."""
+    set_protocol(workspace, iterations=1, transferred_rate=0.3)
+    weights = write_weights(tmp_path / "pretrained.pth", "tiny")
+    train(f"nnUNetTrainer{trainer}", pretrained_weights=str(weights))
+    text = log_of(fold_folder(workspace, f"nnUNetTrainer{trainer}"))
+    assert ("so transferred_rate changes nothing" in text) is said
+
+
+@pytest.mark.parametrize("settings", [{"class_weights": [0, 1]}, {"loss": "cross_entropy"}])
+def test_a_batch_in_which_nothing_counts_is_no_end(loss, settings):
+    """Background alone, which has no weight; or nothing that is annotated."""
+    labels = BINARY | ({"ignore": 2} if "loss" in settings else {})
+    build = loss(labels, **settings)
+    logits, target = sparse()
+    value = build(logits, torch.full_like(target, 2 if "loss" in settings else 0))
+    value.backward()
+    assert value.isfinite() and known(logits.grad).isfinite().all()
+    if "loss" in settings:
+        assert value == 0 and not known(logits.grad).any()
+
+
+def test_weights_of_classes_weight_as_pytorch_does(loss):
+    logits, target = sparse()
+    expected = torch.nn.functional.cross_entropy(logits, target[:, 0].long(), torch.tensor([0.1, 3.0]))
+    torch.testing.assert_close(loss(BINARY, loss="cross_entropy", class_weights=[0.1, 3])(logits, target), expected)

@@ -1,5 +1,6 @@
 """A U-Net with an ImageNet encoder as a trainer: what it starts from, what it trains, that nnU-Net predicts with it."""
 
+import json
 import sys
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from helpers.environment import blobs
 from helpers.extras import needs
-from helpers.trainings import CPU, fold_folder, results, set_protocol, train
+from helpers.trainings import CPU, fold_folder, log_of, results, set_protocol, train
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_retina.errors import RetinaError
@@ -34,6 +35,9 @@ def test_it_starts_from_imagenet_at_the_rate_of_what_is_transferred_and_predicts
     set_protocol(workspace, iterations=2, optimiser="adamw", learning_rate=1e-3, transferred_rate=1e-6)
     train(TRAINER)
     fold = fold_folder(workspace, TRAINER)
+    report = json.loads((fold / "transfer_report.json").read_text())
+    assert report["scope"] == "encoder" and "ImageNet weights" in report["source"] and report["loaded"]
+    assert "Transferred from EfficientNet-Lite0's ImageNet weights" in log_of(fold)
     weights = checkpoint.load(fold / "checkpoint_final.pth").weights
     for name, value in imagenet_encoder().named_parameters():
         torch.testing.assert_close(weights[f"encoder.{name}"], value, atol=1e-7, rtol=1e-3)

@@ -1,6 +1,7 @@
 """The trainers through nnU-Net's own ``run_training``: what is transferred, frozen, trained, resumed and refused."""
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -324,7 +325,40 @@ def damaged(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
 
 
+def changed(path: Path, weights: dict[str, Any], **retina: Any) -> None:
+    content = torch.load(path, weights_only=False)
+    content["network_weights"] |= weights
+    content["retina"] |= retina
+    torch.save(content, path)
+
+
+def of_another(path: Path, **sizes: Any) -> None:
+    """The network of the trainer, in a file of another one, whose tensors are the same."""
+    changed(path, {}, network=NetworkConfig.named("tiny").to_dict() | sizes)
+
+
+FC1 = "transformer.blocks.0.mlp.fc1.weight"
 SPOILT = (
+    (
+        lambda p: of_another(p, num_heads=2),
+        r"says that its network has num_heads 2; this trainer's has 4\. Give",
+    ),
+    (
+        lambda p: changed(p, {"transformer.blocks.2.norm1.weight": torch.ones(96)}),
+        r"holds more than a TransUNet of this size: 1 tensors, the first is transformer\.blocks\.2\.norm1\.weight",
+    ),
+    (
+        lambda p: changed(p, {FC1: torch.full((192, 96), torch.nan)}),
+        f"{FC1} has infinite or missing values",
+    ),
+    (
+        lambda p: changed(p, {FC1: torch.ones(192, 96, dtype=torch.int8)}),
+        rf"{FC1} is of torch\.int8; expected",
+    ),
+    (lambda p: changed(p, {"more": torch.zeros(1).expand(10**13)}), "holds no network_weights"),
+    (lambda p: changed(p, {"more": torch.zeros(3, dtype=torch.complex64)}), "holds no network_weights"),
+    (lambda p: changed(p, {}, store="x"), "is damaged: its entry store is a str; expected a dictionary"),
+    (lambda p: changed(p, {}, recipe=torch.ones(1)), "what it says of its pre-training is no plain text and numbers"),
     (lambda p: write_weights(p, "retina"), r"is of another size: retina .*embed_dim 192.*use|Use the trainer"),
     (lambda p: torch.save({"state_dict": {}}, p), r"holds no network_weights \(its entries are state_dict\)"),
     (
@@ -381,6 +415,39 @@ def test_imported_weights_train(workspace, tmp_path, by, monkeypatch, seen):
     assert report["pretraining"]["origin"]["file"] == "pretrained.npz"
 
 
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_weights_that_were_saved_on_a_gpu_train_without_one(workspace, weights, by, monkeypatch, seen):
+    """Neither nnU-Net's loader nor its caller says where the tensors should go."""
+    content = torch.load(weights)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(content, weights)
+    if by == "variable":
+        monkeypatch.setenv("RETINA_WEIGHTS", str(weights))
+    options: dict[str, Any] = {"pretrained_weights": str(weights)} if by == "option" else {}
+    train("nnUNetTrainerRETINA_tiny", **options)
+    assert torch.equal(seen[0].at_start[FC1], content["network_weights"][FC1])
+
+
+def test_as_a_module_or_script_nnunets_command_is_known_too(workspace, weights):
+    """Where its module is called ``__main__``."""
+    command = runpy.run_path(known(nnunet_run.__file__))
+    command["run_training"]("901", "2d", 0, "nnUNetTrainerRETINA_tiny", device=CPU, pretrained_weights=str(weights))
+    report = json.loads((fold_folder(workspace, "nnUNetTrainerRETINA_tiny") / "transfer_report.json").read_text())
+    assert report["scope"] == "transformer" and report["named_by"] == "-pretrained_weights" and report["frozen"]
+
+
+def test_nnunet_does_not_know_the_home_folder(workspace):
+    with pytest.raises(RetinaError, match=r"-pretrained_weights ~/w\.pth: nnU-Net itself opens it, without knowing ~"):
+        train("nnUNetTrainerRETINA_tiny", pretrained_weights="~/w.pth")
+    assert results(workspace) == []
+
+
+def test_a_random_trainer_does_not_ask_for_weights_that_others_would_take(workspace, monkeypatch):
+    monkeypatch.setenv("RETINA_WEIGHTS", "retina")  # a name that must be fetched
+    initialised("nnUNetTrainerTransUNet_tiny")
+
+
 def test_weights_of_the_cnn_alone_train_where_nothing_is_frozen(workspace, tmp_path, seen):
     weights = write_weights(tmp_path / "simclr.pth", "tiny", trained=["cnn."])
     train("nnUNetTrainerRETINA_full_tiny", pretrained_weights=str(weights))
@@ -388,7 +455,7 @@ def test_weights_of_the_cnn_alone_train_where_nothing_is_frozen(workspace, tmp_p
 
 
 def test_random_trainer_refuses_weights(workspace, weights):
-    with pytest.raises(RetinaError, match=r"trains from random initialisation, but -pretrained_weights .* was given"):
+    with pytest.raises(RetinaError, match=r"takes no weights file, but -pretrained_weights .* was given"):
         train("nnUNetTrainerTransUNet_tiny", pretrained_weights=str(weights))
     assert results(workspace) == []
 

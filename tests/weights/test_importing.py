@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -401,6 +402,17 @@ def damaged_array(path):
 
 
 REFUSED = {
+    "outputs.pth": (ours(**{"decoder.seg_layers.0.weight": torch.ones(0, 16, 3, 3)}), r"num_classes \(0\) must be at"),
+    "grid.pth": (
+        lambda p: torch.save(
+            {"network_weights": network_of().state_dict() | {"embedding.pos_embed": torch.ones(1, 0, 96)}}, p
+        ),
+        r"grid_size is 0; expected whole numbers",
+    ),
+    "width.pth": (
+        lambda p: torch.save(as_published(network_of(replace(TINY, embed_dim=100)).state_dict()), p),
+        r"embed_dim \(100\) must be divisible by num_heads \(12\)",
+    ),
     "missing.pth": (lambda p: None, r"no weights file at .*missing\.pth: no such file"),
     "folder": (lambda p: p.mkdir(), r"no weights file at .*: that is a folder"),
     "text.pth": (lambda p: p.write_text("weights"), r"cannot be read as a PyTorch checkpoint: it is truncated"),

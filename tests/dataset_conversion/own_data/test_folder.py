@@ -355,6 +355,7 @@ def test_command(source, raw, capsys, monkeypatch):
     pair(source / "train", "a", image=np.stack([IMAGE] * 3, axis=-1))
     pair(source / "test", "b")
     line = f"folder {source} -d 7 --labels 1=mito 2=er --iterations 300 --batch-size 4 --spacing 8 4"
+    line += " --learning-rate 0.003"  # the default, which is stated all the same
     assert main(line.split()) == 0
     shown = capsys.readouterr().out
     assert f"Wrote {raw / 'Dataset007_source'}" in shown
@@ -364,7 +365,9 @@ def test_command(source, raw, capsys, monkeypatch):
     assert "a: grey saved as RGB: the one grey channel was taken" in shown
     assert shown.endswith("nnUNetv2_plan_and_preprocess -d 7 -c 2d --verify_dataset_integrity\n")
     written = json.loads((raw / "Dataset007_source/dataset.json").read_text())
-    assert written["retina"] == {"iterations": 300, "batch_size": 4, "pixel_size": [8.0, 4.0]}
+    assert written["retina"] == {
+        "iterations": 300, "batch_size": 4, "learning_rate": 0.003, "pixel_size": [8.0, 4.0]
+    }  # fmt: skip
 
     (raw / "Dataset007_source").rename(raw / "elsewhere")
     monkeypatch.setenv("nnUNet_preprocessed", str(raw.parent))
