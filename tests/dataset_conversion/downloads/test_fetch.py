@@ -38,11 +38,11 @@ RIGHT = sha256(BODY)
 
 
 def archive(**members):
-    """The bytes of a zip archive."""
+    """The bytes of a zip archive, the same whenever it is made."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, content in members.items():
-            file.writestr(f"top/{name}", content)
+            file.writestr(zipfile.ZipInfo(f"top/{name}"), content)
     return buffer.getvalue()
 
 
