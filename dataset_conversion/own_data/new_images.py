@@ -29,7 +29,12 @@ retina_convert folder; files become OUT/NAME_0000.png (or .tif, .nii.gz: what th
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN", type=Path, help="an image file, or a folder of image files")
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        type=Path,
+        help="an image file (FILE.h5::PATH for HDF5), a Zarr volume, or a folder of image files",
+    )
     parser.add_argument("target", metavar="OUT", type=Path, help="a folder to make")
     parser.add_argument(
         "-d", "--dataset", required=True, metavar="DATASET",
