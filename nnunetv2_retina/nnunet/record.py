@@ -164,7 +164,7 @@ def read_record(folder: Path, fold: str) -> TrainingRecord:
 
 
 def validated_on_training(fold: str, init_args: Mapping[str, Any]) -> bool:
-    """Tell whether nnU-Net validates a fold on cases that it was trained on: fold ``all``, and a split that repeats some.
+    """Tell whether nnU-Net validates a fold on cases that it was trained on: ``all``, or a split that repeats some.
 
     Args:
         fold: ``all``, or a number.

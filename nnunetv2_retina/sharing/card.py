@@ -47,8 +47,7 @@ def body(bundle: Bundle, about: About, use: Sequence[str]) -> str:
 
 
 def scores(bundle: Bundle) -> dict[str, tuple[float, float]]:
-    """Return the mean of Dice and of IoU over the foreground, by fold: those that nnU-Net has validated on other cases than they
-    were trained on."""
+    """Return the mean of Dice and of IoU over the foreground, by fold: those validated on cases that they never saw."""
     by_fold = {}
     for fold in bundle.folds:
         mean = fold.scores.get("foreground_mean", {})
