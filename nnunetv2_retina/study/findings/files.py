@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from nnunetv2_retina.study.findings.areas import AREA, Areas
+from nnunetv2_retina.study.findings.areas import Areas
 from nnunetv2_retina.study.findings.paper_numbers import SOURCE, published, published_iterations
 from nnunetv2_retina.study.findings.results import Result, StudyOutline, Values
 from nnunetv2_retina.study.findings.statistics import Comparison
@@ -91,8 +91,7 @@ def tables_markdown(
     if comparisons:
         parts += [f"## {outline.reference} against the others", _markdown(*comparison_rows(comparisons))]
     if areas is not None:
-        label = areas.table.metric.label
-        parts += ["## Over the iterations", AREA.format(label=label), _markdown(*score_rows(areas.table))]
+        parts += ["## Over the iterations", areas.meaning, _markdown(*score_rows(areas.table))]
         parts += [_markdown(*comparison_rows(areas.comparisons))] if areas.comparisons else []
     return "\n\n".join(parts) + "\n"
 

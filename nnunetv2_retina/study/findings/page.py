@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunetv2_retina.display import pages
 from nnunetv2_retina.files import make_folder, write_text
-from nnunetv2_retina.study.findings.areas import AREA, Areas, compare_areas
+from nnunetv2_retina.study.findings.areas import Areas, compare_areas
 from nnunetv2_retina.study.findings.figures import Figures, captions, draw_figures
 from nnunetv2_retina.study.findings.files import (
     SCORES_CSV,
@@ -231,7 +231,7 @@ def _over_iterations(study: _Study) -> list[str]:
     if study.areas is not None:
         header, *rows = comparison_rows(study.areas.comparisons)
         blocks += [
-            pages.paragraph(AREA.format(label=study.main.metric.label)),
+            pages.paragraph(study.areas.meaning),
             plain_grid("data set", study.areas.table),
         ]
         blocks += [pages.table(header, rows)] if rows else []
