@@ -168,10 +168,15 @@ def validated_on_training(fold: str, init_args: Mapping[str, Any]) -> bool:
 
     Args:
         fold: ``all``, or a number.
-        init_args: of its checkpoint; the split is in those of this package's trainers.
+        init_args: of its checkpoint; splits are in those of this package's trainers, and of data sets that fix them.
     """
+    if fold == "all":
+        return True
     split = (init_args.get("retina") or {}).get("settings") or {}
-    return fold == "all" or not set(split.get("train", ())).isdisjoint(split.get("val", ()))
+    if "train" not in split:
+        fixed = (init_args.get("dataset_json") or {}).get("retina") or {}
+        split = {str(number): entry for number, entry in enumerate(fixed.get("folds") or ())}.get(fold, {})
+    return not set(split.get("train", ())).isdisjoint(split.get("val", ()))
 
 
 def count_parameters(weights: Mapping[str, Tensor]) -> int:
