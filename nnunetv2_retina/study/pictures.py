@@ -95,11 +95,12 @@ def window(foreground: NDArray[Any], side: int) -> tuple[slice, slice]:
 
 def _predicted(planned: PlannedRun) -> dict[str, Path]:
     """Return the cases that a run has predictions of, after its last iteration."""
-    images, _ = scored_folders(planned.run.dataset, planned.run.scored)
-    dataset_json = read_dataset_json(images.parent)
     result = read_json(planned.folder / RESULT, ANEW)
     folder = planned.folder / PREDICTIONS / str(result["iterations"][-1])
-    files = {
-        case.name: folder / f"{case.name}{dataset_json['file_ending']}" for case in list_cases(images, dataset_json)
-    }
+    if not folder.is_dir():  # then the images need not be there either
+        return {}
+    images, _ = scored_folders(planned.run.dataset, planned.run.scored)
+    dataset_json = read_dataset_json(images.parent)
+    ending = dataset_json["file_ending"]
+    files = {case.name: folder / f"{case.name}{ending}" for case in list_cases(images, dataset_json)}
     return {name: path for name, path in files.items() if path.is_file()}

@@ -63,6 +63,7 @@ class StudyOutline:
     def __post_init__(self) -> None:
         names: dict[str, Sequence[object]] = {
             "data sets": [entry.name for entry in self.datasets],
+            "titles of data sets": [entry.title for entry in self.datasets],
             "systems": [entry.name for entry in self.systems],
             "seeds": list(self.seeds),
         }
@@ -70,7 +71,7 @@ class StudyOutline:
             repeated = [value for value, number in Counter(values).items() if number > 1]
             if not values or repeated:
                 got = f"{shorten(repeated)} more than once" if repeated else "none"
-                raise RetinaError(f"study {self.name}: {kind}: got {got}; expected at least one, each once")
+                raise RetinaError(f"study {self.name}: {kind}: got {got}; expected at least one, each once. Correct it")
         if self.reference not in names["systems"]:
             raise RetinaError(
                 f"study {self.name}: the reference is {self.reference!r}; expected one of its systems: "

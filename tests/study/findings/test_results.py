@@ -74,6 +74,10 @@ def test_results_that_are_there_twice_are_refused(tmp_path: Path) -> None:
         ({"seeds": ()}, "seeds: got none; expected at least one"),
         ({"seeds": (1, 1)}, "seeds: got 1 more than once"),
         ({"datasets": (DatasetOutline("D", "d"),) * 2}, "data sets: got D more than once"),
+        (
+            {"datasets": (DatasetOutline("D", "d"), DatasetOutline("E", "d"))},
+            "titles of data sets: got d more than once",
+        ),
         ({"datasets": (DatasetOutline("D", "d", group="D"),)}, "group D has the name of a data set; expected another"),
     ],
 )
