@@ -31,11 +31,16 @@ def save(figure: Figure, path: str | Path) -> None:
     FigureCanvasAgg(figure).print_png(str(path))
 
 
+def literal(text: str) -> str:
+    """Return a user's text as matplotlib is to be given it: dollars begin no formula."""
+    return text.replace("$", r"\$")
+
+
 def legend(figure: Figure, entries: Iterable[tuple[str, str]], place: str, columns: int) -> None:
     """Put names and their colours outside the panels, at a place such as ``lower left``."""
     from matplotlib.patches import Patch
 
-    patches = [Patch(color=colour, label=name) for name, colour in entries]
+    patches = [Patch(color=colour, label=literal(name)) for name, colour in entries]
     figure.legend(handles=patches, loc=f"outside {place}", ncols=columns, frameon=False)
 
 

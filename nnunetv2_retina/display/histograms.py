@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.display.figures import legend, new_figure, save
+from nnunetv2_retina.display.figures import legend, literal, new_figure, save
 
 _WHOLE, _CUT = "#0072B2", "#E69F00"
 _BINS = (6, 40)
@@ -44,7 +44,7 @@ def histograms(path: str | Path, lines: Mapping[str, Sequence[Histogram]], names
     for axes, (title, panels) in zip(grid, lines.items(), strict=True):
         for axis, panel in zip(axes, panels, strict=False):
             _draw(axis, panel)
-        axes[0].set_ylabel(f"{title}\nobjects")
+        axes[0].set_ylabel(f"{literal(title)}\nobjects")
     legend(figure, list(zip(names, (_WHOLE, _CUT), strict=True)), "lower center", 2)
     save(figure, path)
 

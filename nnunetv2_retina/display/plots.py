@@ -9,7 +9,7 @@ from statistics import fmean
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from nnunetv2_retina.display.figures import new_figure, save
+from nnunetv2_retina.display.figures import literal, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ def _draw_lines(axis: Any, lines: Sequence[Curve]) -> None:
         colour = _LINE_COLOURS[number % len(_LINE_COLOURS)]
         style = _LINE_STYLES[number // len(_LINE_COLOURS) % len(_LINE_STYLES)]
         marker = "o" if len(line.x) == 1 else "." if len(line.x) < 30 else None
-        axis.plot(line.x, line.y, label=line.name, color=colour, linestyle=style, marker=marker)
+        axis.plot(line.x, line.y, label=literal(line.name), color=colour, linestyle=style, marker=marker)
     if len(lines) > 1:
         axis.legend(fontsize=8)
 
@@ -121,7 +121,7 @@ def class_bars(path: str | Path, groups: Mapping[str, Sequence[Bar]]) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlim(0, 1)
         axis.set_ylim(most - 0.5, -0.5)
-        axis.set_yticks(range(len(bars)), [bar.name for bar in bars])
+        axis.set_yticks(range(len(bars)), [literal(bar.name) for bar in bars])
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     save(figure, path)
@@ -201,7 +201,7 @@ def _draw_spread(axis: Any, number: int, system: Spread) -> None:
         for run in system.runs:
             axis.plot(system.x, run, linewidth=0.6, alpha=0.7, **style)
     marker = _SYSTEM_MARKERS[number % len(_SYSTEM_MARKERS)]
-    axis.plot(system.x, system.over(fmean), label=system.name, marker=marker, markersize=5, **style)
+    axis.plot(system.x, system.over(fmean), label=literal(system.name), marker=marker, markersize=5, **style)
 
 
 def _place_ticks(axis: Any, places: Sequence[float]) -> None:
@@ -245,7 +245,7 @@ def boxes_figure(systems: Sequence[Box], y_label: str) -> Figure:
     most = max((system.note.count("\n") + 1 for system in systems if system.note), default=0)
     axis.set_ylim(low, high + (high - low) * 0.05 * most)
     axis.set_xlim(-0.6, len(systems) - 0.4)
-    names = [f"{fill(system.name, 16)}\nn = {len(system.values)}" for system in systems]
+    names = [f"{literal(fill(system.name, 16))}\nn = {len(system.values)}" for system in systems]
     axis.set_xticks(range(len(systems)), names, fontsize=8)
     axis.set_ylabel(y_label)
     axis.grid(axis="y", alpha=0.3)

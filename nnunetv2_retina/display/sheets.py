@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_retina.display.figures import draw_scale_bar, legend, new_figure, save
+from nnunetv2_retina.display.figures import draw_scale_bar, legend, literal, new_figure, save
 from nnunetv2_retina.display.tints import IGNORE_COLOUR, class_colours, colour_in, stretch
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.spacing import Spacing
@@ -186,7 +186,7 @@ def label_sheet(
         grey = stretch(entry.image)
         axes[0].imshow(colour_in(grey, entry.label, {}), interpolation="nearest")
         axes[1].imshow(colour_in(grey, entry.label, _with_ignored(colours, ignore)), interpolation="nearest")
-        axes[0].set_title(entry.title, fontsize=10, loc="left")
+        axes[0].set_title(literal(entry.title), fontsize=10, loc="left")
     _class_legend(figure, class_names, colours, ignore)
     save(figure, path)
 
@@ -213,8 +213,8 @@ def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Seq
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
-                axis.set_title(title, fontsize=10)
-        axes[0].set_ylabel(name if len(name) <= _LONGEST else f"...{name[3 - _LONGEST :]}", fontsize=6)
+                axis.set_title(literal(title), fontsize=10)
+        axes[0].set_ylabel(literal(name if len(name) <= _LONGEST else f"...{name[3 - _LONGEST :]}"), fontsize=6)
     save(figure, path)
 
 
@@ -247,7 +247,7 @@ def _draw(axes: Sequence[Any], row: OverlayRow, pictures: Mapping[str, NDArray[A
     """Draw titled pictures of one image, and a scale bar into the first."""
     for axis, (title, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, interpolation="antialiased", aspect=row.aspect)
-        axis.set_title(title, fontsize=size)
+        axis.set_title(literal(title), fontsize=size)
     if row.spacing:
         draw_scale_bar(axes[0], row.image.shape[1], row.spacing.x if row.spacing.unit else None)
 

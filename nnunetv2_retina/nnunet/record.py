@@ -62,6 +62,8 @@ class TrainingRecord:
     """transfer_report.json."""
     cases: tuple[int, int] | None
     """Training and validation cases of the split."""
+    validated_on_training: bool
+    """See ``validated_on_training``."""
 
     @property
     def finished(self) -> bool:
@@ -150,6 +152,7 @@ def read_record(folder: Path, fold: str) -> TrainingRecord:
             version=about.get("version"),
             transfer=_transfer(fold_folder / "transfer_report.json"),
             cases=_cases(fold_folder),
+            validated_on_training=validated_on_training(fold, stored["init_args"]),
         )
     except RetinaError:
         raise
@@ -158,6 +161,22 @@ def read_record(folder: Path, fold: str) -> TrainingRecord:
             f"{path} is not a checkpoint of an nnU-Net training ({type(error).__name__}: {error}). Give a model folder "
             "that nnUNetv2_train wrote"
         ) from error
+
+
+def validated_on_training(fold: str, init_args: Mapping[str, Any]) -> bool:
+    """Tell whether nnU-Net validates a fold on cases that it was trained on: ``all``, or a split that repeats some.
+
+    Args:
+        fold: ``all``, or a number.
+        init_args: of its checkpoint; splits are in those of this package's trainers, and of data sets that fix them.
+    """
+    if fold == "all":
+        return True
+    split = (init_args.get("retina") or {}).get("settings") or {}
+    if "train" not in split:
+        fixed = (init_args.get("dataset_json") or {}).get("retina") or {}
+        split = {str(number): entry for number, entry in enumerate(fixed.get("folds") or ())}.get(fold, {})
+    return not set(split.get("train", ())).isdisjoint(split.get("val", ()))
 
 
 def count_parameters(weights: Mapping[str, Tensor]) -> int:

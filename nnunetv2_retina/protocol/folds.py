@@ -73,16 +73,34 @@ def prepare_splits(folder: Path, cases: Sequence[str], protocol: Protocol, fold:
     if fold == "all":
         return {"train": list(cases), "val": list(cases)}
     path = folder / "splits_final.json"
-    splits = _read_splits(path, protocol) if path.is_file() else make_splits(cases, protocol)
-    if not isinstance(fold, int) or not 0 <= fold < len(splits):
-        raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
-    _check_parts(splits[fold], fold, path)
-    _check_volumes_together(splits[fold], protocol.groups or {}, path)
-    _check_complete(splits[fold], cases, protocol, fold, path)
+    splits, number = find_splits(folder, cases, protocol, fold), int(fold)
+    _check_parts(splits[number], number, path)
+    _check_volumes_together(splits[number], protocol.groups or {}, path)
+    _check_complete(splits[number], cases, protocol, number, path)
     if not path.is_file():
         with replacing(path) as temporary:
             save_json(splits, temporary, sort_keys=False)
-    return splits[fold]
+    return splits[number]
+
+
+def find_splits(folder: Path | None, cases: Sequence[str], protocol: Protocol, fold: Any) -> Sequence[Split]:
+    """Return the splits of ``folder/splits_final.json``, else those that the next training would write.
+
+    Args:
+        folder: the data set's preprocessed folder; None: whatever file it has is not read.
+        cases: names of all training cases.
+        protocol: with groups or fixed folds, where the data set has them.
+        fold: a number from 0, which must be among them.
+
+    Raises:
+        RetinaError: if it is not, or the file is damaged or holds other folds than the protocol.
+    """
+    path = None if folder is None else folder / "splits_final.json"
+    path = path if path is not None and path.is_file() else None
+    splits = make_splits(cases, protocol) if path is None else _read_splits(path, protocol)
+    if not isinstance(fold, int) or not 0 <= fold < len(splits):
+        raise RetinaError(f"fold {fold} cannot exist: {_available(splits, cases, path)}")
+    return splits
 
 
 _ANEW = "Delete that file; the next training makes one that fits"
@@ -135,10 +153,10 @@ def _check_complete(split: Split, cases: Sequence[str], protocol: Protocol, fold
         )
 
 
-def _available(splits: Sequence[Split], cases: Sequence[str], path: Path) -> str:
+def _available(splits: Sequence[Split], cases: Sequence[str], path: Path | None) -> str:
     if not splits:
         return f"the training cases ({shorten(sorted(cases))}) are one volume, which cannot be split. Train fold all"
-    source = f"in {path}" if path.is_file() else f"of {len(cases)} training cases"
+    source = f"in {path}" if path is not None else f"of {len(cases)} training cases"
     return f"the folds {source} are {', '.join(str(i) for i in range(len(splits)))} (and all)"
 
 

@@ -48,10 +48,11 @@ def compare_with_threshold(dataset: Path, scores: Path) -> list[str]:
     rule = Rule.from_dataset_json(read_dataset_json(dataset), distances=False)
     network = read_json(scores / JSON_FILE, "retina_evaluate writes it.")["classes"]
     training, test = _within_limit(read_examples(dataset, "train")), list(read_examples(dataset, "test"))
+    valid = [example.labels != rule.ignore for example in training]
     sentences = []
     for entry in rule.classes:
         masks = [np.isin(example.labels, entry.values) for example in training]
-        threshold = best_threshold([example.image for example in training], masks)
+        threshold = best_threshold([example.image for example in training], masks, valid)
         iou = _mean_iou(threshold, entry, test, rule)
         sentences.append(
             f"{entry.name}: mean IoU {IOU.show(network[entry.name]['iou'])} by the network, {IOU.show(iou)} by the "

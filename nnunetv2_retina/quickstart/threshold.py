@@ -44,6 +44,7 @@ class Threshold:
 def best_threshold(
     images: Sequence[NDArray[Any]],
     masks: Sequence[NDArray[Any]],
+    valid: Sequence[NDArray[np.bool_]] | None = None,
     sigmas: Sequence[float] = (0, 1, 2, 4, 8),
     levels: int = 512,
 ) -> Threshold:
@@ -54,21 +55,27 @@ def best_threshold(
     Args:
         images: Training images, grey, (Y, X) or (Z, Y, X), any real type; smoothed within (Y, X).
         masks: True, or not 0, where the class is; same shapes.
+        valid: True where an image is annotated, the rest does not count; same shapes. None: everywhere.
         sigmas: Widths of the Gaussian smoothing to try, in pixels; 0 is none.
         levels: Number of grey levels to try, evenly from the smallest to the largest value of the images.
 
     Raises:
-        RetinaError: if there are no images or no sigmas, or an image and its mask differ in shape.
+        RetinaError: if there are no images or no sigmas, or an image and its masks differ in shape.
     """
     if not images or not sigmas:
         raise RetinaError("a threshold is chosen on training images; give at least one, and at least one sigma.")
-    for image, mask in zip(images, masks, strict=True):
-        if image.shape != mask.shape:
-            raise RetinaError(f"image of shape {image.shape} with a mask of shape {mask.shape}; they must be equal.")
+    valid = valid if valid is not None else [np.ones(image.shape, bool) for image in images]
+    for image, *both in zip(images, masks, valid, strict=True):
+        for mask in both:
+            if image.shape != mask.shape:
+                raise RetinaError(f"image of shape {image.shape} with a mask of shape {mask.shape}; make them equal.")
     edges = np.linspace(min(float(i.min()) for i in images), max(float(i.max()) for i in images), levels)
     candidates = []
     for sigma in sigmas:
-        counts = [_level_counts(_smooth(i, sigma), mask, edges) for i, mask in zip(images, masks, strict=True)]
+        counts = [
+            _level_counts(_smooth(image, sigma), mask, where, edges)
+            for image, mask, where in zip(images, masks, valid, strict=True)
+        ]
         for dark in (True, False):
             ious = _mean([_ious(*of_image, dark) for of_image in counts])
             level = edges[np.argmax(ious)] + _step(edges) / (2 if dark else -2)  # half-way to the next that is out
@@ -85,11 +92,13 @@ def _step(edges: Floats) -> float:
     return float(edges[-1] - edges[0]) / (len(edges) - 1) or 1.0
 
 
-def _level_counts(smooth: NDArray[np.float32], mask: NDArray[Any], edges: Floats) -> tuple[LevelCounts, LevelCounts]:
-    """Count the voxels nearest to each level: those of the class, and all."""
+def _level_counts(
+    smooth: NDArray[np.float32], mask: NDArray[Any], valid: NDArray[np.bool_], edges: Floats
+) -> tuple[LevelCounts, LevelCounts]:
+    """Count the annotated voxels nearest to each level: those of the class, and all."""
     level = np.clip(np.rint((smooth - edges[0]) / _step(edges)), 0, len(edges) - 1).astype(np.intp)
-    inside = np.bincount(level[mask.astype(bool)], minlength=len(edges))
-    return inside, np.bincount(level.ravel(), minlength=len(edges))
+    inside = np.bincount(level[mask.astype(bool) & valid], minlength=len(edges))
+    return inside, np.bincount(level[valid], minlength=len(edges))
 
 
 def _ious(inside: LevelCounts, everything: LevelCounts, dark: bool) -> Floats:

@@ -6,7 +6,7 @@ Without folders of predictions and ground truths, those of nnU-Net's own validat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,12 @@ def given_cases(predictions: Path, labels: Path, images: Path | None, ending: st
 
 
 def validation_cases(
-    folder: Path, folds: Sequence[str], dataset: str, ending: str, images: Path | None = None
+    folder: Path,
+    folds: Sequence[str],
+    dataset: str,
+    ending: str,
+    images: Path | None = None,
+    on_training: Collection[str] = (),
 ) -> CaseSet:
     """Return the cases that nnU-Net predicted at the end of the training, with the preprocessed data set's truths.
 
@@ -64,6 +69,7 @@ def validation_cases(
         dataset: such as ``Dataset801_CREMI``.
         ending: of the label files.
         images: folder with the images; None: ``imagesTr`` of the raw data set.
+        on_training: folds that are validated on cases that they were trained on.
 
     Returns:
         The cases; none, with the reason among the notes, if predictions or ground truths are not there.
@@ -83,8 +89,12 @@ def validation_cases(
     notes = [f"Fold {fold} has no validation predictions." for fold in folds if fold not in present]
     if unpaired:
         notes.append(f"Without a ground truth in {truths}, not scored: {shorten(unpaired)}.")
-    if "all" in present:
-        notes.append("Fold all trains on every case: these are scores of training images, not of unseen ones.")
+    notes += [
+        f"Fold {fold} trains on {'every case' if fold == 'all' else 'cases of its validation'}: these are scores of "
+        "training images, not of unseen ones."
+        for fold in present
+        if fold in on_training
+    ]
     source = f"Validation predictions of {'fold' if len(present) == 1 else 'folds'} {', '.join(present)}."
     return CaseSet(tuple(pairs), source, images, tuple(notes))
 

@@ -77,7 +77,7 @@ def write_model_report(
     dataset_json = read_dataset_json(folder)
     plans = read_json(folder / PLANS_JSON, "Copy it again from the training")
     records = [read_record(folder, fold) for fold in folds]
-    cases = _find_cases(folder, folds, dataset_json, plans, settings)
+    cases = _find_cases(folder, records, dataset_json, plans, settings)
     with tempfile.TemporaryDirectory() as pictures:
         page = _page(folder, records, dataset_json, plans, cases, settings, Path(pictures), progress)
     return write_text(path, page, "Give another file with -o")
@@ -120,13 +120,19 @@ def _page(
 
 
 def _find_cases(
-    folder: Path, folds: Sequence[str], dataset_json: dict[str, Any], plans: dict[str, Any], settings: ReportSettings
+    folder: Path,
+    records: Sequence[TrainingRecord],
+    dataset_json: dict[str, Any],
+    plans: dict[str, Any],
+    settings: ReportSettings,
 ) -> CaseSet:
     ending = str(dataset_json["file_ending"])
     if settings.predictions is not None and settings.labels is not None:
         return report_cases.given_cases(settings.predictions, settings.labels, settings.images, ending)
     dataset = str(plans.get("dataset_name", folder.resolve().parent.name))
-    return report_cases.validation_cases(folder, folds, dataset, ending, settings.images)
+    folds = [record.fold for record in records]
+    on_training = [record.fold for record in records if record.validated_on_training]
+    return report_cases.validation_cases(folder, folds, dataset, ending, settings.images, on_training)
 
 
 def _bars(scores: Scores, key: str) -> list[Bar]:

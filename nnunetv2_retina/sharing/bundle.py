@@ -19,7 +19,7 @@ from torch import Tensor
 from nnunetv2_retina import __version__
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import file_digest, read_json, write_json
-from nnunetv2_retina.nnunet import models
+from nnunetv2_retina.nnunet import models, record
 from nnunetv2_retina.nnunet.datasets import DATASET_JSON
 from nnunetv2_retina.nnunet.models import PLANS_JSON
 from nnunetv2_retina.protocol import BLOCK
@@ -49,6 +49,8 @@ class Fold:
     """The rest of its checkpoint that is shared: plain texts, numbers, lists and dictionaries."""
     scores: Mapping[str, Any]
     """nnU-Net's summary.json of its validation; empty where there is none."""
+    validated_on_training: bool
+    """Whether those scores are of cases that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,15 @@ def _read_fold(folder: Path, name: str, checkpoint: str) -> Fold:
     content = read_file(path)
     try:
         weights, _ = content[WEIGHTS], (content["trainer_name"], content["init_args"]["configuration"])
-    except (KeyError, TypeError) as error:
+        on_training = record.validated_on_training(name, content["init_args"])
+    except (KeyError, TypeError, AttributeError) as error:
         raise RetinaError(
             f"{path} is not a checkpoint of an nnU-Net training. Give a model folder that nnUNetv2_train wrote"
         ) from error
     about = {str(key): value for key, value in content.items() if key not in _TRAINING_ONLY}
     plain = _public(json.loads(json.dumps(about, default=_plain)))
-    summary = folder / "validation" / "summary.json"
-    return Fold(name, weights, plain, read_json(summary, "Remove it") if summary.is_file() else {})
+    summary = folder / record.VALIDATED
+    return Fold(name, weights, plain, read_json(summary, "Remove it") if summary.is_file() else {}, on_training)
 
 
 def _plain(value: Any) -> Any:

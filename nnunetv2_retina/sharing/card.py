@@ -47,11 +47,11 @@ def body(bundle: Bundle, about: About, use: Sequence[str]) -> str:
 
 
 def scores(bundle: Bundle) -> dict[str, tuple[float, float]]:
-    """Return the mean of Dice and of IoU over the foreground, by fold; only folds that nnU-Net has validated."""
+    """Return the mean of Dice and of IoU over the foreground, by fold: those validated on cases that they never saw."""
     by_fold = {}
     for fold in bundle.folds:
         mean = fold.scores.get("foreground_mean", {})
-        if all(isinstance(mean.get(key), (int, float)) for key in ("Dice", "IoU")):
+        if not fold.validated_on_training and all(isinstance(mean.get(key), (int, float)) for key in ("Dice", "IoU")):
             by_fold[fold.name] = (float(mean["Dice"]), float(mean["IoU"]))
     return by_fold
 
@@ -111,12 +111,19 @@ def _recipe(bundle: Bundle) -> Iterator[str]:
 
 def _validation(bundle: Bundle) -> Iterator[str]:
     by_fold = scores(bundle)
+    for fold in bundle.folds:
+        if fold.validated_on_training:
+            cases = "all cases" if fold.name == "all" else "cases of its validation"
+            yield from (
+                f"Fold {fold.name} was trained on {cases}: nnU-Net's scores of it are not of unseen images.",
+                "",
+            )
     if not by_fold:
-        yield "nnU-Net's validation of this model is not at hand: score it on images of your own before you use it."
+        yield "There is no validation of this model at hand: score it on images of your own before you use it."
         return
     yield "nnU-Net's own validation, on the images that the fold was not trained on (mean over the foreground):"
     yield from ("", "| fold | Dice | IoU |", "|---|---|---|")
-    yield from (f"| {fold} | {dice:.3f} | {iou:.3f} |" for fold, (dice, iou) in by_fold.items())
+    yield from (f"| {name} | {dice:.3f} | {iou:.3f} |" for name, (dice, iou) in by_fold.items())
     yield from ("", "To validate it on other images, predict them and compare with `retina_evaluate`.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import read_json
-from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, find_dataset, read_dataset_json, split_folders
+from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, TRUTHS, find_dataset, read_dataset_json, split_folders
 from nnunetv2_retina.nnunet.inputs import list_cases
+from nnunetv2_retina.nnunet.labels import list_labels
 from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.protocol.folds import Split, find_splits
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
-from nnunetv2_retina.study.runs import Resolved
+from nnunetv2_retina.study.runs import Resolved, has_own_splits, splitting
 from nnunetv2_retina.training import preflight
 from nnunetv2_retina.weights import checkpoint
 
@@ -32,7 +34,7 @@ def resolve(study: Study) -> Resolved:
     problems: list[str] = []
     datasets: dict[str, str] = {}
     training: dict[str, dict[str, Any]] = {}
-    folds: dict[str, Mapping[str, Sequence[str]]] = {}
+    folds: dict[str, Split] = {}
     fingerprints: dict[str, str] = {}
     seen: list[str] = []
     for entry in study.datasets:
@@ -42,11 +44,12 @@ def resolve(study: Study) -> Resolved:
             Protocol.from_dataset_json(contents)
             if entry.scored == "test":
                 _check_test_set(entry, contents)
-            if entry.labelled:
-                folds[entry.dataset] = _fold(entry, contents)
+            if entry.labelled or entry.fold != "all":
+                folds[entry.dataset] = _fold(entry, folder, contents)
             datasets[entry.dataset], training[folder.name] = folder.name, dict(contents.get(BLOCK, {}))
         except RetinaError as error:
             problems.append(f"data set {entry.dataset}: {error}")
+    problems += _same(datasets)
     for name, file in study.weights.items():
         try:
             stored = checkpoint.load(file)
@@ -60,6 +63,14 @@ def resolve(study: Study) -> Resolved:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise RetinaError(f"study {study.name!r} cannot be run as it is; nothing was started:\n{listed}")
     return Resolved(datasets, training, fingerprints, folds, seen)
+
+
+def _same(datasets: Mapping[str, str]) -> Iterator[str]:
+    names = list(datasets.values())
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            entries = [entry for entry, full in datasets.items() if full == name]
+            yield f"data sets {' and '.join(entries)}: both are {name}; expected each data set once"
 
 
 def _seen(weights: str, stored: checkpoint.Checkpoint, datasets: Iterable[str]) -> Iterator[str]:
@@ -89,23 +100,19 @@ def _check_test_set(entry: StudyDataset, dataset_json: Mapping[str, Any]) -> Non
         )
 
 
-def _fold(entry: StudyDataset, dataset_json: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
-    """Return the cases of a data set's fold, of which runs train on some; for fold ``all`` none are for validation."""
-    if entry.fold == "all":
-        images, _ = scored_folders(entry.dataset, "validation")
-        fold: Mapping[str, Sequence[str]] = {
-            "train": [case.name for case in list_cases(images, dataset_json)],
-            "val": [],
-        }
-    else:
-        folds = entry.training.get("folds") or dataset_json.get(BLOCK, {}).get("folds")
-        if not folds or int(entry.fold) >= len(folds):
-            raise RetinaError(
-                f"labelled draws from training cases of fold {entry.fold}, which the training settings do not list. "
-                "Add it to them (training: folds), or take fold all"
-            )
-        fold = folds[int(entry.fold)]
-    if entry.labelled[-1] > len(fold["train"]):
+def _fold(entry: StudyDataset, folder: Path, dataset_json: Mapping[str, Any]) -> Split:
+    """Return the cases of a data set's fold, of which runs train on some; for fold ``all`` none are for validation.
+
+    Raises:
+        RetinaError: for a fold that is not there, which nnU-Net answers with a random split; or too few training cases.
+    """
+    cases = list(list_labels(folder / TRUTHS, str(dataset_json["file_ending"]), "ground truth"))
+    training = {**dataset_json.get(BLOCK, {}), **entry.training}
+    fold: Split = {"train": cases, "val": []}
+    if entry.fold != "all":
+        number = int(entry.fold)
+        fold = find_splits(None if has_own_splits(training) else folder, cases, splitting(training), number)[number]
+    if entry.labelled and entry.labelled[-1] > len(fold["train"]):
         raise RetinaError(
             f"labelled is {list(entry.labelled)}, and there are {len(fold['train'])} training cases. Give fewer"
         )

@@ -11,7 +11,6 @@ import torch
 from nnunetv2_retina.console import part_of
 from nnunetv2_retina.console.engines import ALONE, Workers
 from nnunetv2_retina.console.wording import duration
-from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.nnunet.commands import Say
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.inputs import list_cases
@@ -22,7 +21,7 @@ from nnunetv2_retina.study.definition import Study
 from nnunetv2_retina.study.estimates import estimate_lines, estimates
 from nnunetv2_retina.study.findings.page import write_report
 from nnunetv2_retina.study.findings.result_files import read_results
-from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline
+from nnunetv2_retina.study.findings.results import DatasetOutline, StudyOutline, SystemOutline, select
 from nnunetv2_retina.study.runner import Outcome
 from nnunetv2_retina.study.runs import FAILED, PlannedRun, Resolved, planned_runs, rehearsals, title
 from nnunetv2_retina.study.study_file import read_study
@@ -68,8 +67,9 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
     if options.only != "report" and options.workers.scheduler is None:
         preflight.check_device(torch.device(options.device))
     resolved = resolve(study)
-    runner.open_output(study, output)
     runs = planned_runs(study, resolved, output)
+    outlined = outline(study, resolved, runs)  # refuses what could not be reported
+    runner.open_output(study, output)
     finished = sum(planned.finished() for planned in runs)
     say(f"{study.name}: {len(runs)} runs, {finished} finished; all files go to {output}")
     for sentence in resolved.seen:
@@ -87,7 +87,7 @@ def run_study(file: Path, output: Path, options: StudyOptions, say: Say) -> tupl
             outcome = runner.run_all(mine, options.device, say, options.workers)
         else:
             outcome.failed = failed
-    return _report(study, resolved, runs, output, say), outcome
+    return _report(study, outlined, runs, output, resolved.seen, say), outcome
 
 
 def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, say: Say) -> list[PlannedRun]:
@@ -101,29 +101,30 @@ def _rehearse(runs: Sequence[PlannedRun], output: Path, options: StudyOptions, s
 
 
 def _case_counter(study: Study, resolved: Resolved) -> Callable[[PlannedRun], int]:
-    """Return what counts the cases that a run is scored on, as far as it is known beforehand."""
+    """Return what counts the cases that a run is scored on."""
     counts: dict[str, int] = {}
     for entry in study.datasets:
         name = resolved.datasets[entry.dataset]
-        try:
-            images, _ = scored_folders(name, "test")
+        if entry.scored == "test":
+            images, _ = scored_folders(name, entry.scored)
             counts[name] = len(list_cases(images, read_dataset_json(images.parent)))
-        except RetinaError:  # without a test set: validation cases, as many as there are
-            counts[name] = 1
+        else:
+            counts[name] = len(resolved.folds[entry.dataset]["val"])
     return lambda planned: counts[planned.run.dataset]
 
 
-def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output: Path, say: Say) -> Path | None:
+def _report(
+    study: Study, outlined: StudyOutline, runs: Sequence[PlannedRun], output: Path, seen: Sequence[str], say: Say
+) -> Path | None:
     finished = [planned for planned in runs if planned.finished()]
     if not finished:
         say("no run is finished yet, so there is nothing to report")
         return None
-    wanted = {(planned.run.title, planned.run.system, planned.run.seed) for planned in runs}
     results = read_results(output / "runs")
-    known = [result for result in results if (result.dataset, result.system, result.seed) in wanted]
+    known = select(results, outlined)
     if len(known) < len(results):
         say(f"{len(results) - len(known)} finished runs are not of this study as its file is now, and left out")
-    notes = [*resolved.seen] + [
+    notes = [*seen] + [
         f"{planned.name} failed: {(planned.folder / FAILED).read_text(encoding='utf-8').splitlines()[0]}"
         for planned in runs
         if not planned.finished() and (planned.folder / FAILED).is_file()
@@ -133,19 +134,19 @@ def _report(study: Study, resolved: Resolved, runs: Sequence[PlannedRun], output
     spent = sum(result.training_seconds for result in known)
     say(f"{len(known)} of {len(runs)} runs are finished; trained for {duration(spent)} altogether")
     pictures = pictures_of.draw(finished, [system.name for system in study.systems], output / REPORT)
-    return write_report(outline(study, resolved), known, output / REPORT, pictures, notes, len(runs))
+    return write_report(outlined, known, output / REPORT, pictures, notes)
 
 
-def outline(study: Study, resolved: Resolved) -> StudyOutline:
-    """Return what the report needs of a study."""
+def outline(study: Study, resolved: Resolved, runs: Sequence[PlannedRun]) -> StudyOutline:
+    """Return what the report needs of a study. The paper's numbers are of all labels."""
     return StudyOutline(
         study.name,
         tuple(
             DatasetOutline(
                 title(resolved.datasets[entry.dataset], labelled),
                 title(entry.title or resolved.datasets[entry.dataset].split("_", 1)[-1], labelled),
-                entry.paper,
-                entry.group,
+                entry.paper if labelled is None else None,
+                title(entry.group, labelled) if entry.group else None,
             )
             for entry in study.datasets
             for labelled in entry.labelled or (None,)
@@ -156,4 +157,5 @@ def outline(study: Study, resolved: Resolved) -> StudyOutline:
         primary=tuple(
             (title(resolved.datasets[entry.dataset], entry.labelled), entry.against) for entry in study.primary
         ),
+        planned=frozenset(planned.run.key for planned in runs),
     )

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED, SYSTEMS
 
 SCORED = ("test", "validation")
 
@@ -134,11 +135,12 @@ class Study:
         for what, names in (
             ("seed", [str(seed) for seed in self.seeds]),
             ("data set", [entry.dataset for entry in self.datasets]),
-            ("system", [entry.slug for entry in self.systems]),
+            ("system", [entry.name for entry in self.systems]),
         ):
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 problems.append(f"{what} {twice[0]} is there twice; expected each once")
+        problems += self._folder_problems()
         for key, entries in (("datasets", self.datasets), ("systems", self.systems)):
             if not entries:
                 problems.append(f"{key} is empty; expected at least one")
@@ -149,6 +151,17 @@ class Study:
         if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step <= 1:
             problems.append(f"prediction: step_size is {step!r}; expected a share of the tile, above 0 and at most 1")
         return problems
+
+    def _folder_problems(self) -> list[str]:
+        folders: dict[str, dict[str, None]] = {}
+        for system in self.systems:
+            folders.setdefault(system.slug, {})[system.name] = None
+        return [
+            f"the runs of the systems {' and '.join(map(repr, names))} would have one folder, {folder}; expected names "
+            "that differ in the letters a to z, whatever their case, or in digits"
+            for folder, names in folders.items()
+            if len(names) > 1
+        ]
 
     def _dataset_problems(self) -> list[str]:
         problems = []
@@ -174,6 +187,7 @@ class Study:
                 problems.append(
                     f"data set {entry.dataset}: fold all leaves no validation cases to score; give a fold by its number"
                 )
+            problems += _paper_problems(f"data set {entry.dataset}", entry.paper, PUBLISHED)
         return problems
 
     def _system_problems(self) -> list[str]:
@@ -185,6 +199,7 @@ class Study:
                 problems.append(
                     f"system {system.name}: weights {system.weights!r} are not defined; defined are {defined}"
                 )
+            problems += _paper_problems(f"system {system.name}", system.paper, SYSTEMS)
             for dataset in (*(system.datasets or ()), *system.training_on):
                 if dataset not in known:
                     problems.append(
@@ -251,6 +266,12 @@ class Study:
 def slug(name: str) -> str:
     """Return a name as that of a folder: lower-case letters, digits and ``_``."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "unnamed"
+
+
+def _paper_problems(where: str, key: str | None, known: Collection[str]) -> list[str]:
+    if key is None or key in known:
+        return []
+    return [f"{where}: paper is {key!r}; expected one of {', '.join(known)}, or no such key where the paper has none"]
 
 
 def _is_int(value: object) -> bool:

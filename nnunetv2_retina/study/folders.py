@@ -11,19 +11,22 @@ import shutil
 from pathlib import Path
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import link, write_json
+from nnunetv2_retina.files import link, write_json, write_text
 from nnunetv2_retina.nnunet.datasets import (
     DATASET_JSON,
     PREPROCESSED,
     RESULTS,
     SPLITS_JSON,
+    TRUTHS,
     find_dataset,
     read_dataset_json,
 )
 from nnunetv2_retina.nnunet.inputs import list_cases
+from nnunetv2_retina.nnunet.labels import list_labels
 from nnunetv2_retina.protocol import BLOCK
+from nnunetv2_retina.protocol.folds import find_splits
 from nnunetv2_retina.study.checks import scored_folders
-from nnunetv2_retina.study.runs import Run
+from nnunetv2_retina.study.runs import Run, has_own_splits, splitting
 
 _SCORED = "scored"
 _NO_LINKS = "Give an output folder on a file system with symbolic links; on Windows they need the developer mode"
@@ -41,12 +44,12 @@ def make(folder: Path, run: Run) -> dict[str, str]:
         nnU-Net's variables for its process.
 
     Raises:
-        RetinaError: if the data set is not there any more, or cannot be linked.
+        RetinaError: if the data set is not there any more, lacks the fold, or cannot be linked.
     """
     source = find_dataset(run.dataset, PREPROCESSED).resolve()
     view = folder / PREPROCESSED / run.dataset
     view.mkdir(parents=True, exist_ok=True)
-    own_splits = any(run.training.get(key) is not None for key in ("folds", "groups"))
+    own_splits = has_own_splits(run.training)
     for path in source.iterdir():
         linked = view / path.name
         if path.name == DATASET_JSON or (path.name == SPLITS_JSON and own_splits) or linked.is_symlink():
@@ -55,6 +58,10 @@ def make(folder: Path, run: Run) -> dict[str, str]:
             _link(path, linked)
     contents = read_dataset_json(source)
     write_json(view / DATASET_JSON, {**contents, BLOCK: dict(run.training)})
+    if own_splits and run.fold != "all":  # for trainers that do not read the settings, too
+        cases = list(list_labels(source / TRUTHS, str(contents["file_ending"]), "ground truth"))
+        splits = find_splits(None, cases, splitting(run.training), run.fold)
+        write_text(view / SPLITS_JSON, json.dumps(splits, indent=2), _NO_LINKS)
     results(folder).mkdir(exist_ok=True)
     return {
         PREPROCESSED: str((folder / PREPROCESSED).resolve()),

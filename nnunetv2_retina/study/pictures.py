@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ SIDE = 512
 def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -> dict[str, Path]:
     """Write a sheet for each data set: the case in the middle of the list, where most of it is annotated.
 
-    Neither case nor place depends on the predictions. Each system is shown by the first of its finished seeds.
+    Neither case nor place depends on the predictions. Each system is shown by the first of its finished seeds that has
+    any. Cases that one of the shown lacks are not chosen; a data set without a case that all have gets no sheet.
 
     Args:
         finished: runs with a result; those whose predictions were deleted are left out.
@@ -39,31 +40,32 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     sheets = {}
-    shown = [planned for planned in finished if _predictions(planned).is_dir()]
-    for dataset in dict.fromkeys(planned.run.title for planned in shown):
-        first: dict[str, PlannedRun] = {}
-        for planned in sorted((p for p in shown if p.run.title == dataset), key=lambda p: p.run.seed):
-            first.setdefault(planned.run.system, planned)
-        path = folder / f"side_by_side_{next(iter(first.values())).folder.parents[1].name}.png"
-        name = _draw(path, dataset, {system: first[system] for system in systems if system in first})
-        sheets[f"{dataset}: {name}"] = path
+    for dataset in dict.fromkeys(planned.run.title for planned in finished):
+        shown: dict[str, PlannedRun] = {}
+        for planned in sorted((p for p in finished if p.run.title == dataset), key=lambda p: p.run.seed):
+            if planned.run.system not in shown and _predicted(planned):
+                shown[planned.run.system] = planned
+        shown = {system: shown[system] for system in systems if system in shown}
+        if name := _middle(list(shown.values())):
+            path = folder / f"side_by_side_{shown[next(iter(shown))].folder.parents[1].name}.png"
+            sheets[f"{dataset}: {_draw(path, name, shown)}"] = path
     return sheets
 
 
-def _draw(path: Path, dataset: str, runs: dict[str, PlannedRun]) -> str:
+def _middle(runs: Sequence[PlannedRun]) -> str | None:
+    """Return the case in the middle of those that all of the runs have predicted; None where there is none."""
+    common = sorted(set.intersection(*(set(_predicted(planned)) for planned in runs))) if runs else []
+    return common[len(common) // 2] if common else None
+
+
+def _draw(path: Path, name: str, runs: Mapping[str, PlannedRun]) -> str:
     some = next(iter(runs.values()))
     images, labels = scored_folders(some.run.dataset, some.run.scored)
     dataset_json = read_dataset_json(images.parent)
-    ending = dataset_json["file_ending"]
-    names = [case.name for case in list_cases(images, dataset_json)]
-    names = [name for name in names if (_predictions(some) / f"{name}{ending}").is_file()]
-    name = names[len(names) // 2]
+    truth = labels / f"{name}{dataset_json['file_ending']}"
     rows = {
         f"{system}, seed {planned.run.seed}": overlay_row(
-            Pair(name, _predictions(planned) / f"{name}{ending}", labels / f"{name}{ending}"),
-            images,
-            dataset_json,
-            "foreground",
+            Pair(name, _predicted(planned)[name], truth), images, dataset_json, "foreground"
         )
         for system, planned in runs.items()
     }
@@ -91,6 +93,14 @@ def window(foreground: NDArray[Any], side: int) -> tuple[slice, slice]:
     return slice(y, y + tall), slice(x, x + wide)
 
 
-def _predictions(planned: PlannedRun) -> Path:
+def _predicted(planned: PlannedRun) -> dict[str, Path]:
+    """Return the cases that a run has predictions of, after its last iteration."""
     result = read_json(planned.folder / RESULT, ANEW)
-    return planned.folder / PREDICTIONS / str(result["iterations"][-1])
+    folder = planned.folder / PREDICTIONS / str(result["iterations"][-1])
+    if not folder.is_dir():  # then the images need not be there either
+        return {}
+    images, _ = scored_folders(planned.run.dataset, planned.run.scored)
+    dataset_json = read_dataset_json(images.parent)
+    ending = dataset_json["file_ending"]
+    files = {case.name: folder / f"{case.name}{ending}" for case in list_cases(images, dataset_json)}
+    return {name: path for name, path in files.items() if path.is_file()}

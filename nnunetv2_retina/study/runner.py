@@ -22,7 +22,7 @@ from nnunetv2_retina.console.engines import ALONE, Workers
 from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.metric import IOU
-from nnunetv2_retina.files import make_folder, read_json, write_json
+from nnunetv2_retina.files import make_folder, read_json, replacing, write_json
 from nnunetv2_retina.nnunet.commands import Say, process_defaults
 from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS, nnunet_folder
 from nnunetv2_retina.study import folders
@@ -187,15 +187,28 @@ def merge(runs: Sequence[PlannedRun], output: Path, others: Sequence[Path], say:
         for planned in runs:
             theirs = PlannedRun(planned.run, other / planned.folder.relative_to(output), planned.weights_file)
             if theirs.finished() and not planned.finished():
-                temporary = planned.folder.with_name(f".{planned.folder.name}.merging")
-                shutil.rmtree(temporary, ignore_errors=True)
-                shutil.copytree(theirs.folder, temporary, symlinks=True)
-                shutil.rmtree(planned.folder, ignore_errors=True)
-                temporary.rename(planned.folder)
-                taken += 1
+                taken += _take(theirs, planned, say)
         say(f"{other}: {taken} runs taken")
         copied += taken
     return copied
+
+
+def _take(theirs: PlannedRun, planned: PlannedRun, say: Say) -> bool:
+    """Copy a finished run into its place, its result last; return False if another process has the place."""
+    with _held(planned.folder) as mine:
+        if not mine:
+            say(f"{planned.name}: another process has it; not taken")
+            return False
+        temporary = planned.folder.with_name(f".{planned.folder.name}.merging")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(theirs.folder, temporary, symlinks=True, ignore=shutil.ignore_patterns(LOCK, RESULT))
+        planned.clear()
+        for path in temporary.iterdir():
+            path.rename(planned.folder / path.name)
+        temporary.rmdir()
+        with replacing(planned.folder / RESULT) as whole:
+            shutil.copyfile(theirs.folder / RESULT, whole)
+        return True
 
 
 @contextmanager

@@ -61,6 +61,11 @@ class Run:
         """Return the data set, and how much of it is labelled."""
         return title(self.dataset, self.labelled)
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Return what its result is found by: title, system and seed."""
+        return self.title, self.system, self.seed
+
     def to_json(self) -> dict[str, Any]:
         """Return the run as JSON holds it."""
         contents: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -131,13 +136,17 @@ class PlannedRun:
     def begin(self) -> None:
         """Make the folder and write what defines the run; the rehearsal or failed start of another goes."""
         if not self.check_folder():
-            for path in self.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != LOCK:
-                    path.unlink()
+            self.clear()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / RUN, self.run.to_json())
+
+    def clear(self) -> None:
+        """Delete what is in the folder, but not the lock, which this process holds."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
 
     def _worthless(self) -> bool:
         """Return whether nothing in the folder took time to make."""
@@ -157,9 +166,22 @@ class Resolved:
     fingerprints: Mapping[str, str]
     """Name of the weights -> fingerprint."""
     folds: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    """Data set as the study names it -> training and validation cases of its fold, where some are to be drawn."""
+    """Data set as the study names it -> training and validation cases of its fold; ``all`` has none for validation."""
     seen: Sequence[str] = ()
     """Sentences on images of the data sets that a pre-training saw."""
+
+
+_SPLITTING = ("folds", "groups")
+
+
+def splitting(training: Mapping[str, Any]) -> Protocol:
+    """Return what training settings say of splits alone."""
+    return Protocol.from_dataset_json({BLOCK: {key: training[key] for key in _SPLITTING if key in training}})
+
+
+def has_own_splits(training: Mapping[str, Any]) -> bool:
+    """Tell whether training settings say how to split a data set, so that its file of splits is not asked."""
+    return any(training.get(key) is not None for key in _SPLITTING)
 
 
 def title(dataset: str, labelled: int | None) -> str:

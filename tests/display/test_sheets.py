@@ -11,7 +11,7 @@ from helpers.checks import noting
 from matplotlib.axes import Axes
 
 from nnunetv2_retina.display.figures import scale_bar
-from nnunetv2_retina.display.plots import Bar, class_bars
+from nnunetv2_retina.display.plots import Bar, Curve, class_bars, curves
 from nnunetv2_retina.display.sheets import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -20,8 +20,10 @@ from nnunetv2_retina.display.sheets import (
     LabelledSlice,
     OverlayRow,
     compare,
+    grey_sheet,
     label_sheet,
     overlay_sheet,
+    side_by_side,
 )
 from nnunetv2_retina.display.tints import colour_in, stretch
 from nnunetv2_retina.errors import RetinaError
@@ -133,6 +135,19 @@ def test_class_bar_of_a_given_mean(tmp_path: Path, monkeypatch) -> None:
 def test_sheet_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RetinaError, match="needs at least one image"):
         overlay_sheet(tmp_path / "sheet.png", [], {1: "mitochondria"})
+
+
+def test_names_may_hold_dollars(tmp_path: Path) -> None:
+    image, name = np.arange(64.0).reshape(8, 8), "a $10^{-3$"
+    labels = (image > 30).astype(np.uint8)
+    row = OverlayRow(name, image, labels, labels)
+    overlay_sheet(tmp_path / "a.png", [row], {1: name})
+    side_by_side(tmp_path / "b.png", row, {name: labels}, {1: name})
+    label_sheet(tmp_path / "c.png", [LabelledSlice(name, image, labels)], {1: name})
+    grey_sheet(tmp_path / "d.png", {name: image[None]}, [name])
+    class_bars(tmp_path / "e.png", {"IoU": [Bar(name, [0.5])]})
+    curves(tmp_path / "f.png", {"loss": [Curve(name, [1, 2], [1, 2]), Curve("b", [1, 2], [1, 2])]}, "epoch")
+    assert len(list(tmp_path.glob("*.png"))) == 6
 
 
 def test_sheet_with_unequal_shapes_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The network's scores beside those of the best threshold, both by retina_evaluate's definition."""
 
+import json
 import shutil
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from helpers.own_images import write_own
@@ -43,6 +45,23 @@ def test_network_and_threshold_are_means_over_the_images(dataset: Path, tmp_path
     assert sentence == (
         f"label_1: mean IoU 1.000 by the network, {expected:.3f} by the best global threshold ({threshold.describe()})"
     )
+
+
+def test_the_threshold_is_chosen_on_annotated_voxels(dataset: Path, tmp_path: Path) -> None:
+    contents = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps(contents | {"labels": contents["labels"] | {"ignore": 2}}))
+    for path in (dataset / "labelsTr").iterdir():  # nobody annotated the lower half
+        labels = iio.imread(path)
+        labels[labels.shape[0] // 2 :] = 2
+        iio.imwrite(path, labels)
+    shutil.copytree(dataset / "labelsTs", tmp_path / "perfect")
+    write_scores(evaluate(tmp_path / "perfect", dataset / "labelsTs", dataset), tmp_path / "scores")
+    (sentence,) = compare_with_threshold(dataset, tmp_path / "scores")
+    training = list(read_examples(dataset, "train"))
+    masks, valid = [e.labels == 1 for e in training], [e.labels != 2 for e in training]
+    expected = best_threshold([e.image for e in training], masks, valid)
+    assert expected != best_threshold([e.image for e in training], masks)
+    assert expected.describe() in sentence
 
 
 def test_scores_that_are_not_there(dataset: Path, tmp_path: Path) -> None:

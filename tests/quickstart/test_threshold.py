@@ -28,6 +28,16 @@ def test_threshold_is_chosen_for_the_mean_over_the_images() -> None:
     assert best.train_iou == pytest.approx((1 / 4 + 1 + 1) / 3)
 
 
+def test_what_is_not_annotated_does_not_count() -> None:
+    image, mask = np.array([[10, 20, 20, 20, 100, 100]]), np.array([[1, 1, 0, 0, 0, 0]])
+    valid = np.array([[True, True, False, False, True, True]])
+    assert best_threshold([image], [mask], sigmas=(0,)).level < 20  # as if the two were known not to be of the class
+    best = best_threshold([image], [mask], [valid], sigmas=(0,))
+    assert best.train_iou == 1.0 and 20 <= best.level < 100
+    unknown = best_threshold([image, image], [mask, mask], [valid, np.zeros_like(valid)], sigmas=(0,))
+    assert unknown.train_iou == 1.0
+
+
 def test_images_without_the_class_do_not_count_where_none_is_claimed() -> None:
     image, mask = np.array([[0, 100]]), np.array([[1, 0]])
     empty = np.array([[100, 100]])

@@ -219,6 +219,20 @@ def test_fold_all_scores_training_images(nnunet, no_drawing) -> None:
     assert "all 1 to train on, the same to validate" in said
 
 
+def test_a_fold_that_is_validated_on_training_cases_says_so(nnunet, no_drawing) -> None:
+    assert "scores of training images" not in text(page(nnunet))
+    path = model(nnunet) / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    split, said = {"train": ["case_3"], "val": ["case_3"]}, "Fold 0 trains on cases of its validation: these are scores"
+    content["init_args"]["retina"] = {"settings": split}
+    torch.save(content, path)
+    assert said in text(page(nnunet))
+    del content["init_args"]["retina"]  # nnU-Net's own trainer, in a study
+    content["init_args"]["dataset_json"] = {"retina": {"folds": [split]}}
+    torch.save(content, path)
+    assert said in text(page(nnunet))
+
+
 def test_a_later_training_beside_a_finished_one(nnunet, no_drawing) -> None:
     (model(nnunet) / "fold_0" / "checkpoint_latest.pth").touch()
     assert "a later training of this fold, which is not finished" in text(page(nnunet))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -121,6 +122,28 @@ def test_the_card_says_what_it_is_and_nothing_private(trained, tmp_path):
         content = path.read_bytes()
         assert SECRET.encode() not in content and b"patient_1" not in content, path.name
     assert "cnn.stem.0.weight" in load_file(tmp_path / "hub" / "model.safetensors"), "one fold has no prefix"
+
+
+@pytest.mark.parametrize(("fold", "cases"), [("all", "all cases"), ("1", "cases of its validation")])
+def test_scores_of_training_images_are_not_published_as_validation(trained, tmp_path, fold, cases):
+    shutil.copytree(trained, tmp_path / "model")
+    (tmp_path / "model" / "fold_1").rename(tmp_path / "model" / f"fold_{fold}")
+    path = tmp_path / "model" / f"fold_{fold}" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    if fold != "all":  # as a study's run on few labelled cases
+        content["init_args"]["retina"]["settings"]["val"] = ["patient_1"]
+    torch.save(content, path)
+    made = {}
+    for folds in ([fold], ["0", fold]):
+        target = tmp_path / "_".join(folds)
+        assert main(["hub", str(target), "-m", str(tmp_path / "model"), "-f", *folds, *META]) == 0
+        made[len(folds)] = (target / "README.md").read_text(encoding="utf-8")
+    said = f"Fold {fold} was trained on {cases}: nnU-Net's scores of it are not of unseen images."
+    assert said in made[1] and "There is no validation of this model" in made[1]
+    assert "model-index" not in made[1] and "0.812" not in made[1] and "Test scores" not in made[1]
+    assert said in made[2] and "| 0 | 0.812 | 0.688 |" in made[2] and f"| {fold} | 0.8" not in made[2]
+    (result,) = yaml.safe_load(made[2].split("---\n")[1])["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "validation of fold 0"
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load")

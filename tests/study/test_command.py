@@ -23,6 +23,7 @@ from nnunetv2_retina.protocol import Protocol
 from nnunetv2_retina.protocol.folds import make_splits
 from nnunetv2_retina.study import folders
 from nnunetv2_retina.study.checks import resolve
+from nnunetv2_retina.study.command import StudyOptions, _case_counter, outline, run_study
 from nnunetv2_retina.study.pictures import window
 from nnunetv2_retina.study.runner import run_one
 from nnunetv2_retina.study.runs import RESULT, PlannedRun, planned_runs
@@ -79,9 +80,8 @@ def test_labelled_cases_come_from_those_for_training(study: Path) -> None:
     change(study, "labelled: [1, 2]", f"labelled: [1, {len(CASES) + 1}]")
     with pytest.raises(RetinaError, match=f"there are {len(CASES)} training cases. Give fewer"):
         resolve(read_study(study))
-    change(study, "labelled:", "fold: 1, scored: validation, labelled:")
-    with pytest.raises(RetinaError, match="fold 1, which the training settings do not list"):
-        resolve(read_study(study))
+    change(study, f"labelled: [1, {len(CASES) + 1}]", "fold: 1, scored: validation, labelled: [1, 2]")
+    assert resolve(read_study(study)).folds["901"] == make_splits(CASES, Protocol())[1]
 
 
 def test_what_a_study_names_is_looked_at_before_anything_runs(study: Path, workspace: Path) -> None:
@@ -126,6 +126,59 @@ def test_what_a_study_names_is_looked_at_before_anything_runs(study: Path, works
 def test_what_is_not_there_is_refused(study: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(RetinaError, match=message):
         resolve(read_study(change(study, old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "iterations: [2, 4]",
+            "fold: 9, iterations: [2, 4]",
+            r"901: fold 9 cannot exist: the folds .* are 0, 1, 2, 3, 4",
+        ),
+        (
+            "training: {",
+            "fold: 1, scored: validation, training: {folds: [{train: [case_0], val: [case_1]}], ",
+            r"fold 1 cannot exist: the folds of 6 training cases are 0 \(and all\)",
+        ),
+        (
+            "systems:",
+            "  - {dataset: Dataset901_test, iterations: [2]}\nsystems:",
+            "data sets 901 and Dataset901_test: both are Dataset901_test; expected each data set once",
+        ),
+        ("training: {", "group: Dataset901_test, training: {", "group Dataset901_test has the name of a data set"),
+    ],
+)
+def test_what_could_not_be_run_or_reported_is_refused_before_anything_runs(
+    study: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    options = StudyOptions(device="cpu", only="estimate")
+    with pytest.raises(RetinaError, match=message):
+        run_study(change(study, old, new), tmp_path / "out", options, lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_labels_have_groups_of_their_own_and_no_number_of_the_paper(study: Path, tmp_path: Path) -> None:
+    change(study, "training: {", "labelled: [1, 2], group: Perez, paper: Perez nuclei, training: {")
+    loaded = read_study(study)
+    resolved = resolve(loaded)
+    outlined = outline(loaded, resolved, planned_runs(loaded, resolved, tmp_path))
+    assert [(entry.group, entry.paper) for entry in outlined.datasets] == [
+        ("Perez, 1 labelled", None),
+        ("Perez, 2 labelled", None),
+    ]
+    assert len(outlined.runs) == 4 and ("Dataset901_test, 2 labelled", "TransUNet", 1) in outlined.runs
+
+
+def test_what_is_scored_is_counted(study: Path) -> None:
+    loaded = read_study(study)
+    resolved = resolve(loaded)
+    (planned, *_) = planned_runs(loaded, resolved, Path("out"))
+    assert _case_counter(loaded, resolved)(planned) == 2  # the test images
+    loaded = read_study(change(study, "iterations: [2, 4]", "fold: 0, scored: validation, iterations: [2, 4]"))
+    resolved = resolve(loaded)
+    held = make_splits(CASES, Protocol())[0]["val"]
+    assert _case_counter(loaded, resolved)(planned) == len(held) and resolved.folds["901"]["val"] == held
 
 
 def test_a_data_set_without_test_labels_is_refused(study: Path, workspace: Path) -> None:
@@ -247,6 +300,16 @@ def test_validation_cases_are_linked_for_scoring(study: Path, workspace: Path, t
     assert sorted(path.name for path in labels.iterdir()) == ["case_4.png", "case_5.png"]
     folders.remove(planned.folder)
     assert original.is_file() and not view.exists()
+
+
+def test_splits_of_the_study_are_there_for_trainers_that_read_no_settings(study: Path, tmp_path: Path) -> None:
+    change(study, "training: {", "labelled: [2], training: {")
+    loaded = read_study(study)
+    planned = planned_runs(loaded, resolve(loaded), tmp_path / "out")[0]
+    planned.begin()
+    folders.make(planned.folder, planned.run)
+    path = planned.folder / "nnUNet_preprocessed" / "Dataset901_test" / "splits_final.json"
+    assert json.loads(path.read_text()) == list(planned.run.training["folds"]) and not path.is_symlink()
 
 
 def test_the_part_that_is_shown_has_the_most_foreground() -> None:

@@ -113,7 +113,10 @@ def test_paths_of_weights_take_variables(write, monkeypatch) -> None:
         ("seeds: [1, 2]", "seeds: [1, 1]", "seed 1 is there twice"),
         ("seeds: [1, 2]", "seeds: []", r"seeds is \[\]; expected whole numbers from 0, at least one"),
         ("seeds: [1, 2]", "seeds: 3", r"seeds is 3; expected a list"),
-        ("TransUNet (random)", "retina", "system retina is there twice"),
+        ("TransUNet (random)", "RETINA", "system RETINA is there twice; expected each once"),
+        ("TransUNet (random)", "retina", "the systems 'RETINA' and 'retina' would have one folder, retina; expected"),
+        ("title: Ignored", "paper: Crème", "data set Dataset902_test: paper is 'Crème'; expected one of CREMI, Guay"),
+        ("datasets: [901]", "paper: best", r"system TransUNet \(random\): paper is 'best'; expected one of UNet-RN50"),
         ("title: Ignored", "tilte: Ignored", "unknown setting 'tilte'; known are .* Did you mean title?"),
         ("learning_rate: 0.03", "learning_rat: 0.03", "data set 901: .*unknown key 'learning_rat'.*learning_rate"),
         ("learning_rate: 0.03", "learning_rate: 0", "learning_rate is 0; expected a number above 0"),
@@ -156,6 +159,13 @@ def test_files_that_are_no_study_are_refused(tmp_path: Path) -> None:
 
 def test_names_become_folders() -> None:
     assert slug("TransUNet (random)") == "transunet_random" and slug("µ") == "unnamed"
+
+
+def test_systems_that_would_share_a_folder_are_named_as_they_are_written(write) -> None:
+    path = write("name: RETINA, ", "name: ψ, ")
+    path.write_text(path.read_text().replace("TransUNet (random)", "β").replace("reference: RETINA", "reference: ψ"))
+    with pytest.raises(RetinaError, match="the systems 'ψ' and 'β' would have one folder, unnamed; expected names"):
+        read_study(path)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)

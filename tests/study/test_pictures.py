@@ -87,7 +87,25 @@ def test_runs_without_predictions_are_left_out(tmp_path, raw) -> None:
     (path,) = draw([other, planned], ["A", "B"], tmp_path / "report").values()
     picture = iio.imread(path)
     assert (picture[..., :3].std(axis=(0, 1)) > 20).all()  # there is something on it
+    for path in (raw / "imagesTs").iterdir():  # nor are the images needed then
+        path.unlink()
     assert draw([other], ["A", "B"], tmp_path / "report") == {}
+
+
+def test_a_case_that_all_shown_runs_have_is_chosen(tmp_path, raw) -> None:
+    first, second, empty = (finished(tmp_path, raw, system, 1) for system in "ABC")
+    (first.folder / "predictions" / "4" / "t1.png").unlink()
+    for path in (empty.folder / "predictions" / "4").iterdir():
+        path.unlink()
+    assert list(draw([first, second, empty], ["A", "B", "C"], tmp_path / "report")) == ["Dataset905_small: t2"]
+    for name in ("t0", "t2"):
+        (first.folder / "predictions" / "4" / f"{name}.png").unlink()
+    assert list(draw([first, second], ["A", "B"], tmp_path / "report")) == ["Dataset905_small: t1"]
+    (second.folder / "predictions" / "4" / "t1.png").unlink()
+    lacking = finished(tmp_path, raw, "D", 1)
+    for name in ("t0", "t2"):
+        (lacking.folder / "predictions" / "4" / f"{name}.png").unlink()
+    assert draw([second, lacking], ["B", "D"], tmp_path / "report") == {}
 
 
 def test_panels_are_filled_row_by_row_and_shapes_must_agree(tmp_path) -> None:

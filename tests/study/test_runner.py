@@ -274,6 +274,28 @@ def test_finished_runs_of_other_folders_are_taken(tmp_path: Path) -> None:
         merge(mine, here, [there], said.append)
 
 
+def test_a_run_that_another_process_has_is_not_merged_over(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        open_output(make_study(), folder)
+    mine, theirs = plan(here)[0], plan(there)[0]
+    finish(theirs, 0.2)
+    (theirs.folder / ".lock").write_text("theirs")
+    (theirs.folder / "scores").mkdir()
+    mine.begin()
+    (mine.folder / "checkpoint_latest.pth").write_text("an hour of work")
+    said: list[str] = []
+    with FileLock(mine.folder / ".lock"):
+        assert merge([mine], here, [there], said.append) == 0
+    assert (mine.folder / "checkpoint_latest.pth").is_file() and not mine.finished()
+    assert said == [f"{mine.name}: another process has it; not taken", f"{there}: 0 runs taken"]
+    (mine.folder / ".lock").touch()
+    inode = (mine.folder / ".lock").stat().st_ino
+    assert merge([mine], here, [there], said.append) == 1 and mine.finished()
+    assert {path.name for path in mine.folder.iterdir()} == {".lock", RUN, RESULT, "scores"}
+    assert (mine.folder / ".lock").stat().st_ino == inode and list(mine.folder.parent.iterdir()) == [mine.folder]
+
+
 def test_estimates_come_from_rehearsals_then_from_runs(tmp_path: Path) -> None:
     runs = plan(tmp_path)
     assert estimates(runs, tmp_path, lambda planned: 10) == []

@@ -11,10 +11,11 @@ from nnunetv2_retina.study.findings.results import Evaluation, Result, StudyOutl
 from nnunetv2_retina.study.findings.statistics import Comparison, compare
 from nnunetv2_retina.study.findings.tables import Table, build_table
 
-AREA = (
+_AREA = (
     "Mean {label} over the logarithm of the iterations, of those at which every run of a data set was scored: the area "
-    "under the convergence curve, divided by its width. Who is good sooner has more."
+    "under the convergence curve, divided by its width. Who is good sooner has more.{left_out}"
 )
+_LEFT_OUT = " Left out, for they were scored at their end alone: {names}."
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class Areas:
 
     table: Table
     comparisons: Sequence[Comparison]
+    left_out: Sequence[str] = ()
+    """Systems that have runs, but none with a curve."""
+
+    @property
+    def meaning(self) -> str:
+        """Say what they are, and of which systems there is none."""
+        left_out = _LEFT_OUT.format(names=", ".join(self.left_out)) if self.left_out else ""
+        return _AREA.format(label=self.table.metric.label, left_out=left_out)
 
 
 def mean_over_training(scores: Mapping[int, float]) -> float:
@@ -41,12 +50,13 @@ def mean_over_training(scores: Mapping[int, float]) -> float:
 def areas(results: Sequence[Result], metric: str) -> list[Result]:
     """Return results whose only score is their mean over training.
 
-    It is over the iterations that all runs of a data set have. Data sets whose runs share fewer than two are left out.
+    It is over the iterations that all runs of a data set have. Runs that were scored only once have no curve, and are
+    left out, as are data sets whose runs share fewer than two.
     """
     replaced = []
     for dataset in dict.fromkeys(result.dataset for result in results):
-        runs = [result for result in results if result.dataset == dataset]
-        shared = sorted(set.intersection(*(set(run.scores) for run in runs)))
+        runs = [result for result in results if result.dataset == dataset and len(result.scores) > 1]
+        shared = sorted(set.intersection(*(set(run.scores) for run in runs))) if runs else []
         if len(shared) < 2:
             continue
         for run in runs:
@@ -61,4 +71,6 @@ def compare_areas(outline: StudyOutline, results: Sequence[Result]) -> Areas | N
     if not replaced:
         return None
     table = build_table(outline, replaced)
-    return Areas(table, compare(table, outline.reference))
+    ran, drawn = ({result.system for result in part} for part in (results, replaced))
+    left_out = [system.name for system in outline.systems if system.name in ran - drawn]
+    return Areas(table, compare(table, outline.reference), left_out)

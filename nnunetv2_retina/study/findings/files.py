@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from nnunetv2_retina.study.findings.areas import AREA, Areas
+from nnunetv2_retina.evaluation.metric import metric_of
+from nnunetv2_retina.study.findings.areas import Areas
 from nnunetv2_retina.study.findings.paper_numbers import SOURCE, published, published_iterations
 from nnunetv2_retina.study.findings.results import Result, StudyOutline, Values
 from nnunetv2_retina.study.findings.statistics import Comparison
@@ -18,6 +19,14 @@ from nnunetv2_retina.study.findings.summary import difference_text, effect_text,
 from nnunetv2_retina.study.findings.tables import Cell, Table, shown_cell, shown_iterations
 
 SCORES_JSON, SCORES_CSV, TABLES = "scores.json", "scores.csv", "tables.md"
+_TESTS = (
+    "Difference: mean of {reference} minus mean of the other, with Welch's 95 % interval. A: probability that a run of "
+    "{reference} is better than one of the other (equal ones count half); r = 2 A - 1: rank-biserial correlation. p: "
+    "two-sided Mann-Whitney U test, runs taken as independent; exact unless said otherwise. Holm: corrected for all "
+    "tests in this table. Least p: what so many runs give at best. Pairs: runs of one seed, the mean of their "
+    "differences, and a two-sided test by flipping their signs, exact unless said otherwise. A dash: too few runs."
+)
+_PRIMARY = " Named beforehand: the {number} marked *; Holm, pairs: corrected for these alone."
 _COLUMNS = ("dataset", "system", "seed", "iteration", "level", "name", "metric", "value")
 
 
@@ -27,7 +36,6 @@ def scores_json(
     tables: Mapping[str, Table],
     comparisons: Sequence[Comparison],
     areas: Areas | None = None,
-    planned: int | None = None,
 ) -> str:
     """Return everything the report is made of; undefined values are null."""
     content = {
@@ -36,7 +44,7 @@ def scores_json(
         "reference": outline.reference,
         "metric": outline.metric,
         "seeds": list(outline.seeds),
-        "runs_planned": planned,
+        "runs_planned": len(outline.runs),
         "runs_found": len(results),
         "metrics": {key: table.metric.meaning for key, table in tables.items()},
         "datasets": {entry.name: {"title": entry.title, "group": entry.group} for entry in outline.datasets},
@@ -89,10 +97,10 @@ def tables_markdown(
     if len(beside) > 1:
         parts += ["## Beside the paper", f"{SOURCE}.", _markdown(*beside)]
     if comparisons:
-        parts += [f"## {outline.reference} against the others", _markdown(*comparison_rows(comparisons))]
+        parts += [f"## {outline.reference} against the others", comparison_text(outline)]
+        parts += [_markdown(*comparison_rows(comparisons))]
     if areas is not None:
-        label = areas.table.metric.label
-        parts += ["## Over the iterations", AREA.format(label=label), _markdown(*score_rows(areas.table))]
+        parts += ["## Over the iterations", areas.meaning, _markdown(*score_rows(areas.table))]
         parts += [_markdown(*comparison_rows(areas.comparisons))] if areas.comparisons else []
     return "\n\n".join(parts) + "\n"
 
@@ -125,15 +133,22 @@ def paper_rows(outline: StudyOutline, table: Table) -> list[list[str]]:
     return rows
 
 
+def comparison_text(outline: StudyOutline) -> str:
+    """Say what the columns of ``comparison_rows`` are."""
+    text = _TESTS.format(reference=outline.reference)
+    text += _PRIMARY.format(number=len(outline.primary)) if outline.primary else ""
+    return text + (" Lower scores are better." if metric_of(outline.metric).lower_is_better else "")
+
+
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
     """Return header and a row for each comparison."""
     header = ["data set", "against", "runs", "difference (95 % interval)", "A", "r", "U", "p", "p, Holm", "least p"]
-    rows = [[*header, "pairs", "p, pairs", "p, pairs, Holm", "least p, pairs"]]
+    rows = [[*header, "pairs", "difference, pairs", "p, pairs", "p, pairs, Holm", "least p, pairs"]]
     for entry in comparisons:
         other = f"{entry.other} *" if entry.primary else entry.other
         base = [entry.row.title, other, f"{entry.n_reference}, {entry.n_other}", difference_text(entry)]
         if entry.test is None:
-            rows.append([*base, *["-"] * 10])
+            rows.append([*base, *["-"] * (len(rows[0]) - len(base))])
             continue
         effects = [effect_text(entry.superiority), effect_text(entry.rank_biserial), f"{entry.test.u:g}"]
         p = p_text(entry.test.p) + ("" if entry.test.exact else " (normal approximation)")
@@ -144,8 +159,10 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
 def _paired_texts(entry: Comparison) -> list[str]:
     pairs = entry.paired
     if pairs is None:
-        return ["-"] * 4
-    return [f"{pairs.n}", p_text(pairs.p), p_text(entry.paired_p_holm), p_text(pairs.smallest_p)]
+        return ["-"] * 5
+    difference = entry.metric.show(pairs.mean, signed=True)
+    p = p_text(pairs.p) + ("" if pairs.exact else " (random signs)")
+    return [f"{pairs.n}", difference, p, p_text(entry.paired_p_holm), p_text(pairs.smallest_p)]
 
 
 def _table_json(table: Table) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from nnunetv2_retina.display import pages
 from nnunetv2_retina.files import make_folder, write_text
-from nnunetv2_retina.study.findings.areas import AREA, Areas, compare_areas
+from nnunetv2_retina.study.findings.areas import Areas, compare_areas
 from nnunetv2_retina.study.findings.figures import Figures, captions, draw_figures
 from nnunetv2_retina.study.findings.files import (
     SCORES_CSV,
     SCORES_JSON,
     TABLES,
     comparison_rows,
+    comparison_text,
     paper_rows,
     scores_csv,
     scores_json,
@@ -31,6 +32,7 @@ from nnunetv2_retina.study.findings.summary import (
     beside_the_paper,
     beyond_chance,
     completeness,
+    named_beforehand,
     rankings,
     undefined_scores,
 )
@@ -43,14 +45,6 @@ from nnunetv2_retina.study.findings.tables import (
 
 REPORT = "report.html"
 _ADVICE = "Give another output folder"
-_TESTS = (
-    "Difference: mean of {reference} minus mean of the other, with Welch's 95 % interval. A: probability that a run of "
-    "{reference} is better than one of the other (equal ones count half); r = 2 A - 1: rank-biserial correlation. p: "
-    "two-sided Mann-Whitney U test, runs taken as independent; exact unless said otherwise. Holm: corrected for all "
-    "tests in this table. Least p: what so many runs give at best. p, pairs: runs of one seed as pairs, two-sided "
-    "test by flipping the signs of their differences. A dash: too few runs."
-)
-_PRIMARY = " Named beforehand: the {number} marked *; Holm, pairs: corrected for these alone."
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,6 @@ def write_report(
     folder: Path,
     pictures: Mapping[str, Path] | None = None,
     notes: Sequence[str] = (),
-    planned: int | None = None,
 ) -> Path:
     """Write scores, tables, figures and the page. Earlier ones are replaced, never half.
 
@@ -89,7 +82,6 @@ def write_report(
         folder: where to write; it is made.
         pictures: title -> PNG file, embedded in the page.
         notes: sentences that must not be overlooked, such as on runs that failed.
-        planned: number of runs there should be; None: every system on every data set from every seed.
 
     Returns:
         The page, which needs no other file.
@@ -105,26 +97,24 @@ def write_report(
     areas = compare_areas(outline, results)
     figures = draw_figures(outline, results, tables[outline.metric], comparisons, folder)
     files = {
-        SCORES_JSON: scores_json(outline, results, tables, comparisons, areas, planned),
+        SCORES_JSON: scores_json(outline, results, tables, comparisons, areas),
         SCORES_CSV: scores_csv(results),
         **{f"table_{metric}.csv": table_csv(table) for metric, table in tables.items()},
         TABLES: tables_markdown(outline, tables, comparisons, areas),
     }
     for name, text in files.items():
         write_text(folder / name, text, _ADVICE)
-    sections = _sections(_Study(outline, results, tables, comparisons, figures, areas), notes, planned, pictures or {})
+    sections = _sections(_Study(outline, results, tables, comparisons, figures, areas), notes, pictures or {})
     blocks = [STYLE, pages.contents(list(sections))]
     for title, section in sections.items():
         blocks += [pages.heading(title), *section]
     return write_text(folder / REPORT, pages.html_page(outline.name, blocks), _ADVICE)
 
 
-def _sections(
-    study: _Study, notes: Sequence[str], planned: int | None, pictures: Mapping[str, Path]
-) -> dict[str, list[str]]:
+def _sections(study: _Study, notes: Sequence[str], pictures: Mapping[str, Path]) -> dict[str, list[str]]:
     """Return title -> blocks of every section that has something to say."""
     sections = {
-        "Summary": _summary(study, notes, planned),
+        "Summary": _summary(study, notes),
         "Scores": _scores(study),
         "Beside the paper": _paper(study),
         f"{study.outline.reference} against the others": _tests(study),
@@ -139,10 +129,11 @@ def _sections(
     return {title: blocks for title, blocks in sections.items() if blocks}
 
 
-def _summary(study: _Study, notes: Sequence[str], planned: int | None) -> list[str]:
+def _summary(study: _Study, notes: Sequence[str]) -> list[str]:
     outline, table = study.outline, study.main
     blocks = [pages.notice(note) for note in notes]
-    complete, *absent = completeness(outline, study.results, planned)
+    blocks += [pages.paragraph(sentence) for sentence in named_beforehand(study.comparisons)]
+    complete, *absent = completeness(outline, study.results)
     blocks += [pages.notice(complete) if absent else pages.paragraph(complete)]
     blocks += [pages.details("Which runs are missing", pages.bullets(absent))] if absent else []
     if study.results:
@@ -180,10 +171,7 @@ def _tests(study: _Study) -> list[str]:
         return []
     header, *rows = comparison_rows(study.comparisons)
     reasons = dict.fromkeys(f"{entry.row.title}: {entry.reason}" for entry in study.comparisons if entry.reason)
-    text = _TESTS.format(reference=study.outline.reference)
-    text += _PRIMARY.format(number=len(study.outline.primary)) if study.outline.primary else ""
-    text += " Lower scores are better." if study.main.metric.lower_is_better else ""
-    blocks = [pages.paragraph(text), pages.table(header, rows)]
+    blocks = [pages.paragraph(comparison_text(study.outline)), pages.table(header, rows)]
     return blocks + ([pages.bullets([f"{reason}." for reason in reasons])] if reasons else [])
 
 
@@ -231,7 +219,7 @@ def _over_iterations(study: _Study) -> list[str]:
     if study.areas is not None:
         header, *rows = comparison_rows(study.areas.comparisons)
         blocks += [
-            pages.paragraph(AREA.format(label=study.main.metric.label)),
+            pages.paragraph(study.areas.meaning),
             plain_grid("data set", study.areas.table),
         ]
         blocks += [pages.table(header, rows)] if rows else []

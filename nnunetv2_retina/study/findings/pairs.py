@@ -11,6 +11,8 @@ from scipy import stats
 
 _MOST_EXACT = 16
 """Pairs of which every choice of signs is tried: 65,536."""
+_RANDOM = 100_000
+"""Choices of signs that are tried of more pairs."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,13 @@ class Paired:
     mean: float
     """Of the differences."""
     p: float
-    """Exact up to 16 pairs, beyond them from 100,000 random choices of signs."""
+    exact: bool
+    """Whether p is from every choice of signs, as it is up to 16 pairs, not from 100,000 random ones."""
 
     @property
     def smallest_p(self) -> float:
-        """Return the least p that so many pairs can give: all differences on one side."""
-        return min(1.0, 2.0 ** (1 - self.n))
+        """Return the least p that so many pairs can give: all differences on one side, and no random choice as far."""
+        return min(1.0, max(2.0 ** (1 - self.n), 0.0 if self.exact else 2 / (_RANDOM + 1)))
 
 
 def sign_flip(differences: Sequence[float]) -> Paired:
@@ -37,12 +40,13 @@ def sign_flip(differences: Sequence[float]) -> Paired:
     """
     if len(differences) < 2:
         raise ValueError(f"got {len(differences)} differences; expected at least 2")
+    exact = len(differences) <= _MOST_EXACT
     tested = stats.permutation_test(
         (np.asarray(differences, dtype=float),),
         np.mean,
         permutation_type="samples",
         vectorized=True,
-        n_resamples=np.inf if len(differences) <= _MOST_EXACT else 100_000,
+        n_resamples=np.inf if exact else _RANDOM,
         rng=np.random.default_rng(0),
     )
-    return Paired(len(differences), statistics.fmean(differences), float(tested.pvalue))
+    return Paired(len(differences), statistics.fmean(differences), float(tested.pvalue), exact)

@@ -51,7 +51,11 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         "UroCell": _row(1000, 0.203, 0.598, 0.579, 0.573, 0.567, 0.610),
     }
 )
-"""Data set -> its row. "Perez" is the mean of its four organelles."""
+"""Data set -> its row."""
+MEANS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"Perez": frozenset(f"Perez {name}" for name in ("lysosomes", "mitochondria", "nuclei", "nucleoli"))}
+)
+"""Row that is a mean -> the rows it is of."""
 
 
 def published(dataset: str | None, system: str | None, metric: str = METRIC) -> float | None:

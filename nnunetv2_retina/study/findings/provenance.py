@@ -84,7 +84,7 @@ def differences(outline: StudyOutline, results: Sequence[Result]) -> list[str]:
             "differ by the rounding of the device."
         )
     for what in ("protocol", "weights", "configuration", "fold", "trainer"):
-        places = _differing_within(outline, results, partial(_made_by, what))
+        places = _differing_within(outline, results, partial(_compared, what))
         if places:
             sentences.append(f"Runs of one system on one data set differ in their {what}: {shorten(places)}.")
     places = _differing_within(outline, results, lambda run: run.last)
@@ -102,8 +102,15 @@ def weights_text(weights: Any) -> str:
     return f"{name} ({fingerprint})" if fingerprint else name
 
 
-def _made_by(what: str, run: Result) -> object:
-    return run.made_by.get(what)
+def _compared(what: str, run: Result) -> object:
+    """Return what runs of one system have in common: of weights the fingerprint, whatever the file is called; of the
+    protocol all but the cases, which the seed may have drawn."""
+    value = run.made_by.get(what)
+    if not isinstance(value, Mapping):
+        return value
+    if what == "weights":
+        return value.get("fingerprint")
+    return {key: entry for key, entry in value.items() if key != "folds"}
 
 
 def _costs(runs: Sequence[Result]) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.evaluation.metric import Metric, metric_of
-from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED, SYSTEMS
 
+Key = tuple[str, str, int]
+"""Data set, system and seed of a run."""
 Values = Mapping[str, float]
 """Metric -> value, NaN where undefined."""
 
@@ -43,7 +44,7 @@ class StudyOutline:
     """What a study compares.
 
     Raises:
-        RetinaError: for empty or repeated entries, a reference that is no system, keys the paper's table does not have.
+        RetinaError: for empty or repeated entries, a group named like a data set, a reference that is no system.
     """
 
     name: str
@@ -56,10 +57,13 @@ class StudyOutline:
     """The metric of the first table, the figures and the tests."""
     primary: tuple[tuple[str, str], ...] = ()
     """Data set and system of the comparisons that were named beforehand; empty: none was."""
+    planned: Collection[Key] | None = None
+    """The runs there should be; None: every system on every data set from every seed."""
 
     def __post_init__(self) -> None:
         names: dict[str, Sequence[object]] = {
-            "data sets (or groups)": [entry.name for entry in self.datasets] + list(self.groups),
+            "data sets": [entry.name for entry in self.datasets],
+            "titles of data sets": [entry.title for entry in self.datasets],
             "systems": [entry.name for entry in self.systems],
             "seeds": list(self.seeds),
         }
@@ -67,22 +71,27 @@ class StudyOutline:
             repeated = [value for value, number in Counter(values).items() if number > 1]
             if not values or repeated:
                 got = f"{shorten(repeated)} more than once" if repeated else "none"
-                raise RetinaError(f"study {self.name}: {kind}: got {got}; expected at least one, each once")
+                raise RetinaError(f"study {self.name}: {kind}: got {got}; expected at least one, each once. Correct it")
         if self.reference not in names["systems"]:
             raise RetinaError(
                 f"study {self.name}: the reference is {self.reference!r}; expected one of its systems: "
                 f"{', '.join(map(str, names['systems']))}"
             )
-        for kind, keys, known in (
-            ("data set", [entry.paper for entry in self.datasets], list(PUBLISHED)),
-            ("system", [entry.paper for entry in self.systems], list(SYSTEMS)),
-        ):
-            unknown = [key for key in keys if key is not None and key not in known]
-            if unknown:
-                raise RetinaError(
-                    f"study {self.name}: paper: {shorten(unknown)}; expected one of the paper's {kind}s: "
-                    f"{', '.join(known)}. Leave the key out where the paper has none"
-                )
+        clashing = [group for group in self.groups if group in names["data sets"]]
+        if clashing:
+            raise RetinaError(
+                f"study {self.name}: group {clashing[0]} has the name of a data set; expected another name"
+            )
+
+    def plans(self, dataset: str, system: str, seed: int) -> bool:
+        """Tell whether there should be a run of a system on a data set from a seed."""
+        return self.planned is None or (dataset, system, seed) in self.planned
+
+    @property
+    def runs(self) -> tuple[Key, ...]:
+        """Return the runs there should be, in the order of the study."""
+        every = ((d.name, s.name, seed) for d in self.datasets for s in self.systems for seed in self.seeds)
+        return tuple(key for key in every if self.plans(*key))
 
     @property
     def groups(self) -> dict[str, tuple[DatasetOutline, ...]]:
@@ -128,19 +137,14 @@ class Result:
         return max(self.scores)
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> Key:
         """Return data set, system, seed."""
         return self.dataset, self.system, self.seed
 
 
 def select(results: Iterable[Result], outline: StudyOutline) -> list[Result]:
-    """Return the results that belong to a study: its data sets, systems and seeds, in its order."""
-    order = {
-        (dataset.name, system.name, seed): number
-        for number, (dataset, system, seed) in enumerate(
-            (d, s, n) for d in outline.datasets for s in outline.systems for n in outline.seeds
-        )
-    }
+    """Return the results that belong to a study, those of runs there should be, in its order."""
+    order = {key: number for number, key in enumerate(outline.runs)}
     return sorted((result for result in results if result.key in order), key=lambda result: order[result.key])
 
 

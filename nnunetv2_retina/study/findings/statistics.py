@@ -84,6 +84,16 @@ class Comparison:
         return self.row.name, self.other
 
     @property
+    def better(self) -> bool:
+        """Tell whether the reference's runs, as independent ones, are more often better than worse."""
+        return self.superiority > 0.5
+
+    @property
+    def better_in_pairs(self) -> bool:
+        """Tell whether the reference is better in the mean of the pairs, where there are any."""
+        return self.paired is not None and (self.paired.mean > 0) != self.metric.lower_is_better
+
+    @property
     def rank_biserial(self) -> float:
         """Return the rank-biserial correlation, -1 to 1: above 0 the reference is better."""
         return 2 * self.superiority - 1

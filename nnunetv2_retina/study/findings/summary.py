@@ -11,17 +11,10 @@ from nnunetv2_retina.study.findings.statistics import SIGNIFICANT, Comparison
 from nnunetv2_retina.study.findings.tables import Row, Table, shown_cell
 
 
-def completeness(outline: StudyOutline, results: Sequence[Result], planned: int | None = None) -> list[str]:
-    """Say how many runs there are of how many, then, for each data set, which are missing.
-
-    Args:
-        outline: the study.
-        results: of its runs.
-        planned: number of runs there should be; None: every system on every data set from every seed.
-    """
-    every = len(outline.datasets) * len(outline.systems) * len(outline.seeds)
-    total = every if planned is None else planned
-    missing = max(0, total - len(results))
+def completeness(outline: StudyOutline, results: Sequence[Result]) -> list[str]:
+    """Say how many of a study's runs there are, then, for each data set, which are missing."""
+    total = len(outline.runs)
+    missing = total - len(results)
     seeds = f"{len(outline.seeds)} seed{'' if len(outline.seeds) == 1 else 's'}"
     absent = f"{missing} missing" if missing else "none is missing"
     sentences = [
@@ -43,7 +36,7 @@ def beyond_chance(comparisons: Sequence[Comparison]) -> list[str]:
     sentences = []
     if tested:
         raw = [entry for entry in tested if entry.test is not None and entry.test.p < SIGNIFICANT]
-        better = sum(entry.superiority > 0.5 for entry in raw)
+        better = sum(entry.better for entry in raw)
         kept = [entry for entry in raw if entry.p_holm < SIGNIFICANT]
         reference, number = tested[0].reference, len(tested)
         sides = f": {reference} better in {better}, worse in {len(raw) - better}" if raw else ""
@@ -83,19 +76,20 @@ def _beyond_chance_in_pairs(comparisons: Sequence[Comparison]) -> list[str]:
     raw = [entry for entry, pairs in tested if pairs.p < SIGNIFICANT]
     kept = [entry for entry in raw if entry.paired_p_holm < SIGNIFICANT]
     least = min(pairs.smallest_p for _, pairs in tested)
-    if any(entry.primary for entry, _ in tested):
-        return _named(comparisons, kept)
-    if all(math.isnan(entry.paired_p_holm) for entry, _ in tested):  # what was named has no runs yet
-        return []
+    if any(entry.primary for entry in comparisons) or all(math.isnan(entry.paired_p_holm) for entry, _ in tested):
+        return []  # ``named_beforehand`` says it, or what was named has no runs yet
     return [
         f"With the runs of one seed as pairs: {len(raw)} of {len(tested)} have p < {SIGNIFICANT}, {len(kept)} after "
-        f"Holm's correction{_which(kept)}; {least:.2g} is the least that so many pairs can give."
+        f"Holm's correction{_which(kept, in_pairs=True)}; {least:.2g} is the least that so many pairs can give."
     ]
 
 
-def _named(comparisons: Sequence[Comparison], kept: Sequence[Comparison]) -> list[str]:
-    """Say what became of the comparisons that were named beforehand."""
+def named_beforehand(comparisons: Sequence[Comparison]) -> list[str]:
+    """Say what became of the comparisons that were named beforehand, as far as they have runs."""
     named = [(entry, pairs) for entry in comparisons if entry.primary and (pairs := entry.paired) is not None]
+    if not named:
+        return []
+    kept = [entry for entry, _ in named if entry.paired_p_holm < SIGNIFICANT]
     shown = [
         f"{entry.row.title}, against {entry.other}: {entry.metric.show(pairs.mean, signed=True)} in {pairs.n} pairs, p "
         f"{p_text(pairs.p)}, {p_text(entry.paired_p_holm)} by Holm"
@@ -103,7 +97,7 @@ def _named(comparisons: Sequence[Comparison], kept: Sequence[Comparison]) -> lis
     ]
     return [
         f"Named beforehand, runs of one seed as pairs, Holm's correction over these alone: {'; '.join(shown)}. "
-        f"{len(kept)} of {len(named)} have p < {SIGNIFICANT} after it{_which(kept)}."
+        f"{len(kept)} of {len(named)} have p < {SIGNIFICANT} after it{_which(kept, in_pairs=True)}."
     ]
 
 
@@ -151,10 +145,11 @@ def _absent(outline: StudyOutline, results: Sequence[Result]) -> list[str]:
     for dataset in outline.datasets:
         systems = []
         for system in outline.systems:
-            absent = [seed for seed in outline.seeds if (dataset.name, system.name, seed) not in present]
+            seeds = [seed for seed in outline.seeds if outline.plans(dataset.name, system.name, seed)]
+            absent = [seed for seed in seeds if (dataset.name, system.name, seed) not in present]
             if absent:
-                every = "every seed" if len(outline.seeds) > 1 else "the seed"
-                what = every if len(absent) == len(outline.seeds) else _listed("seed", absent)
+                every = "every seed" if len(seeds) > 1 else "the seed"
+                what = every if len(absent) == len(seeds) else _listed("seed", absent)
                 systems.append(f"{system.name} ({what})")
         if systems:
             sentences.append(f"{dataset.title}: no run of {', '.join(systems)}.")
@@ -180,11 +175,11 @@ def _ranking(table: Table, row: Row, reference: str) -> str:
     return f"{row.title}: {best} has the {word} mean {table.metric.label}, {score}; {rest}."
 
 
-def _which(comparisons: Sequence[Comparison]) -> str:
+def _which(comparisons: Sequence[Comparison], in_pairs: bool = False) -> str:
     """Return ``: UroCell (better than a, b; worse than c), CREMI (...)``, or nothing."""
     by_title: dict[str, dict[str, list[str]]] = {}
     for entry in comparisons:
-        word = "better" if entry.superiority > 0.5 else "worse"
+        word = "better" if (entry.better_in_pairs if in_pairs else entry.better) else "worse"
         by_title.setdefault(entry.row.title, {}).setdefault(word, []).append(entry.other)
     parts = []
     for title, sides in by_title.items():

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nnunetv2_retina.evaluation.metric import UNDEFINED, Metric, metric_of
-from nnunetv2_retina.study.findings.paper_numbers import PUBLISHED
-from nnunetv2_retina.study.findings.results import Result, StudyOutline
+from nnunetv2_retina.study.findings.paper_numbers import MEANS
+from nnunetv2_retina.study.findings.results import Key, Result, StudyOutline
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cell:
     undefined: int = 0
     """Runs whose score is undefined; they are in no mean."""
     missing: tuple[int, ...] = ()
-    """Seeds without a run, or without a score at the iterations asked for."""
+    """Seeds whose run there should be and is not, or has no score at the iterations asked for."""
     iterations: tuple[int, ...] = ()
     """After which the scores were taken, ascending: one number, if all runs are alike."""
 
@@ -93,7 +93,8 @@ def study_rows(outline: StudyOutline) -> tuple[Row, ...]:
         rows.append(Row(dataset.name, dataset.title, (dataset.name,), dataset.paper))
         members = outline.groups.get(dataset.group or "", ())
         if dataset.group is not None and members[-1] is dataset:
-            paper = dataset.group if dataset.group in PUBLISHED and all(m.paper for m in members) else None
+            of_paper = MEANS.get(dataset.group)
+            paper = dataset.group if of_paper and of_paper == {member.paper for member in members} else None
             title = f"{dataset.group} (mean of {len(members)})"
             rows.append(Row(dataset.group, title, tuple(member.name for member in members), paper))
     return tuple(rows)
@@ -115,7 +116,10 @@ def build_table(
     rows, systems = study_rows(outline), tuple(system.name for system in outline.systems)
     cells = {
         (row.name, system): _cell(
-            [_of_seed(runs, row, system, seed, metric.key, iteration) for seed in outline.seeds], outline
+            outline,
+            row.datasets,
+            system,
+            [_of_seed(runs, row, system, seed, metric.key, iteration) for seed in outline.seeds],
         )
         for row in rows
         for system in systems
@@ -137,7 +141,7 @@ def class_tables(outline: StudyOutline, results: Sequence[Result]) -> dict[str, 
             for system in systems:
                 of_seed = [runs.get((dataset.name, system, seed)) for seed in outline.seeds]
                 entries = [None if run is None else _of_class(run, name, metric.key) for run in of_seed]
-                cells[name, system] = _cell(entries, outline)
+                cells[name, system] = _cell(outline, (dataset.name,), system, entries)
         tables[dataset.name] = Table(metric, tuple(Row(name, name, (name,)) for name in names), systems, cells)
     return tables
 
@@ -181,7 +185,7 @@ _Entry = tuple[float, tuple[int, ...]]
 
 
 def _of_seed(
-    runs: Mapping[tuple[str, str, int], Result], row: Row, system: str, seed: int, metric: str, iteration: int | None
+    runs: Mapping[Key, Result], row: Row, system: str, seed: int, metric: str, iteration: int | None
 ) -> _Entry | None:
     """Return the score of a seed: for a group the mean over its data sets, NaN if one is; None unless all are there."""
     entries = []
@@ -200,14 +204,19 @@ def _of_class(run: Result, name: str, metric: str) -> _Entry:
     return run.scores[run.last].classes.get(name, {}).get(metric, math.nan), (run.last,)
 
 
-def _cell(entries: Sequence[_Entry | None], outline: StudyOutline) -> Cell:
+def _cell(outline: StudyOutline, datasets: Sequence[str], system: str, entries: Sequence[_Entry | None]) -> Cell:
+    """Return the scores of a system on some data sets, of entries one a seed, None where there is none."""
     present = [entry for entry in entries if entry is not None]
     scored = {
         seed: entry[0]
         for seed, entry in zip(outline.seeds, entries, strict=True)
         if entry is not None and not math.isnan(entry[0])
     }
-    missing = tuple(seed for seed, entry in zip(outline.seeds, entries, strict=True) if entry is None)
+    missing = tuple(
+        seed
+        for seed, entry in zip(outline.seeds, entries, strict=True)
+        if entry is None and all(outline.plans(dataset, system, seed) for dataset in datasets)
+    )
     iterations = {number for _, numbers in present for number in numbers}
     return Cell(tuple(scored.values()), tuple(scored), len(present) - len(scored), missing, tuple(sorted(iterations)))
 

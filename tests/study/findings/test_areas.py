@@ -28,10 +28,20 @@ def test_without_two_scores_there_is_none() -> None:
 
 def test_runs_are_compared_over_the_iterations_that_all_have() -> None:
     longer = replace(result(), scores={n: Evaluation({"iou": iou}) for n, iou in ((50, 0.2), (100, 0.9), (200, 0.4))})
-    own = replace(result("B"), scores={70: Evaluation({"iou": 0.3})})
-    of_all = areas([longer, result(seed=2), own, result("B", seed=2)], "iou")
+    others = replace(result("B"), scores={number: Evaluation({"iou": 0.3}) for number in (70, 200)})
+    of_all = areas([longer, result(seed=2), others, result("B", seed=2)], "iou")
     assert [(run.dataset, run.seed, run.last) for run in of_all] == [("Dataset_A", 1, 200), ("Dataset_A", 2, 200)]
     assert [run.scores[200].mean["iou"] for run in of_all] == pytest.approx([0.3, 0.45])
+
+
+def test_a_system_that_is_scored_once_takes_the_areas_from_no_other() -> None:
+    once = replace(result(system="own_schedule"), scores={250_000: Evaluation({"iou": 0.7})})
+    study = outline(systems="ours theirs own_schedule")
+    found = compare_areas(study, [result(), result(system="theirs"), once])
+    assert found is not None and found.left_out == ["own_schedule"]
+    assert found.table.cells["Dataset_A", "ours"].n == 1 and found.table.cells["Dataset_A", "own_schedule"].n == 0
+    assert found.meaning.endswith("Left out, for they were scored at their end alone: own_schedule.")
+    assert compare_areas(study, [once]) is None
 
 
 def test_the_report_has_them_with_paired_tests(tmp_path) -> None:

@@ -78,6 +78,26 @@ def test_report_of_a_study(tmp_path: Path) -> None:
     assert float(row["ours: mean"]) == pytest.approx(0.615) and row["ours: n"] == "2" and row["data set"] == "A"
 
 
+def test_what_was_named_beforehand_begins_the_report(tmp_path: Path) -> None:
+    study = replace(outline(), primary=(("Dataset_A", "theirs"),))
+    results = [
+        result(system=system, seed=seed, iou=iou + seed / 100)
+        for system, iou in (("ours", 0.6), ("theirs", 0.5))
+        for seed in (1, 2, 3)
+    ]
+    page = write_report(study, results, tmp_path).read_text()
+    assert page.index("Named beforehand, runs of one seed") < page.index("planned runs are there")
+    tables = (tmp_path / "tables.md").read_text()
+    assert "| theirs * |" in tables and "Named beforehand: the 1 marked *" in tables
+
+
+def test_names_with_dollars_are_drawn_as_they_are(tmp_path: Path) -> None:
+    names = ["lr $10^{-3$", "$x_{$ and $"]
+    study = replace(outline(), systems=tuple(map(SystemOutline, names)), reference=names[0])
+    results = [result(system=name, seed=seed) for name in names for seed in (1, 2)]
+    assert "lr $10^{-3$" in write_report(study, results, tmp_path).read_text()
+
+
 @pytest.mark.parametrize("runs", [0, 1])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_report_of_next_to_nothing(tmp_path: Path, runs: int, seeds: int) -> None:

@@ -11,7 +11,7 @@ from helpers.study_results import FIXTURE, outline, result
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.study.findings.result_files import read_result, read_results
-from nnunetv2_retina.study.findings.results import DatasetOutline, SystemOutline, select
+from nnunetv2_retina.study.findings.results import DatasetOutline, select
 
 
 def test_result_is_read_as_it_was_written() -> None:
@@ -73,12 +73,12 @@ def test_results_that_are_there_twice_are_refused(tmp_path: Path) -> None:
         ({"reference": "nobody"}, "reference is 'nobody'; expected one of its systems: ours, theirs"),
         ({"seeds": ()}, "seeds: got none; expected at least one"),
         ({"seeds": (1, 1)}, "seeds: got 1 more than once"),
-        ({"datasets": (DatasetOutline("D", "d", group="D"),)}, r"data sets \(or groups\): got D more than once"),
+        ({"datasets": (DatasetOutline("D", "d"),) * 2}, "data sets: got D more than once"),
         (
-            {"datasets": (DatasetOutline("D", "d", "Crème"),)},
-            "paper: Crème; expected one of the paper's data sets: CREMI",
+            {"datasets": (DatasetOutline("D", "d"), DatasetOutline("E", "d"))},
+            "titles of data sets: got d more than once",
         ),
-        ({"systems": (SystemOutline("ours", "best"),)}, "paper: best; expected one of the paper's systems: UNet-RN50"),
+        ({"datasets": (DatasetOutline("D", "d", group="D"),)}, "group D has the name of a data set; expected another"),
     ],
 )
 def test_outline_that_cannot_be_reported_is_refused(changes: dict[str, object], said: str) -> None:
@@ -89,3 +89,9 @@ def test_outline_that_cannot_be_reported_is_refused(changes: dict[str, object], 
 def test_results_of_other_studies_are_left_out_and_the_rest_is_in_order() -> None:
     chosen = select([result("B"), result(seed=9), result(system="theirs"), result()], outline())
     assert [entry.key[1:] for entry in chosen] == [("ours", 1), ("theirs", 1)]
+
+
+def test_results_of_runs_that_are_not_planned_are_left_out() -> None:
+    study = replace(outline(), planned={("Dataset_A", "ours", 1)})
+    assert [entry.key for entry in select([result(), result(seed=2)], study)] == [("Dataset_A", "ours", 1)]
+    assert study.runs == (("Dataset_A", "ours", 1),) and len(outline().runs) == 6

@@ -159,7 +159,9 @@ def test_pairs_by_hand() -> None:
     assert sign_flip([0.1, 0.2, 0.3]).p == pytest.approx(2 / 8) == sign_flip([-0.1, -0.2, -0.3]).p
     assert sign_flip([0.1] * 8).p == pytest.approx(2 / 256) == sign_flip([0.1] * 8).smallest_p
     assert sign_flip([0.0, 0.0]).p == 1
-    assert sign_flip([0.1] * 20).p < 1e-3
+    assert sign_flip([0.1] * 16).exact and sign_flip([0.1] * 16).smallest_p == 2**-15
+    many = sign_flip([0.1] * 20)
+    assert not many.exact and many.smallest_p == 2 / 100_001 and many.smallest_p <= many.p < 1e-3
     with pytest.raises(ValueError, match="got 1 differences; expected at least 2"):
         sign_flip([0.1])
 

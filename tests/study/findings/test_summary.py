@@ -1,10 +1,14 @@
 """What a study's numbers say in sentences."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.study_results import SPREAD, outline, paper_study, result
 
+from nnunetv2_retina.evaluation.metric import metric_of
+from nnunetv2_retina.study.findings.files import comparison_rows
 from nnunetv2_retina.study.findings.statistics import compare
-from nnunetv2_retina.study.findings.summary import beyond_chance, completeness, rankings
+from nnunetv2_retina.study.findings.summary import beyond_chance, completeness, named_beforehand, rankings
 from nnunetv2_retina.study.findings.tables import Table, build_table
 
 
@@ -43,8 +47,42 @@ def test_sentences_say_who_is_best_and_what_is_missing() -> None:
         "A: no run of ours (seed 2), theirs (seed 2), third (seed 2).",
         "B: no run of theirs (every seed), third (every seed).",
     ]
-    assert completeness(study, results, planned=5)[0].startswith("5 of 5 planned runs are there, none is missing")
-    assert len(completeness(study, results, planned=5)) == 1
+
+
+def test_runs_that_were_never_planned_are_not_missing() -> None:
+    study = outline("A B", "ours theirs", seeds=2)
+    planned = {("Dataset_A", name, seed) for name in ("ours", "theirs") for seed in (1, 2)} | {("Dataset_B", "ours", 1)}
+    study = replace(study, planned=planned)
+    results = [result(), result(seed=2), result("A", "theirs", 2)]
+    assert completeness(study, results) == [
+        "3 of 5 planned runs are there, 2 missing (2 data sets, 2 systems, 2 seeds).",
+        "A: no run of theirs (seed 1).",
+        "B: no run of ours (the seed).",
+    ]
+    cells = build_table(study, results).cells
+    assert cells["Dataset_A", "theirs"].missing == (1,) and cells["Dataset_B", "theirs"].missing == ()
+    assert cells["Dataset_B", "ours"].missing == (1,)
+    results = [result(*key) for key in (("A",), ("A", "ours", 2), ("A", "theirs"), ("A", "theirs", 2), ("B",))]
+    assert completeness(study, results) == [
+        "5 of 5 planned runs are there, none is missing (2 data sets, 2 systems, 2 seeds)."
+    ]
+
+
+def test_the_better_of_pairs_is_that_of_their_differences() -> None:
+    study = outline("A", "new old", seeds=12)
+    easy, hard = [0.5 + seed / 1000 for seed in range(1, 7)], [0.8 + seed / 1000 for seed in range(7, 13)]
+    results = [result(system="old", seed=seed, iou=iou) for seed, iou in enumerate([*easy, *hard], 1)]
+    results += [result(system="new", seed=seed, iou=iou + 0.05) for seed, iou in enumerate(easy, 1)]
+    (found,) = compare(build_table(study, results), "new")
+    assert not found.better and found.better_in_pairs  # the other has six runs more, of seeds that are easier
+    assert "1 after Holm's correction: A (better than old)" in " ".join(beyond_chance([found]))
+    (named,) = compare(build_table(study, results), "new", [("Dataset_A", "old")])
+    assert "after it: A (better than old)." in named_beforehand([named])[0]
+    header, row = comparison_rows([found])
+    cells = dict(zip(header, row, strict=True))
+    assert cells["difference (95 % interval)"].startswith("-0.") and cells["difference, pairs"] == "+0.050"
+    distance = build_table(study, results, metric_of("mfd_mean"))
+    assert not compare(distance, "new")[0].better_in_pairs
 
 
 def one_better_than_another() -> Table:
@@ -75,8 +113,13 @@ def test_corrections_that_no_difference_could_pass_are_said_to_be() -> None:
 
 def test_what_was_named_beforehand_is_said_first() -> None:
     table = one_better_than_another()
-    said = " ".join(beyond_chance(compare(table, "ours", [("Dataset_A", "theirs")])))
-    assert "Named beforehand" in said and "A, against theirs: +0.100 in 6 pairs, p 0.0312, 0.0312 by Holm." in said
+    found = compare(table, "ours", [("Dataset_A", "theirs")])
+    (said,) = named_beforehand(found)
+    assert (
+        said.startswith("Named beforehand")
+        and "A, against theirs: +0.100 in 6 pairs, p 0.0312, 0.0312 by Holm." in said
+    )
     assert "1 of 1 have p < 0.05 after it: A (better than theirs)." in said
-    said = " ".join(beyond_chance(compare(table, "ours", [("Dataset_A", "never run")])))
-    assert "Named" not in said and "runs of one seed as pairs" not in said
+    assert "runs of one seed as pairs" not in " ".join(beyond_chance(found))
+    unknown = compare(table, "ours", [("Dataset_A", "never run")])
+    assert not named_beforehand(unknown) and "runs of one seed as pairs" not in " ".join(beyond_chance(unknown))

@@ -47,6 +47,18 @@ def test_group_is_the_mean_per_seed_where_all_its_data_sets_are() -> None:
     assert table.rows[2].title == "AB (mean of 2)" and table.rows[2].paper is None
 
 
+def test_the_papers_mean_stands_beside_that_of_its_own_members_alone() -> None:
+    study, results = paper_study()
+    assert next(row for row in build_table(study, results).rows if row.name == "Perez").paper == "Perez"
+    for changed in (
+        tuple(replace(entry, paper=None) if entry.title == "Perez nuclei" else entry for entry in study.datasets),
+        tuple(replace(entry, group="Perez") if entry.title == "CREMI" else entry for entry in study.datasets),
+        tuple(entry for entry in study.datasets if entry.title != "Perez nuclei"),
+    ):
+        rows = build_table(replace(study, datasets=changed), results).rows
+        assert next(row for row in rows if row.name == "Perez").paper is None
+
+
 def test_cell_leaves_out_and_counts_what_is_undefined() -> None:
     study = outline(seeds=4)
     results = [result(seed=1, iou=0.5), result(seed=2, iou=math.nan), result(seed=3, iou=0.7)]
