@@ -46,10 +46,10 @@ class Moments:
 
     @classmethod
     def from_json(cls, contents: Mapping[str, Any]) -> Moments:
-        """Return what ``to_json`` wrote."""
+        """Return what ``to_json`` wrote, its numbers as they are: the digest of 40 is not that of 40.0."""
+        box = blocks.from_lists(contents["box"])
         return cls(
-            float(contents["mean"]), float(contents["sd"]), blocks.from_lists(contents["box"]),
-            float(contents["least"]), float(contents["most"]), str(contents["method"]),
+            contents["mean"], contents["sd"], box, contents["least"], contents["most"], contents["method"],
         )  # fmt: skip
 
 

@@ -194,9 +194,15 @@ class VolumeRun:
         return store.levels(self.source.shape, spacing, (z, y, x), plan["chunk"], blocks.starts(self.source.box))
 
     def _moments(self, engine: Engine, key: str) -> Moments:
+        """Return the moments as the journal has them, which every later run reads; computed if it has none yet."""
         stored = self.journal.read(MOMENTS_JSON)
-        if stored is not None:
-            return Moments.from_json(stored)
+        if stored is None:
+            self.journal.write(MOMENTS_JSON, self._computed_moments(engine, key).to_json())
+            stored = self.journal.read(MOMENTS_JSON)
+        assert stored is not None, "written"
+        return Moments.from_json(stored)
+
+    def _computed_moments(self, engine: Engine, key: str) -> Moments:
         method, part = self.settings.moments, self.settings.moments_box
         contents, plans = self.predictor.nnunet.dataset_json, self.predictor.nnunet.plans_manager.plans
         if grey_values.needs_pass(method, part):
@@ -210,7 +216,6 @@ class VolumeRun:
         self.say(f"grey levels: {moments.mean:.6g} +- {moments.sd:.6g} (mean, sd), {how}")
         for line in grey_values.remarks(moments, self.source, contents, plans):
             self.say(line)
-        self.journal.write(MOMENTS_JSON, moments.to_json())
         return moments
 
     def _predict(

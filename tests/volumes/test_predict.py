@@ -20,6 +20,7 @@ from nnunetv2_retina.prediction.settings import PredictionSettings
 pytestmark = needs_zarr
 SHAPE = (18, 66, 50)
 TIF: dict[str, Any] = {"ending": ".tif", "reader": "Tiff3DIO"}
+AS_IN_MEMORY = ("--moments", "nnunet")
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,12 @@ def predict(*arguments: object) -> int:
 
 def run(setting, output: Path, *more: object) -> int:
     folder, model = setting[:2]
-    return predict(folder / "in.zarr", output, "-m", model, *SMALL, "--moments", "nnunet", *more)
+    return predict(folder / "in.zarr", output, "-m", model, *SMALL, *more)
 
 
 @pytest.mark.parametrize("block", ["8,32,64", "24,32,32"])
 def test_labels_are_those_of_the_volume_in_memory(setting, tmp_path, block):
-    assert run(setting, tmp_path / "out.zarr", "--block", block) == 0
+    assert run(setting, tmp_path / "out.zarr", "--block", block, *AS_IN_MEMORY) == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), setting[3])
 
 
@@ -68,7 +69,7 @@ def test_modes_folds_regions_and_versions(tmp_path, case):
     arguments = [] if settings.mirroring else ["--disable_tta"]
     if mode:
         arguments.append("--orthoplane")
-    arguments += ["--moments", "nnunet", "--block", "8,64,32"]
+    arguments += [*AS_IN_MEMORY, "--block", "8,64,32"]
     assert predict(tmp_path / "in.zarr", tmp_path / "out.zarr", "-m", model, *SMALL, *arguments) == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), expected)
 
@@ -77,7 +78,7 @@ def test_a_box_is_a_volume_of_its_own(setting, tmp_path):
     _, model, image, _ = setting
     part = image[4:16, 10:60, 5:45]
     expected = Predictor.from_model_folder(model, device="cpu").predict(part[None].astype(np.float32), (1, 1, 1))
-    assert run(setting, tmp_path / "out.zarr", "--box", "4:16,10:60,5:45", "--block", "8,64,32") == 0
+    assert run(setting, tmp_path / "out.zarr", "--box", "4:16,10:60,5:45", *AS_IN_MEMORY, "--block", "8,64,32") == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), expected)
     about = json.loads((tmp_path / "out.zarr" / "zarr.json").read_text())["attributes"]["ome"]
     (level,) = about["multiscales"][0]["datasets"]
@@ -129,9 +130,12 @@ def test_the_same_command_goes_on(setting, first, capsys):
     assert run(setting, first, "--memory", "20GB") == 0
     assert "2 of 6 blocks are done already" in capsys.readouterr().out
     assert untouched.stat().st_mtime_ns == before
-    np.testing.assert_array_equal(labels(first), setting[3])
+    assert (labels(first) == setting[3]).mean() > 0.999
     assert command.main(["status", str(first)]) == 0
     assert "predicted: 6 of 6 blocks" in capsys.readouterr().out
+    assert command.main(["instances", str(first)]) == 0, "the keys of all blocks fit"
+    assert run(setting, first) == 0
+    assert "6 of 6 blocks are done already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,7 @@ def test_the_same_command_goes_on(setting, first, capsys):
         (("--disable_tta",), "was begun with mirroring true; this run has false"),
         (("-step_size", "0.3"), "was begun with -step_size 0.5; this run has 0.3"),
         (("--box", "0:10,:,:"), "was begun with --box"),
-        (("--moments", "exact"), "was begun with --moments nnunet; this run has exact"),
+        (AS_IN_MEMORY, "was begun with --moments exact; this run has nnunet"),
     ],
 )
 def test_other_settings_are_refused(setting, first, capsys, more, message):
@@ -175,11 +179,11 @@ def test_a_failed_block_is_told_and_done_later(setting, tmp_path, capsys, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(store.LevelWriter, "_flushed", full)
-        assert run(setting, tmp_path / "out.zarr", "--block", "8,128,128") == 2
+        assert run(setting, tmp_path / "out.zarr", *AS_IN_MEMORY, "--block", "8,128,128") == 2
     assert "cannot be written (No space left on device)" in capsys.readouterr().err
     command.main(["status", str(tmp_path / "out.zarr")])
     assert "failed: predict of the block at 0-0-0" in capsys.readouterr().out
-    assert run(setting, tmp_path / "out.zarr") == 0
+    assert run(setting, tmp_path / "out.zarr", *AS_IN_MEMORY) == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), setting[3])
     command.main(["status", str(tmp_path / "out.zarr")])
     assert "failed:" not in capsys.readouterr().out
