@@ -63,7 +63,7 @@ class VolumeRun:
         level, self.why = choose_level(self.volume, settings.level, self.plan)
         full = blocks.whole(level.shape)
         box = full if settings.box is None else parse_box(settings.box, level.shape)
-        self.source = Input(self.volume.address, level, box)
+        self.source = Input.of(self.volume, level, box)
         self.moments_box = None
         if settings.moments_box is not None:
             part = parse_box(settings.moments_box, level.shape)
@@ -75,6 +75,7 @@ class VolumeRun:
         self.shard = blocks.shard_shape(self.source.shape, settings.shards, settings.chunk)
         self.geometry = Geometry.of(self.predictor, level, self.source.shape, self.shard)
         self.journal = Journal(output)
+        self.folder = str(output.absolute())  # a worker may have been started in another folder
 
     def block_shape(self) -> blocks.Shape:
         """Return the size of blocks: as asked for, or the largest that fits into the memory.
@@ -183,7 +184,6 @@ class VolumeRun:
             "unit": level.spacing.unit,
             "input": self.volume.address,
             "path": level.path,
-            "box": blocks.to_lists(self.source.box),
             "names": {str(value): name for value, name in class_names(self.predictor.nnunet.dataset_json).items()},
             "version": __version__,
         }
@@ -191,7 +191,7 @@ class VolumeRun:
     def _levels(self, plan: dict[str, Any]) -> list[store.OutputLevel]:
         z, y, x = plan["shard"]
         spacing = self.source.level.spacing
-        return store.levels(self.source.shape, spacing, (z, y, x), plan["chunk"], blocks.starts(self.source.box))
+        return store.levels(self.source.shape, spacing, (z, y, x), plan["chunk"], self.source.origin)
 
     def _moments(self, engine: Engine, key: str) -> Moments:
         """Return the moments as the journal has them, which every later run reads; computed if it has none yet."""
@@ -207,7 +207,7 @@ class VolumeRun:
         contents, plans = self.predictor.nnunet.dataset_json, self.predictor.nnunet.plans_manager.plans
         if grey_values.needs_pass(method, part):
             todo = blocks.cut(self.source.shape, grey_values.counting_blocks(self.source))
-            self._stage(engine, COUNT, Counting(str(self.output), self.source, key), todo, key, share=True)
+            self._stage(engine, COUNT, Counting(self.folder, self.source, key), todo, key, share=True)
             markers = [self.journal.marker(COUNT, block, key) for block in todo]
             moments = moments_of.merge(marker["part"] for marker in markers if marker is not None)
             how = f"exact, from {len(todo)} blocks"
@@ -223,13 +223,13 @@ class VolumeRun:
     ) -> bool:
         z, y, x = plan["block"]
         todo = blocks.cut(self.source.shape, (z, y, x))
-        task = Predicting(str(self.output), self.source, self.model, moments, key, self.settings.threads)
+        task = Predicting(self.folder, self.source, self.model, moments, key, self.settings.threads)
         if not self._stage(engine, PREDICT, task, todo, key):
             left = self.journal.left(PREDICT, todo, key)
             self.say(f"{len(left)} of {len(todo)} blocks are left to the other parts")
             return False
         for before, level in pairwise(sizes):
-            shrinking = Shrinking(str(self.output), "", before.name, level, key)
+            shrinking = Shrinking(self.folder, "", before.name, level, key)
             self._stage(engine, shrinking.stage, shrinking, shrinking.blocks(), key, share=True)
         return True
 

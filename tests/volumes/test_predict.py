@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from helpers.model_folders import REGIONS, make_model
 from helpers.ome_volumes import SMALL, cells, files, labels, needs_zarr, write
 
 from nnunetv2_retina.commands import volume as command
+from nnunetv2_retina.console.engines import Serial, Workers
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import PredictionSettings
 
@@ -29,7 +31,7 @@ def setting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     model = make_model(folder / "model", **TIF)
     image = cells(SHAPE, border=2)
-    write(folder / "in.zarr", image)
+    write(folder / "in.zarr", image, origin=(1000, 2000, 3000))
     expected = Predictor.from_model_folder(model, device="cpu").predict(image[None].astype(np.float32), (1, 1, 1))
     assert len(np.unique(expected)) > 1
     return folder, model, image, expected
@@ -82,7 +84,7 @@ def test_a_box_is_a_volume_of_its_own(setting, tmp_path):
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), expected)
     about = json.loads((tmp_path / "out.zarr" / "zarr.json").read_text())["attributes"]["ome"]
     (level,) = about["multiscales"][0]["datasets"]
-    assert level["coordinateTransformations"][1] == {"type": "translation", "translation": [4.0, 10.0, 5.0]}
+    assert level["coordinateTransformations"][1] == {"type": "translation", "translation": [1004.0, 2010.0, 3005.0]}
     colours, properties = about["image-label"]["colors"], about["image-label"]["properties"]
     assert [entry["label-value"] for entry in colours] == [entry["label-value"] for entry in properties] == [0, 1, 2, 3]
     assert properties[1] == {"label-value": 1, "class": "one"}
@@ -241,6 +243,31 @@ def test_killed_at_any_moment_and_started_again_ends_equal(setting, tmp_path):
         kills += more
     assert kills >= 3, "else the test would show little"
     assert files(output) == files(tmp_path / "one.zarr")
+
+
+class Elsewhere(Serial):
+    """A worker that was started in another folder."""
+
+    def run(self, task, todo):
+        for item in todo:
+            here = os.getcwd()
+            os.chdir("/")
+            try:
+                done = task(item)
+            finally:
+                os.chdir(here)
+            yield item, done
+
+
+def test_workers_of_another_folder_find_the_same_files(setting, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Workers, "engine", lambda *_: nullcontext(Elsewhere()))
+    source = os.path.relpath(setting[0] / "in.zarr")
+    assert predict(source, "out.zarr", "-m", setting[1], *SMALL, *AS_IN_MEMORY) == 0
+    np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), setting[3])
+    assert command.main(["instances", "out.zarr"]) == 0
+    assert command.main(["rescale", source, "fine.zarr", "--spacing", "0.5,0.5"]) == 0
+    assert labels(tmp_path / "fine.zarr").shape == (18, 132, 100)
 
 
 def test_workers_of_dask_write_the_same(setting, tmp_path, monkeypatch):
