@@ -97,7 +97,7 @@ def _transformed(
     address: str, holder: Mapping[str, Any], steps: NDArray[np.float64], start: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return steps and start after the transformations of a level, or of the image, in their order."""
-    for transformation in holder.get("coordinateTransformations") or ():
+    for transformation in holder.get("coordinateTransformations", ()):
         kind = transformation["type"]
         if kind == "identity":
             continue

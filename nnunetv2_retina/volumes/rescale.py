@@ -67,7 +67,7 @@ class Rescaling:
             if dtype.kind in "iu":
                 limits = np.iinfo(dtype)
                 fine = np.clip(np.rint(fine), limits.min, limits.max)
-            target[:] = fine
+            target[:] = fine > 0.5 if dtype.kind == "b" else fine
         return result
 
     def _reach(self, axis: int, part: slice) -> tuple[tuple[slice, tuple[int, int]], NDArray[np.float64]]:

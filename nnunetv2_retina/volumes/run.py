@@ -59,14 +59,14 @@ class VolumeRun:
         store.check_apart(address, output)
         self.predictor = model.load()
         check(self.predictor)
+        self.stated = self._stated()
         self.plan = plan_spacing(self.predictor)
         level, self.why = choose_level(self.volume, settings.level, self.plan)
-        full = blocks.whole(level.shape)
-        box = full if settings.box is None else parse_box(settings.box, level.shape)
+        box = blocks.whole(level.shape) if settings.box is None else parse_box(settings.box, level.shape)
         self.source = Input.of(self.volume, level, box)
         self.moments_box = None
         if settings.moments_box is not None:
-            part = parse_box(settings.moments_box, level.shape)
+            part = parse_box(settings.moments_box, level.shape, "--moments-box")
             self.moments_box = blocks.moved(part, blocks.starts(box), -1)
         if self.predictor.mode == "orthoplane":
             plane = self.plan or level.spacing
@@ -76,6 +76,14 @@ class VolumeRun:
         self.geometry = Geometry.of(self.predictor, level, self.source.shape, self.shard)
         self.journal = Journal(output)
         self.folder = str(output.absolute())  # a worker may have been started in another folder
+
+    def _stated(self) -> tuple[float, ...] | None:
+        """Return what a file for the moments states, as far as the labels depend on it; None: they are computed."""
+        if self.settings.moments in METHODS:
+            return None
+        extremes = self.predictor.nnunet.configuration_manager.normalization_schemes[0] == moments_of.BY_EXTREMES
+        values = moments_of.read_file(Path(self.settings.moments), extremes)
+        return values if extremes else values[:2]
 
     def block_shape(self) -> blocks.Shape:
         """Return the size of blocks: as asked for, or the largest that fits into the memory.
@@ -144,8 +152,14 @@ class VolumeRun:
         """
         for line in self.description():
             self.say(line)
-        settings = self._settings()
-        plan = self.journal.begin(settings, self._plan())
+        settings, plan = self._settings(), self._plan()
+        begun = self.journal.begin(settings, plan)
+        if any(begun[name] != plan[name] for name in ("block", "shard", "chunk")):
+            self.say(
+                f"blocks stay {blocks.describe(begun['block'])}, shards {blocks.describe(begun['shard'])}, chunks "
+                f"{begun['chunk']}, as this output was begun"
+            )
+        plan = begun
         part = self.settings.part
         name = ".lock" if part is None else f".lock-part-{part.replace('/', '-of-')}"
         busy = f"another run is writing to {self.output}. Wait until it has ended, or give another output"
@@ -153,16 +167,15 @@ class VolumeRun:
             sizes = self._levels(plan)
             names = class_names(self.predictor.nnunet.dataset_json)
             dtype = np.dtype(label_type(self.predictor.nnunet.label_manager)).name
-            store.create(self.output, sizes, dtype, plan["chunk"], self.volume.name, names)
+            with self.journal.alone("begin"):  # parts begin together
+                store.create(self.output, sizes, dtype, plan["chunk"], self.volume.name, names)
             with self.settings.engine(self.say) as engine:
                 moments = self._moments(engine, digest(settings))
                 return self._predict(engine, plan, sizes, moments, digest({**settings, "moments": moments.to_json()}))
 
     def _settings(self) -> dict[str, Any]:
         level = self.source.level
-        chosen = self.settings.moments
-        if chosen not in METHODS:
-            chosen = f"{moments_of.read_file(Path(chosen))}"
+        chosen = self.settings.moments if self.stated is None else f"{self.stated}"
         return {
             "IN.zarr": self.volume.name,
             "metadata of IN.zarr": self.volume.digest,

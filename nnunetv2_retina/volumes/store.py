@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import replacing
+from nnunetv2_retina.files import check_local, replacing
 from nnunetv2_retina.images.box import AXES, Box
 from nnunetv2_retina.images.levels import ORIGIN, Point
 from nnunetv2_retina.images.ome_zarr import import_zarr
@@ -165,13 +165,12 @@ def _metadata(
 
 
 def check_apart(address: str, output: Path) -> None:
-    """Check that an output is not the input, nor inside it.
+    """Check that an output is a local folder, and neither the input nor inside it.
 
     Raises:
-        RetinaError: if it is.
+        RetinaError: if it is not.
     """
-    if "://" in str(output):
-        raise RetinaError(f"{output} is not a local folder; outputs are written to one. Copy it afterwards")
+    check_local(output)
     if "://" in address:
         return
     source, target = Path(address).resolve(), output.resolve()

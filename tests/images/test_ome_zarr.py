@@ -101,6 +101,7 @@ def scale_of(ome):
         (lambda ome: scale_of(ome).update(scale=None), "the scale None; expected 3 numbers"),
         (lambda ome: scale_of(ome).update(type="translation", translation=[1]), r"the translation \[1\]; expected 3"),
         (lambda ome: scale_of(ome).update(type="affine"), "a transformation of type 'affine'; expected scale or"),
+        (lambda ome: ome["multiscales"][0].update(coordinateTransformations=None), "lack or misspell 'NoneType'"),
         (lambda ome: ome["multiscales"][0]["datasets"][0].update(path="../0"), "a level '../0' that is not there"),
     ],
 )
@@ -115,6 +116,11 @@ def test_wrong_metadata(tmp_path, change, message):
 def test_other_things_than_volumes(tmp_path):
     with pytest.raises(RetinaError, match=r"no Zarr volume .*: no such folder"):
         open_volume(tmp_path / "absent.zarr")
+    folder = write(tmp_path / "odd.zarr", cells((4, 5, 6)))
+    contents = json.loads((folder / "zarr.json").read_text())
+    (folder / "zarr.json").write_text(json.dumps({**contents, "attributes": {"ome": 5}}))
+    with pytest.raises(RetinaError, match="without OME-Zarr's multiscales"):
+        open_volume(folder)
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(RetinaError, match="is no Zarr volume that can be read"):
         open_volume(tmp_path / "empty.zarr")

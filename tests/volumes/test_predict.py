@@ -130,14 +130,17 @@ def test_the_same_command_goes_on(setting, first, capsys):
     assert command.main(["status", str(first)]) == 0
     assert "predicted: 3 of 6 blocks of 8 x 64 x 64" in capsys.readouterr().out
     assert run(setting, first, "--memory", "20GB") == 0
-    assert "2 of 6 blocks are done already" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 of 6 blocks are done already" in shown
+    assert "blocks stay 8 x 64 x 64, shards 8 x 32 x 32, chunks 8, as this output was begun" in shown
     assert untouched.stat().st_mtime_ns == before
     assert (labels(first) == setting[3]).mean() > 0.999
     assert command.main(["status", str(first)]) == 0
     assert "predicted: 6 of 6 blocks" in capsys.readouterr().out
     assert command.main(["instances", str(first)]) == 0, "the keys of all blocks fit"
-    assert run(setting, first) == 0
-    assert "6 of 6 blocks are done already" in capsys.readouterr().out
+    assert run(setting, first, "--block", "8,64,64") == 0
+    shown = capsys.readouterr().out
+    assert "6 of 6 blocks are done already" in shown and "blocks stay" not in shown
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,23 @@ def test_parts_make_one_output(setting, tmp_path, capsys):
         assert run(setting, tmp_path / "parts.zarr", "--block", "8,64,32", "--part", part) == 0
         assert ("left to the other parts" in capsys.readouterr().out) is (part != "1/2")
     assert files(tmp_path / "parts.zarr") == files(tmp_path / "one.zarr")
+
+
+def test_parts_that_begin_together_write_the_metadata_one_after_the_other(setting, tmp_path, monkeypatch):
+    from nnunetv2_retina.errors import RetinaError
+    from nnunetv2_retina.files import locked
+    from nnunetv2_retina.volumes import store
+
+    create, alone = store.create, []
+
+    def watched(*arguments, **options):
+        with pytest.raises(RetinaError, match="held"), locked(tmp_path / "out.zarr/.retina", "held", ".lock-begin"):
+            pass
+        alone.append(True)
+        create(*arguments, **options)
+
+    monkeypatch.setattr(store, "create", watched)
+    assert run(setting, tmp_path / "out.zarr", "--part", "2/2") == 0 and alone
 
 
 def test_a_second_run_is_refused(setting, first, capsys):

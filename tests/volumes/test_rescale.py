@@ -27,6 +27,19 @@ def test_blocks_are_those_of_the_whole_slice(tmp_path, shape):
         np.testing.assert_allclose(task.resampled(block.box)[0], expected[block.box[1:]], atol=1e-4)
 
 
+def test_a_mask_stays_one(tmp_path):
+    mask = cells((1, 40, 40)) > 120
+    write(tmp_path / "in.zarr", mask, spacing=(4, 4, 4))
+    assert command.main(["rescale", str(tmp_path / "in.zarr"), str(tmp_path / "out.zarr"), "--spacing", "5,5"]) == 0
+    assert labels(tmp_path / "out.zarr").mean() == pytest.approx(mask.mean(), abs=0.03)
+
+
+@pytest.mark.parametrize("spacing", ["8", "8,0", "4,8,8", "a,b"])
+def test_the_spacing_of_a_pixel(tmp_path, capsys, spacing):
+    assert command.main(["rescale", "in.zarr", str(tmp_path / "out.zarr"), "--spacing", spacing]) == 2
+    assert f"--spacing {spacing}; expected two numbers above 0, Y,X in nm" in capsys.readouterr().err
+
+
 def test_nothing_moves(tmp_path):
     rows, columns = np.mgrid[:160, :160]
     blob = (255 * np.exp(-((rows - 80) ** 2 + (columns - 80) ** 2) / 200)).astype(np.uint8)[None]
