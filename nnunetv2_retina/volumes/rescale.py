@@ -112,12 +112,12 @@ def rescale(
         "shape": list(shape),
     }
     shard = shard_shape(shape, SHARD, CHUNK)
-    journal.begin(settings, {"block": list(shard), "shape": list(shape), "input": volume.address, "path": level.path})
+    plan = {"block": list(shard), "shape": list(shape), "input": volume.address, "path": level.path}
+    key = digest(journal.begin(settings, plan)["settings"])
     with locked(journal.folder, f"another run is writing to {output}. Wait until it has ended", ".lock"):
         middle = [0.5 * (new / own - 1) for new, own in zip(spacing, old, strict=True)]
         sizes = store.levels(shape, spacing, shard, CHUNK, shifted(level.origin, old, middle))[:1]
         store.create(output, sizes, level.dtype, CHUNK, volume.name, None, is_labels=False)
-        key = digest(settings)
         task = Rescaling(str(output.absolute()), Input.of(volume, level), shape, key)
         todo = journal.left(RESCALE, cut(shape, shard), key)
         watch(engine.run(task, todo), todo, RESCALE, say)

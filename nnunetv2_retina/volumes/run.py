@@ -152,14 +152,14 @@ class VolumeRun:
         """
         for line in self.description():
             self.say(line)
-        settings, plan = self._settings(), self._plan()
-        begun = self.journal.begin(settings, plan)
-        if any(begun[name] != plan[name] for name in ("block", "shard", "chunk")):
+        wanted = self._plan()
+        begun = self.journal.begin(self._settings(), wanted)
+        settings, plan = begun["settings"], begun["plan"]
+        if any(plan[name] != wanted[name] for name in ("block", "shard", "chunk")):
             self.say(
-                f"blocks stay {blocks.describe(begun['block'])}, shards {blocks.describe(begun['shard'])}, chunks "
-                f"{begun['chunk']}, as this output was begun"
+                f"blocks stay {blocks.describe(plan['block'])}, shards {blocks.describe(plan['shard'])}, chunks "
+                f"{plan['chunk']}, as this output was begun"
             )
-        plan = begun
         part = self.settings.part
         name = ".lock" if part is None else f".lock-part-{part.replace('/', '-of-')}"
         busy = f"another run is writing to {self.output}. Wait until it has ended, or give another output"
