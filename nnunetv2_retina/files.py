@@ -121,6 +121,16 @@ def write_json(path: Path, contents: Mapping[str, Any]) -> None:
         Path(temporary).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
+def check_local(output: Path) -> None:
+    """Check that an output is meant to be on this machine's file systems.
+
+    Raises:
+        RetinaError: for a URL, of which ``Path`` makes one slash of two, so that a folder ``s3:`` would be made here.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(output)):
+        raise RetinaError(f"{output} is not a local folder; outputs are written to one. Copy it afterwards")
+
+
 def make_folder(folder: Path, advice: str) -> Path:
     """Make a folder and make sure that files can be written into it.
 
@@ -129,8 +139,9 @@ def make_folder(folder: Path, advice: str) -> Path:
         advice: what to do if it cannot be used, for the message.
 
     Raises:
-        RetinaError: if it cannot be made or written to.
+        RetinaError: if it cannot be made or written to, or is a URL.
     """
+    check_local(folder)
     probe = folder / f".{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from nnunetv2_retina.commands.model_options import add_model_options, model_fold
 from nnunetv2_retina.console import add_settings, config_file, read_settings, say
 from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.files import make_folder
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings, RunSettings
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ def _images(arguments: argparse.Namespace, model: Path) -> Iterator[tuple[Path, 
         return
     beside = None
     if arguments.scheduler is not None:  # where other machines see it
-        beside = arguments.o.absolute().parent
-        beside.mkdir(parents=True, exist_ok=True)
+        beside = make_folder(arguments.o.parent, "Give another output folder with -o").absolute()
     with tempfile.TemporaryDirectory(prefix="retina_predict-", dir=beside) as scratch:
         images = Path(scratch) / "images"
         origins, remarks = _read(arguments, images, model)

@@ -81,11 +81,9 @@ def _show_volume(arguments: argparse.Namespace, in_napari: bool) -> None:
             f"{len(arguments.labels)} volumes of labels; neuroglancer's link takes one, with its instances. Give one, "
             "or a part with --box"
         )
-    from nnunetv2_retina.images.ome_zarr import open_volume
     from nnunetv2_retina.viewing.browser import open_in_browser
     from nnunetv2_retina.volumes.view import serve
 
-    open_volume(arguments.image, unstated=(1, 1, 1))
     output = Path(arguments.labels[0]) if arguments.labels else None
     serve(arguments.image, output, arguments.port, say, open_in_browser)
 

@@ -11,10 +11,13 @@ from nnunetv2_retina.commands.model_options import add_model_options, model_fold
 from nnunetv2_retina.console import add_settings, read_settings, say
 from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.prediction.settings import InstanceSettings, PredictionSettings
-from nnunetv2_retina.volumes.settings import VolumeSettings, parse_spacing
+from nnunetv2_retina.volumes.settings import VolumeSettings, parse_pixel, parse_spacing
 
 if TYPE_CHECKING:
     from nnunetv2_retina.volumes.run import VolumeRun
+
+
+FROM_SPACING = "--from-spacing"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,22 +95,26 @@ def _add_rescale(parser: argparse.ArgumentParser) -> None:
     _input(parser)
     _output(parser, "the new volume; the same command goes on with it")
     parser.add_argument("--spacing", required=True, metavar="Y,X", help="of the new level, in nm")
+    parser.add_argument(
+        FROM_SPACING, metavar="Z,Y,X", help="of IN.zarr, in nm, where its metadata do not state it or state it wrong"
+    )
     parser.add_argument("--level", metavar="PATH", help="level to start from (default: the finest)")
     add_settings(parser, Workers, ("workers", "scheduler"))
 
 
 def _rescale(arguments: argparse.Namespace) -> None:
     workers = read_settings(Workers, arguments)
-    _, y, x = parse_spacing(f"1,{arguments.spacing}")
+    pixel = parse_pixel(arguments.spacing)
+    steps = None if arguments.from_spacing is None else parse_spacing(arguments.from_spacing, FROM_SPACING)
     from nnunetv2_retina.images.ome_zarr import open_volume
     from nnunetv2_retina.volumes import store
     from nnunetv2_retina.volumes.rescale import rescale
 
-    volume = open_volume(arguments.input)
+    volume = open_volume(arguments.input, steps, option=FROM_SPACING)
     store.check_apart(arguments.input, arguments.output)
     level = volume.levels[0] if arguments.level is None else volume.level(arguments.level)
     with workers.engine(say) as engine:
-        rescale(volume, level, arguments.output, (y, x), engine, say)
+        rescale(volume, level, arguments.output, pixel, engine, say)
     say(f"wrote {arguments.output}")
 
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +146,23 @@ def _opened(address: str) -> Any:
         raise RetinaError(f"{address} cannot be opened ({one_line(error)}). Check the address") from error
 
 
-def stated_steps(
-    level: Mapping[str, Any], group: Mapping[str, Any], number: int
-) -> tuple[tuple[float, float, float], tuple[str, ...]] | None:
-    """Return the size of a voxel and its units along z, y, x, as the conventions in use state it.
+@dataclass(frozen=True)
+class Stated:
+    """What attributes say of where the voxels of a level are, along z, y and x."""
+
+    steps: tuple[float, ...]
+    start: tuple[float, ...]
+    """The middle of the first voxel."""
+    units: tuple[str, ...]
+
+
+def stated_place(level: Mapping[str, Any], group: Mapping[str, Any], number: int) -> Stated | None:
+    """Return the size of a voxel and the place of the first one, as the conventions in use state them.
 
     In this order: COSEM's ``transform``; n5-viewer's ``pixelResolution`` (of the finest level, times
-    ``downsamplingFactors``), of the array or its group; Paintera's ``resolution``, which has no unit.
+    ``downsamplingFactors``), of the array or its group; Paintera's ``resolution`` and ``offset``, which have no unit.
+    The last two mean by a coarser voxel the middle of those that it stands for (n5-universe's
+    ``N5SingleScaleMetadataParser.buildTransform``).
 
     Args:
         level: attributes of the array.
@@ -161,24 +172,36 @@ def stated_steps(
     Raises:
         KeyError, TypeError, ValueError: for attributes that are no such thing.
     """
-    transform = level.get("transform")
-    if transform is not None:
-        place = [list(transform["axes"]).index(axis) for axis in AXES]
-        units = transform.get("units") or [""] * len(transform["axes"])
-        z, y, x = (float(transform["scale"][index]) for index in place)
-        return (z, y, x), tuple(str(units[index]) for index in place)
-    resolution = level.get("pixelResolution", level.get("resolution"))
-    base = resolution if resolution is not None else group.get("pixelResolution", group.get("resolution"))
+    if level.get("transform") is not None:
+        return _cosem(level["transform"])
+    holder = level if "pixelResolution" in level or "resolution" in level else group
+    base = holder.get("pixelResolution", holder.get("resolution"))
     if base is None:
         return None
     own = level.get("downsamplingFactors")
     listed = group.get("scales", group.get("downsamplingFactors"))
-    factors = own or (listed[number] if listed is not None and resolution is None else (1, 1, 1))
-    if resolution is None and own is None and listed is None and number:
+    factors = own or (listed[number] if listed is not None and holder is group else (1, 1, 1))
+    if holder is group and own is None and listed is None and number:
         return None  # of the finest level alone
     sizes, unit = (base["dimensions"], base.get("unit", "")) if isinstance(base, Mapping) else (base, "")
-    x, y, z = (float(size) * float(factor) for size, factor in zip(_three(sizes), _three(factors), strict=True))
-    return (z, y, x), (str(unit),) * 3
+    offset = (0, 0, 0) if "pixelResolution" in holder else holder.get("offset", (0, 0, 0))
+    axes = [
+        (float(size) * float(factor), float(at) + float(size) * (float(factor) - 1) / 2)
+        for size, factor, at in zip(_three(sizes), _three(factors), _three(offset), strict=True)
+    ]
+    steps, start = zip(*reversed(axes), strict=True)
+    return Stated(steps, start, (str(unit),) * 3)
+
+
+def _cosem(transform: Mapping[str, Any]) -> Stated:
+    names = list(transform["axes"])
+    place = [names.index(axis) for axis in AXES]
+    units, start = transform.get("units") or [""] * len(names), transform.get("translate") or [0] * len(names)
+    return Stated(
+        tuple(float(transform["scale"][index]) for index in place),
+        tuple(float(start[index]) for index in place),
+        tuple(str(units[index]) for index in place),
+    )
 
 
 def _three(values: Sequence[Any]) -> Sequence[Any]:

@@ -152,8 +152,9 @@ def _save(
 
 
 def _write_itk(path: Path, labels: NDArray[Any], spacing: Spacing | None, geometry: Mapping[str, Any] | None) -> None:
-    flat = labels.ndim == 3 and geometry is not None and len(geometry["spacing"]) == 2
-    image = sitk.GetImageFromArray(labels[0] if flat else labels)
+    if geometry is not None and len(geometry["spacing"]) != labels.ndim:  # a volume of one slice, or its slice
+        labels = labels[0] if labels.ndim == 3 else labels[None]
+    image = sitk.GetImageFromArray(labels)
     if geometry is not None:
         image.SetSpacing(geometry["spacing"])
         image.SetOrigin(geometry["origin"])

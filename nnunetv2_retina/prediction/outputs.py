@@ -12,7 +12,7 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunetv2_retina.errors import RetinaError, shorten
+from nnunetv2_retina.errors import RetinaError, one_line, shorten
 from nnunetv2_retina.files import LOCK, locked, make_folder, replacing
 from nnunetv2_retina.nnunet.inputs import InputCase
 
@@ -75,11 +75,15 @@ def appearing(folder: Path, name: str, last: str, part: str = "") -> Iterator[Pa
             if path.is_dir():
                 _make_room(folder / path.name, path)
             os.replace(path, folder / path.name)
-    except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as a RuntimeError
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise RetinaError(
-            f"the result of {name} cannot be written to {folder} ({reason}). See that it is writable "
-            "and has room, then continue with --continue_prediction"
+            f"the result of {name} cannot be written to {folder} ({error.strerror or one_line(error)}). See that it is "
+            "writable and has room, then continue with --continue_prediction"
+        ) from error
+    except RuntimeError as error:  # SimpleITK's for everything, a full disk included
+        raise RetinaError(
+            f"the result of {name} cannot be written to {folder} ({one_line(error)}). If there is room, another "
+            "--output-format may hold it; then continue with --continue_prediction"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

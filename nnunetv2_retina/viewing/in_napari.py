@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_retina.display.slider import LabelLayer
-from nnunetv2_retina.images.ome_zarr import Volume, open_volume
+from nnunetv2_retina.images.levels import Volume
+from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.viewing.scene import Scene, names_beside
 
@@ -51,24 +52,25 @@ def volume_layer(path: str, labels: bool = False) -> LayerData:
         RetinaError: if it cannot be opened.
     """
     volume = open_volume(path, unstated=(1, 1, 1))
-    size, levels = volume.levels[0].spacing, _levels(volume)
-    several = {"multiscale": True} if len(levels) > 1 else {}
-    values: Any = levels if several else levels[0]
+    finest, levels = volume.levels[0], _levels(volume)
+    place: dict[str, Any] = {"translate": finest.origin, **({"multiscale": True} if len(levels) > 1 else {})}
+    values: Any = levels if len(levels) > 1 else levels[0]
     if not labels:
-        return values, {"name": volume.name, **several, **placement(size)}, "image"
+        return values, {"name": volume.name, **placement(finest.spacing), **place}, "image"
     names, ignore = names_beside(Path(path))
-    values, about, kind = label_layer(LabelLayer(volume.name, values, names, ignore), size)
-    return values, {**about, **several}, kind
+    values, about, kind = label_layer(LabelLayer(volume.name, values, names, ignore), finest.spacing)
+    return values, {**about, **place}, kind
 
 
 def _levels(volume: Volume) -> list[Any]:
+    """Return the levels as arrays of dask, which read what is asked of them, Zarr and N5 alike."""
     import dask.array
 
-    address = volume.address.rstrip("/")
-    return [
-        dask.array.from_zarr(f"{address}/{level.path}" if level.path else address)[(0,) * level.leading]
-        for level in volume.levels
-    ]
+    def array(stored: Any) -> Any:
+        sample = np.zeros((0,) * len(stored.shape), stored.dtype)  # else dask reads one
+        return dask.array.from_array(stored, stored.chunks, name=False, meta=sample)
+
+    return [array(StoredArray(volume.address, level).array)[(0,) * level.leading] for level in volume.levels]
 
 
 def add_layers(viewer: Any, layers: Sequence[LayerData]) -> None:

@@ -72,8 +72,8 @@ def without_pass(source: Input, method: str, part: Box | None, dataset_json: Map
     if method == "training":
         mean, sd, most = _training(source, dataset_json)
         return Moments(mean, sd, box, 0.0, most, method), "of the training data"
-    mean, sd = moments_of.read_file(Path(method))
-    return Moments(mean, sd, box, mean, mean, "file"), f"of {method}"
+    mean, sd, least, most = moments_of.read_file(Path(method))
+    return Moments(mean, sd, box, least, most, "file"), f"of {method}"
 
 
 def _training(source: Input, dataset_json: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -16,13 +16,14 @@ from typing import Any
 from nnunetv2_retina.console.engines import Engine
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import locked
+from nnunetv2_retina.images.ome_zarr import open_volume
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects import neighbours, table
 from nnunetv2_retina.prediction.objects.columns import UNKNOWN
 from nnunetv2_retina.prediction.objects.measures import total
 from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.volumes import store
-from nnunetv2_retina.volumes.blocks import Block, Shape, cut
+from nnunetv2_retina.volumes.blocks import Block, cut
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.merging import (
     CUT,
@@ -80,7 +81,9 @@ class InstanceRun:
             )
         d, e, f = self.plan["shard"]
         spacing = Spacing.of(self.plan["spacing"], self.plan["unit"])
-        self.work = Work(str(self.output), (z, y, x), (d, e, f), spacing, self.settings, key)
+        self.origin = open_volume(self.output).levels[0].origin  # of the labels: instances lie on them
+        folder = str(self.output.absolute())  # a worker may have been started in another folder
+        self.work = Work(folder, (z, y, x), (d, e, f), spacing, self.settings, key)
 
     def run(self, engine: Engine) -> int:
         """Write instances and objects.csv, as far as they are not there yet.
@@ -105,20 +108,16 @@ class InstanceRun:
                     f"{len(large)} components are too large to be cut and stay whole: {shorten(self._places(large))}"
                 )
             self._stage(engine, CUT, Cutting(work), cutting_blocks(merged), work.key)
-            sizes = store.levels(work.shape, work.spacing, work.shard, chunk, self._origin())
+            sizes = store.levels(work.shape, work.spacing, work.shard, chunk, self.origin)
             folder = self.output / IMAGE
             store.create(folder, sizes, "uint32", chunk, "instances", None)
             store.add_labels(self.output, ["instances"])
             self._stage(engine, RELABEL, Relabelling(work), work.blocks(), work.key)
             for before, level in pairwise(sizes):
-                shrinking = Shrinking(str(self.output), IMAGE, before.name, level, work.key)
+                shrinking = Shrinking(work.output, IMAGE, before.name, level, work.key)
                 self._stage(engine, shrinking.stage, shrinking, shrinking.blocks(), work.key)
             self._stage(engine, NEIGHBOURS, Neighbouring(work), work.blocks(), work.key)
             return self._write_table(ids_of(work, work.key))
-
-    def _origin(self) -> Shape:
-        z, y, x = (int(first) for first, _ in self.plan["box"])
-        return z, y, x
 
     def _places(self, rows: list[int]) -> Iterator[str]:
         pieces = merged_of(self.work).objects.pieces
@@ -134,7 +133,7 @@ class InstanceRun:
         nearest = neighbours.combine([nearest_of(self.work, block) for block in self.work.blocks()], most)
         names = {int(value): name for value, name in self.plan["names"].items()}
         spacing = self.work.spacing
-        frame = table.Frame(self.work.shape, spacing, spacing.unit or UNKNOWN, self._origin())
+        frame = table.Frame(self.work.shape, spacing, spacing.unit or UNKNOWN, self.origin)
         table.write(self.output / TABLE, table.rows(total(measures, most), nearest, ids.label, names, frame))
         table.write_dictionary(self.output)
         return most

@@ -47,7 +47,7 @@ class Journal:
             plan: what they do not: it stays as it was when the output was begun.
 
         Returns:
-            The plan.
+            Settings and plan as they are stored, of which every later run makes its keys.
 
         Raises:
             RetinaError: if the folder holds something else, was begun with another setting, or cannot be written to.
@@ -64,13 +64,14 @@ class Journal:
                 _write(self.folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
                 _write(path, {"settings": settings, "plan": plan})
         stored = self.run()
-        for name, value in settings.items():
-            if stored["settings"].get(name) != value:
+        for name in {**settings, **stored["settings"]}:  # one that is left out differs, too
+            begun, value = stored["settings"].get(name), settings.get(name)
+            if begun != value:
                 raise RetinaError(
-                    f"{self.output} was begun with {name} {_short(stored['settings'].get(name))}; this run has "
-                    f"{_short(value)}. Give another output, or the setting that this one has"
+                    f"{self.output} was begun with {name} {_short(begun)}; this run has {_short(value)}. Give another "
+                    "output, or the setting that this one has"
                 )
-        return dict(stored["plan"])
+        return stored
 
     def run(self) -> dict[str, Any]:
         """Return settings and plan.

@@ -21,6 +21,8 @@ from nnunetv2_retina.files import read_json
 from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.volumes import blocks
 
+BY_EXTREMES = "RescaleTo01Normalization"
+"""nnU-Net's normalisation by the least and the largest grey level, not by mean and standard deviation."""
 _PIECE = 1 << 22
 """Voxels that are counted at once: NumPy counts 8 bytes a voxel."""
 
@@ -46,10 +48,10 @@ class Moments:
 
     @classmethod
     def from_json(cls, contents: Mapping[str, Any]) -> Moments:
-        """Return what ``to_json`` wrote."""
+        """Return what ``to_json`` wrote, its numbers as they are: the digest of 40 is not that of 40.0."""
+        box = blocks.from_lists(contents["box"])
         return cls(
-            float(contents["mean"]), float(contents["sd"]), blocks.from_lists(contents["box"]),
-            float(contents["least"]), float(contents["most"]), str(contents["method"]),
+            contents["mean"], contents["sd"], box, contents["least"], contents["most"], contents["method"],
         )  # fmt: skip
 
 
@@ -185,18 +187,29 @@ def in_memory(values: NDArray[Any]) -> Moments:
     return Moments(float(data.mean()), float(data.std()), box, float(data.min()), float(data.max()), "nnunet")
 
 
-def read_file(path: Path) -> tuple[float, float]:
-    """Return mean and standard deviation from a JSON file that has them: moments.json of another output, for example.
+def read_file(path: Path, extremes: bool = False) -> tuple[float, float, float, float]:
+    """Return mean, standard deviation, least and most from a JSON file: moments.json of another output, for example.
+
+    Args:
+        path: of the file.
+        extremes: the model needs least and most; else they are the mean where they are left out.
 
     Raises:
-        RetinaError: if it cannot be read or lacks them.
+        RetinaError: if it cannot be read, lacks what is needed, or holds other values than finite numbers.
     """
-    advice = 'Give a file {"mean": ..., "sd": ...} in grey levels'
+    names = ("mean", "sd", "least", "most") if extremes else ("mean", "sd")
+    listed = ", ".join(f'"{name}": ...' for name in names)
+    advice = f"Give a file {{{listed}}} in grey levels"
+    if extremes:
+        advice += f", or leave --moments out: the model normalises by {BY_EXTREMES}"
     contents = read_json(path, advice)
     try:
         mean, sd = float(contents["mean"]), float(contents["sd"])
+        least, most = (float(contents[end] if extremes else contents.get(end, mean)) for end in ("least", "most"))
     except (KeyError, TypeError, ValueError) as error:
-        raise RetinaError(f"{path} states no mean and sd. {advice}") from error
-    if not (np.isfinite(mean) and np.isfinite(sd) and sd >= 0):
+        raise RetinaError(f"{path} states no {', '.join(names)}. {advice}") from error
+    if not (np.isfinite([mean, sd, least, most]).all() and sd >= 0):
         raise RetinaError(f"{path} states mean {mean} and sd {sd}; expected finite numbers. {advice}")
-    return mean, sd
+    if extremes and not least < most:
+        raise RetinaError(f"{path} states least {least} and most {most}; expected the second to be larger. {advice}")
+    return mean, sd, least, most

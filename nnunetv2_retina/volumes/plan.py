@@ -13,7 +13,7 @@ import torch
 from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import Box
-from nnunetv2_retina.images.ome_zarr import Level, Volume
+from nnunetv2_retina.images.levels import Level, Volume
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.label_grid import label_type
 from nnunetv2_retina.prediction.predictor import Predictor

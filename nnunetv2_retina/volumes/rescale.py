@@ -20,10 +20,10 @@ from nnunetv2_retina.console.engines import Engine
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import locked
 from nnunetv2_retina.images.box import Box
-from nnunetv2_retina.images.ome_zarr import Level, Volume
+from nnunetv2_retina.images.levels import Level, Volume, shifted
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.volumes import store
-from nnunetv2_retina.volumes.blocks import Block, Shape, cut, shard_shape, whole
+from nnunetv2_retina.volumes.blocks import Block, Shape, cut, shard_shape
 from nnunetv2_retina.volumes.journal import Journal, digest
 from nnunetv2_retina.volumes.progress import watch
 from nnunetv2_retina.volumes.settings import CHUNK, SHARD
@@ -67,7 +67,7 @@ class Rescaling:
             if dtype.kind in "iu":
                 limits = np.iinfo(dtype)
                 fine = np.clip(np.rint(fine), limits.min, limits.max)
-            target[:] = fine
+            target[:] = fine > 0.5 if dtype.kind == "b" else fine
         return result
 
     def _reach(self, axis: int, part: slice) -> tuple[tuple[slice, tuple[int, int]], NDArray[np.float64]]:
@@ -112,11 +112,12 @@ def rescale(
         "shape": list(shape),
     }
     shard = shard_shape(shape, SHARD, CHUNK)
-    journal.begin(settings, {"block": list(shard), "shape": list(shape), "input": volume.address, "path": level.path})
+    plan = {"block": list(shard), "shape": list(shape), "input": volume.address, "path": level.path}
+    key = digest(journal.begin(settings, plan)["settings"])
     with locked(journal.folder, f"another run is writing to {output}. Wait until it has ended", ".lock"):
-        sizes = store.levels(shape, spacing, shard, CHUNK)[:1]
+        middle = [0.5 * (new / own - 1) for new, own in zip(spacing, old, strict=True)]
+        sizes = store.levels(shape, spacing, shard, CHUNK, shifted(level.origin, old, middle))[:1]
         store.create(output, sizes, level.dtype, CHUNK, volume.name, None, is_labels=False)
-        key = digest(settings)
-        task = Rescaling(str(output), Input(volume.address, level, whole(level.shape)), shape, key)
+        task = Rescaling(str(output.absolute()), Input.of(volume, level), shape, key)
         todo = journal.left(RESCALE, cut(shape, shard), key)
         watch(engine.run(task, todo), todo, RESCALE, say)

@@ -59,14 +59,14 @@ class VolumeRun:
         store.check_apart(address, output)
         self.predictor = model.load()
         check(self.predictor)
+        self.stated = self._stated()
         self.plan = plan_spacing(self.predictor)
         level, self.why = choose_level(self.volume, settings.level, self.plan)
-        full = blocks.whole(level.shape)
-        box = full if settings.box is None else parse_box(settings.box, level.shape)
-        self.source = Input(self.volume.address, level, box)
+        box = blocks.whole(level.shape) if settings.box is None else parse_box(settings.box, level.shape)
+        self.source = Input.of(self.volume, level, box)
         self.moments_box = None
         if settings.moments_box is not None:
-            part = parse_box(settings.moments_box, level.shape)
+            part = parse_box(settings.moments_box, level.shape, "--moments-box")
             self.moments_box = blocks.moved(part, blocks.starts(box), -1)
         if self.predictor.mode == "orthoplane":
             plane = self.plan or level.spacing
@@ -75,6 +75,15 @@ class VolumeRun:
         self.shard = blocks.shard_shape(self.source.shape, settings.shards, settings.chunk)
         self.geometry = Geometry.of(self.predictor, level, self.source.shape, self.shard)
         self.journal = Journal(output)
+        self.folder = str(output.absolute())  # a worker may have been started in another folder
+
+    def _stated(self) -> tuple[float, ...] | None:
+        """Return what a file for the moments states, as far as the labels depend on it; None: they are computed."""
+        if self.settings.moments in METHODS:
+            return None
+        extremes = self.predictor.nnunet.configuration_manager.normalization_schemes[0] == moments_of.BY_EXTREMES
+        values = moments_of.read_file(Path(self.settings.moments), extremes)
+        return values if extremes else values[:2]
 
     def block_shape(self) -> blocks.Shape:
         """Return the size of blocks: as asked for, or the largest that fits into the memory.
@@ -143,8 +152,14 @@ class VolumeRun:
         """
         for line in self.description():
             self.say(line)
-        settings = self._settings()
-        plan = self.journal.begin(settings, self._plan())
+        wanted = self._plan()
+        begun = self.journal.begin(self._settings(), wanted)
+        settings, plan = begun["settings"], begun["plan"]
+        if any(plan[name] != wanted[name] for name in ("block", "shard", "chunk")):
+            self.say(
+                f"blocks stay {blocks.describe(plan['block'])}, shards {blocks.describe(plan['shard'])}, chunks "
+                f"{plan['chunk']}, as this output was begun"
+            )
         part = self.settings.part
         name = ".lock" if part is None else f".lock-part-{part.replace('/', '-of-')}"
         busy = f"another run is writing to {self.output}. Wait until it has ended, or give another output"
@@ -152,16 +167,15 @@ class VolumeRun:
             sizes = self._levels(plan)
             names = class_names(self.predictor.nnunet.dataset_json)
             dtype = np.dtype(label_type(self.predictor.nnunet.label_manager)).name
-            store.create(self.output, sizes, dtype, plan["chunk"], self.volume.name, names)
+            with self.journal.alone("begin"):  # parts begin together
+                store.create(self.output, sizes, dtype, plan["chunk"], self.volume.name, names)
             with self.settings.engine(self.say) as engine:
                 moments = self._moments(engine, digest(settings))
                 return self._predict(engine, plan, sizes, moments, digest({**settings, "moments": moments.to_json()}))
 
     def _settings(self) -> dict[str, Any]:
         level = self.source.level
-        chosen = self.settings.moments
-        if chosen not in METHODS:
-            chosen = f"{moments_of.read_file(Path(chosen))}"
+        chosen = self.settings.moments if self.stated is None else f"{self.stated}"
         return {
             "IN.zarr": self.volume.name,
             "metadata of IN.zarr": self.volume.digest,
@@ -183,7 +197,6 @@ class VolumeRun:
             "unit": level.spacing.unit,
             "input": self.volume.address,
             "path": level.path,
-            "box": blocks.to_lists(self.source.box),
             "names": {str(value): name for value, name in class_names(self.predictor.nnunet.dataset_json).items()},
             "version": __version__,
         }
@@ -191,17 +204,23 @@ class VolumeRun:
     def _levels(self, plan: dict[str, Any]) -> list[store.OutputLevel]:
         z, y, x = plan["shard"]
         spacing = self.source.level.spacing
-        return store.levels(self.source.shape, spacing, (z, y, x), plan["chunk"], blocks.starts(self.source.box))
+        return store.levels(self.source.shape, spacing, (z, y, x), plan["chunk"], self.source.origin)
 
     def _moments(self, engine: Engine, key: str) -> Moments:
+        """Return the moments as the journal has them, which every later run reads; computed if it has none yet."""
         stored = self.journal.read(MOMENTS_JSON)
-        if stored is not None:
-            return Moments.from_json(stored)
+        if stored is None:
+            self.journal.write(MOMENTS_JSON, self._computed_moments(engine, key).to_json())
+            stored = self.journal.read(MOMENTS_JSON)
+        assert stored is not None, "written"
+        return Moments.from_json(stored)
+
+    def _computed_moments(self, engine: Engine, key: str) -> Moments:
         method, part = self.settings.moments, self.settings.moments_box
         contents, plans = self.predictor.nnunet.dataset_json, self.predictor.nnunet.plans_manager.plans
         if grey_values.needs_pass(method, part):
             todo = blocks.cut(self.source.shape, grey_values.counting_blocks(self.source))
-            self._stage(engine, COUNT, Counting(str(self.output), self.source, key), todo, key, share=True)
+            self._stage(engine, COUNT, Counting(self.folder, self.source, key), todo, key, share=True)
             markers = [self.journal.marker(COUNT, block, key) for block in todo]
             moments = moments_of.merge(marker["part"] for marker in markers if marker is not None)
             how = f"exact, from {len(todo)} blocks"
@@ -210,7 +229,6 @@ class VolumeRun:
         self.say(f"grey levels: {moments.mean:.6g} +- {moments.sd:.6g} (mean, sd), {how}")
         for line in grey_values.remarks(moments, self.source, contents, plans):
             self.say(line)
-        self.journal.write(MOMENTS_JSON, moments.to_json())
         return moments
 
     def _predict(
@@ -218,13 +236,13 @@ class VolumeRun:
     ) -> bool:
         z, y, x = plan["block"]
         todo = blocks.cut(self.source.shape, (z, y, x))
-        task = Predicting(str(self.output), self.source, self.model, moments, key, self.settings.threads)
+        task = Predicting(self.folder, self.source, self.model, moments, key, self.settings.threads)
         if not self._stage(engine, PREDICT, task, todo, key):
             left = self.journal.left(PREDICT, todo, key)
             self.say(f"{len(left)} of {len(todo)} blocks are left to the other parts")
             return False
         for before, level in pairwise(sizes):
-            shrinking = Shrinking(str(self.output), "", before.name, level, key)
+            shrinking = Shrinking(self.folder, "", before.name, level, key)
             self._stage(engine, shrinking.stage, shrinking, shrinking.blocks(), key, share=True)
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class VolumeSettings(Workers):
         "exact",
         "mean and standard deviation for z-scores: exact; sampled (its standard error is printed); training (of the "
         "data set's block retina); nnunet (as retina_predict computes them, which holds the volume in memory); or a "
-        "JSON file with mean and sd",
+        "JSON file with mean and sd (least and most, if the model normalises by RescaleTo01Normalization)",
         metavar="HOW",
     )
     moments_box: str | None = setting(
@@ -92,19 +93,35 @@ class VolumeSettings(Workers):
         return parse_bytes(self.memory) if self.memory else None
 
 
-def parse_spacing(text: str) -> tuple[float, float, float]:
-    """Return three numbers above 0 from ``Z,Y,X``.
+def parse_spacing(text: str, option: str = "--spacing") -> tuple[float, float, float]:
+    """Return three numbers above 0 from ``Z,Y,X``, the text of an option.
 
     Raises:
         RetinaError: for another text.
     """
+    if len(steps := _steps(text)) != 3:
+        raise RetinaError(f"{option} {text}; expected three numbers above 0, Z,Y,X in nm, such as 40,4,4")
+    return steps[0], steps[1], steps[2]
+
+
+def parse_pixel(text: str) -> tuple[float, float]:
+    """Return two numbers above 0 from ``Y,X``.
+
+    Raises:
+        RetinaError: for another text.
+    """
+    if len(steps := _steps(text)) != 2:
+        raise RetinaError(f"--spacing {text}; expected two numbers above 0, Y,X in nm, such as 4,4")
+    return steps[0], steps[1]
+
+
+def _steps(text: str) -> list[float]:
+    """Return the numbers above 0 of a text; none, if it holds anything else."""
     try:
-        z, y, x = (float(part) for part in text.split(","))
-        if min(z, y, x) > 0 and max(z, y, x) < float("inf"):
-            return z, y, x
+        steps = [float(part) for part in text.split(",")]
     except ValueError:
-        pass
-    raise RetinaError(f"--spacing {text}; expected three numbers above 0, Z,Y,X in nm, such as 40,4,4")
+        return []
+    return steps if all(0 < step < float("inf") for step in steps) else []
 
 
 def parse_bytes(text: str) -> int:
@@ -114,11 +131,9 @@ def parse_bytes(text: str) -> int:
         RetinaError: for another text.
     """
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?i?)b?\s*", text.lower())
-    try:
+    with suppress(ValueError, OverflowError):
         if match and match[2] in _UNITS and (number := int(float(match[1]) * _UNITS[match[2]])) > 0:
             return number
-    except ValueError:
-        pass
     raise RetinaError(f"--memory {text}; expected a number of bytes such as 8GiB")
 
 

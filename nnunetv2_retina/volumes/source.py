@@ -14,9 +14,10 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import Box
 from nnunetv2_retina.prediction.tile_grid import TileGrid
 from nnunetv2_retina.volumes.blocks import Shape
-from nnunetv2_retina.volumes.moments import Moments
+from nnunetv2_retina.volumes.moments import BY_EXTREMES, Moments
 
 Normalise = Callable[[NDArray[Any]], NDArray[np.float32]]
+_NOTHING = np.zeros((0, 0, 0), np.uint8)
 
 
 def z_score(moments: Moments) -> Normalise:
@@ -63,7 +64,7 @@ def normaliser(scheme: str, properties: dict[str, Any], moments: Moments) -> Nor
     """
     if scheme == "ZScoreNormalization":
         return z_score(moments)
-    if scheme == "RescaleTo01Normalization":
+    if scheme == BY_EXTREMES:
         return rescale(moments)
     if scheme not in ("NoNormalization", "CTNormalization", "RGBTo01Normalization"):
         raise RetinaError(
@@ -111,7 +112,7 @@ class BlockSource:
         self._hull = hull(cropped, region, patch, step_size, axis)
         self._depth, self._offset = chunks[axis], first[axis] % chunks[axis]
         self._held: slice = slice(0, 0)
-        self._values: NDArray[Any] = np.zeros((0, 0, 0), np.uint8)
+        self._values: NDArray[Any] = _NOTHING
 
     def turned(self, axis: int) -> BlockSource:
         """Return the same region, its slices along another axis; see ``sliding_window.Source``."""
@@ -130,7 +131,7 @@ class BlockSource:
 
     def _load(self, slices: slice) -> None:
         """Hold the slices of whole chunks, as far as they are wanted, so that no chunk is decompressed twice."""
-        self._values = self._values[:0]  # its memory first
+        self._values = _NOTHING  # the memory is given back first
         first = (slices.start + self._offset) // self._depth * self._depth - self._offset
         last = -(-(slices.stop + self._offset) // self._depth) * self._depth - self._offset
         wanted = self._hull[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_retina.console.wording import duration, format_bytes, format_rows
-from nnunetv2_retina.images.ome_zarr import Volume
+from nnunetv2_retina.images.levels import Volume
 from nnunetv2_retina.volumes.blocks import Shape, cut, describe
 from nnunetv2_retina.volumes.journal import Journal
 from nnunetv2_retina.volumes.tasks import COUNT, PREDICT, RESCALE

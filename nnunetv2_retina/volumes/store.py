@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import replacing
+from nnunetv2_retina.files import check_local, replacing
 from nnunetv2_retina.images.box import AXES, Box
+from nnunetv2_retina.images.levels import ORIGIN, Point
 from nnunetv2_retina.images.ome_zarr import import_zarr
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.volumes.blocks import Shape, shard_shape, starts
@@ -39,13 +40,21 @@ class OutputLevel:
     """From the level before it."""
     shards: Shape
     spacing: Spacing
-    shift: tuple[float, float, float]
+    origin: Point
     """Where the middle of the first voxel is, in the unit of the spacing."""
 
 
-def levels(shape: Shape, spacing: Spacing, shard: Shape, chunk: int, origin: Shape = (0, 0, 0)) -> list[OutputLevel]:
-    """Return the resolutions of an output, finest first; z is halved with y and x once its steps are no larger."""
-    steps, at = np.array(list(spacing)), np.array(list(spacing)) * origin
+def levels(shape: Shape, spacing: Spacing, shard: Shape, chunk: int, origin: Point = ORIGIN) -> list[OutputLevel]:
+    """Return the resolutions of an output, finest first; z is halved with y and x once its steps are no larger.
+
+    Args:
+        shape: of the finest.
+        spacing: of its voxels.
+        shard: see ``shard_shape``.
+        chunk: side of what is compressed by itself.
+        origin: where the middle of the first voxel is, in the unit of the spacing.
+    """
+    steps, at = np.array(list(spacing)), np.array(origin)
     resolutions = [_level("0", shape, (1, 1, 1), shard, chunk, steps, at, spacing)]
     while max(resolutions[-1].shape[1:]) > COARSEST:
         depth = 2 if steps[0] < 1.5 * steps[1:].max() and resolutions[-1].shape[0] > 1 else 1
@@ -136,7 +145,7 @@ def _metadata(
             "path": level.name,
             "coordinateTransformations": [
                 {"type": "scale", "scale": list(level.spacing)},
-                {"type": "translation", "translation": list(level.shift)},
+                {"type": "translation", "translation": list(level.origin)},
             ],
         }
         for level in sizes
@@ -156,13 +165,12 @@ def _metadata(
 
 
 def check_apart(address: str, output: Path) -> None:
-    """Check that an output is not the input, nor inside it.
+    """Check that an output is a local folder, and neither the input nor inside it.
 
     Raises:
-        RetinaError: if it is.
+        RetinaError: if it is not.
     """
-    if "://" in str(output):
-        raise RetinaError(f"{output} is not a local folder; outputs are written to one. Copy it afterwards")
+    check_local(output)
     if "://" in address:
         return
     source, target = Path(address).resolve(), output.resolve()

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.console.machine import use_threads
 from nnunetv2_retina.images.box import Box
-from nnunetv2_retina.images.ome_zarr import Level, StoredArray
+from nnunetv2_retina.images.levels import Level, Point, Volume, shifted
+from nnunetv2_retina.images.ome_zarr import StoredArray
 from nnunetv2_retina.volumes import moments as moments_of
-from nnunetv2_retina.volumes.blocks import Block, Shape, common, moved, size, starts
+from nnunetv2_retina.volumes.blocks import Block, Shape, common, moved, size, starts, whole
 from nnunetv2_retina.volumes.journal import Journal
 from nnunetv2_retina.volumes.moments import Moments
 from nnunetv2_retina.volumes.store import LevelWriter
@@ -29,14 +30,26 @@ class Input:
     """The part of a stored volume that is predicted."""
 
     address: str
+    """The same in every process: a worker may have been started in another folder."""
     level: Level
     box: Box
     """In the voxels of the level."""
+
+    @classmethod
+    def of(cls, volume: Volume, level: Level, box: Box | None = None) -> Input:
+        """Return a part of a level; None: all of it."""
+        address = volume.address
+        return cls(address if "://" in address else str(Path(address).absolute()), level, box or whole(level.shape))
 
     @property
     def shape(self) -> Shape:
         """Return its lengths."""
         return size(self.box)
+
+    @property
+    def origin(self) -> Point:
+        """Return where the middle of its first voxel is, in the unit of the level's spacing."""
+        return shifted(self.level.origin, self.level.spacing, starts(self.box))
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return (z, y, x) of a box of the part."""

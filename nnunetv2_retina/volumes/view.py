@@ -13,9 +13,11 @@ from urllib.parse import quote, unquote, urlsplit
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import read_json
 from nnunetv2_retina.images.n5 import is_n5
+from nnunetv2_retina.images.ome_zarr import open_volume
 from nnunetv2_retina.volumes.merging import IMAGE
 
 NEUROGLANCER = "https://neuroglancer-demo.appspot.com"
+MOST_PORT = 65535
 Say = Callable[[str], None]
 
 
@@ -93,10 +95,16 @@ def serve(source: str, output: Path | None, port: int, say: Say, show: Callable[
         port: of the server; 0: any that is free.
         say: gets each line.
         show: opens an address in a browser; None: it is said alone.
+
+    Raises:
+        RetinaError: for an image that is no volume, an output without labels, or a port that cannot be used.
     """
+    if not 0 <= port <= MOST_PORT:
+        raise RetinaError(f"--port {port}; expected 1 to {MOST_PORT}, or 0 for any that is free")
+    open_volume(source, unstated=(1, 1, 1))
     remote = "://" in source
     folders = [*([] if output is None else [output]), *([] if remote else [Path(source)])]
-    with Server(folders, port) as server:
+    with _server(folders, port) as server:
         image = source if remote else server.url(len(folders) - 1)
         address = link(image, output, server.url(0) if folders else "", "n5" if is_n5(source) else "zarr")
         say(address)
@@ -105,6 +113,15 @@ def serve(source: str, output: Path | None, port: int, say: Say, show: Callable[
             show(address)
         say("serving the files to this machine's browsers; Ctrl-C ends it")
         server.serve_forever()
+
+
+def _server(folders: list[Path], port: int) -> Server:
+    try:
+        return Server(folders, port)
+    except OSError as error:
+        raise RetinaError(
+            f"--port {port} cannot be used ({error.strerror or error}). Give another, or 0 for any that is free"
+        ) from error
 
 
 class Server(ThreadingHTTPServer):

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import Box, parse_box
-from nnunetv2_retina.images.ome_zarr import Level, StoredArray, open_volume
+from nnunetv2_retina.images.levels import Level
+from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume
 from nnunetv2_retina.images.spacing import NEARLY_CUBES
 from pretraining.store.decoding import RejectionError
 from pretraining.store.drawing import Drawing

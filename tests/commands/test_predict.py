@@ -218,6 +218,24 @@ def test_labels_come_last(tmp_path, monkeypatch):
     assert moved[-1] == "a.tif" and len(moved) == 3
 
 
+def test_what_a_library_says_of_a_failure_is_one_line(tmp_path):
+    with (
+        pytest.raises(
+            RetinaError, match=r"of a cannot be written to .* \(sitk::ERROR: no\). .* another --output-format"
+        ),
+        appearing(tmp_path, "a", last="a.tif"),
+    ):
+        raise RuntimeError("Exception thrown in SimpleITK WriteImage:\n/tmp/a.cxx:12:\nsitk::ERROR: no")
+    with pytest.raises(RetinaError, match="See that it is writable and has room"), appearing(tmp_path, "a", last="a"):
+        raise OSError(28, "No space left on device")
+
+
+def test_no_folder_is_made_for_a_url(model, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert predict("-i", images, "-o", "s3://bucket/out", "-m", model) == 2
+    assert "s3:/bucket/out is not a local folder" in capsys.readouterr().err and not Path("s3:").exists()
+
+
 def test_one_run_in_an_output_folder_at_a_time(model, images, tmp_path, capsys):
     out = tmp_path / "out"
     with held(out):

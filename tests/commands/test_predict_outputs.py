@@ -132,6 +132,22 @@ def test_a_folder_of_slices_comes_back_as_one(deep, tmp_path, capsys):
     assert "which say themselves what --spacing would" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("asked", ["nii.gz", "nrrd", "same"])
+def test_a_volume_of_one_slice_keeps_its_place(deep, tmp_path, asked):
+    (tmp_path / "in").mkdir()
+    image = sitk.GetImageFromArray(noise(1, 40, 48))
+    image.SetSpacing((9.0, 8.0, 40.0))
+    image.SetOrigin((1.0, 2.0, 3.0))
+    sitk.WriteImage(image, tmp_path / "in/v_0000.nii.gz")
+    given = ("-i", tmp_path / "in", "-o", tmp_path / "out", "-m", deep, "--instances")
+    assert predict(*given, "--output-format", asked) == 0
+    ending = "nii.gz" if asked == "same" else asked
+    for name in ("v", "v_instances"):
+        written = sitk.ReadImage(tmp_path / f"out/{name}.{ending}")
+        assert written.GetSize() == (48, 40, 1)
+        assert written.GetSpacing() == pytest.approx((9, 8, 40)) and written.GetOrigin() == pytest.approx((1, 2, 3))
+
+
 @pytest.mark.parametrize("most", [200, 300, 70_000])
 @pytest.mark.parametrize("ending", [".tif", ".nii.gz", ".nrrd", ".mrc", ".h5"])
 def test_numbers_survive_in_every_format(tmp_path, ending, most):

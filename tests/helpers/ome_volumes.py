@@ -24,12 +24,13 @@ def cells(shape, seed=0, border=0) -> np.ndarray:
     return np.asarray(image)
 
 
-def multiscales(levels, axes="zyx", unit="nanometer") -> dict[str, Any]:
-    """The metadata of one image: ``levels`` are pairs of path and scale."""
+def multiscales(levels, axes="zyx", unit="nanometer", origin=None) -> dict[str, Any]:
+    """The metadata of one image: ``levels`` are pairs of path and scale, ``origin`` is where they all begin."""
+    moved = [] if origin is None else [{"type": "translation", "translation": list(origin)}]
     return {
         "axes": [{"name": name, "type": "space", **({"unit": unit} if unit else {})} for name in axes],
         "datasets": [
-            {"path": path, "coordinateTransformations": [{"type": "scale", "scale": list(scale)}]}
+            {"path": path, "coordinateTransformations": [{"type": "scale", "scale": list(scale)}, *moved]}
             for path, scale in levels
         ],
         "name": "test",

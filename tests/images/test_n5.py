@@ -9,7 +9,7 @@ import pytest
 from helpers.ome_volumes import cells
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.images.n5 import is_n5, stated_steps
+from nnunetv2_retina.images.n5 import Stated, is_n5, stated_place
 from nnunetv2_retina.images.ome_zarr import StoredArray, is_zarr, open_volume
 
 tensorstore = pytest.importorskip("tensorstore")
@@ -45,7 +45,8 @@ def pyramid(folder: Path, own: list[dict[str, Any]], group: dict[str, Any]) -> P
 
 
 def cosem(y: float) -> dict[str, Any]:
-    return {"transform": {"axes": ["z", "y", "x"], "scale": [40, y, y], "translate": [0, 0, 0], "units": ["nm"] * 3}}
+    start = [0, (y - 4) / 2, (y - 4) / 2]
+    return {"transform": {"axes": ["z", "y", "x"], "scale": [40, y, y], "translate": start, "units": ["nm"] * 3}}
 
 
 CONVENTIONS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
@@ -74,6 +75,7 @@ def test_levels_and_their_spacing(tmp_path: Path, convention: str) -> None:
     assert (first.shape, first.dtype, first.chunks) == ((9, 20, 30), "uint16", (4, 8, 16))
     assert tuple(first.spacing) == pytest.approx((40, 4, 4)) and first.spacing.unit == "nm"
     assert second.shape == (9, 10, 15) and tuple(second.spacing) == pytest.approx((40, 8, 8))
+    assert first.origin == (0.0, 0.0, 0.0) and second.origin == pytest.approx((0, 2, 2))
     part = StoredArray(volume.address, first).read((slice(1, 9), slice(3, 20), slice(0, 30)))
     np.testing.assert_array_equal(part, IMAGE[1:9, 3:20])
     assert part.dtype.isnative
@@ -81,8 +83,17 @@ def test_levels_and_their_spacing(tmp_path: Path, convention: str) -> None:
 
 
 def test_paintera_states_no_unit() -> None:
-    assert stated_steps({}, {"resolution": [4, 5, 40]}, 0) == ((40.0, 5.0, 4.0), ("", "", ""))
-    assert stated_steps({}, {"resolution": [4, 5, 40]}, 1) is None
+    stated = Stated((40.0, 5.0, 4.0), (0.0, 0.0, 0.0), ("", "", ""))
+    assert stated_place({}, {"resolution": [4, 5, 40]}, 0) == stated
+    assert stated_place({}, {"resolution": [4, 5, 40]}, 1) is None
+    moved = stated_place({"resolution": [4, 5, 40], "offset": [100, 200, 300], "downsamplingFactors": [2, 2, 1]}, {}, 1)
+    assert moved == Stated((40.0, 10.0, 8.0), (300.0, 202.5, 102.0), ("", "", ""))
+
+
+def test_where_a_volume_begins(tmp_path: Path) -> None:
+    start = {"axes": ["x", "y", "z"], "scale": [4, 4, 40], "translate": [3, 2, 1], "units": ["um"] * 3}
+    (level,) = open_volume(write(tmp_path / "a.n5", IMAGE, {"transform": start})).levels
+    assert level.origin == (1000.0, 2000.0, 3000.0)
 
 
 def test_an_array_without_the_size_of_its_voxels(tmp_path: Path) -> None:

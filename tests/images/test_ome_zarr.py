@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,29 @@ def test_levels_and_their_units(tmp_path, version):
     assert tuple(open_volume(folder, (30, 5, 6)).levels[1].spacing) == pytest.approx((30, 10, 12))
 
 
+def test_where_levels_begin(tmp_path):
+    folder = write(tmp_path / "in.zarr", cells((9, 20, 30)), spacing=(0.04, 0.004, 0.004), unit="micrometer", levels=2)
+    plain = open_volume(folder)
+    assert [level.origin for level in plain.levels] == [(0.0, 0.0, 0.0)] * 2
+
+    def moved(ome):
+        (image,) = ome["multiscales"]
+        for level, at in zip(image["datasets"], ([1, 2, 3], [1, 2.002, 3.002]), strict=True):
+            level["coordinateTransformations"].append({"type": "translation", "translation": at})
+        image["coordinateTransformations"] = [
+            {"type": "scale", "scale": [2, 1, 1]},
+            {"type": "identity"},
+            {"type": "translation", "translation": [0, 0, -1]},
+        ]
+
+    changed(folder, moved)
+    first, second = open_volume(folder).levels
+    assert first.origin == pytest.approx((2000, 2000, 2000)) and second.origin == pytest.approx((2000, 2002, 2002))
+    assert tuple(first.spacing) == pytest.approx((80, 4, 4))
+    assert open_volume(folder, (40, 8, 4)).levels[1].origin == pytest.approx((1000, 4004, 2002))
+    assert repr(replace(first, origin=(0.0, 0.0, 0.0))) == repr(first), "outputs that are begun go on"
+
+
 def test_an_array_without_metadata(tmp_path):
     import zarr
 
@@ -37,6 +61,12 @@ def test_an_array_without_metadata(tmp_path):
         open_volume(tmp_path / "raw.zarr")
     (level,) = open_volume(tmp_path / "raw.zarr", (40, 4, 4)).levels
     assert level.shape == (4, 5, 6) and level.spacing.unit == "nm"
+    volume = open_volume(tmp_path / "raw.zarr", (40, 4, 4))
+    assert volume.level("0") == volume.level(".") == volume.level("") == level
+    with pytest.raises(RetinaError, match="has no level 1; it has 0"):
+        volume.level("1")
+    with pytest.raises(RetinaError, match="Add --from-spacing Z,Y,X in nm"):
+        open_volume(tmp_path / "raw.zarr", option="--from-spacing")
 
 
 def changed(folder, change):
@@ -45,6 +75,10 @@ def changed(folder, change):
     contents = json.loads(path.read_text())
     change(contents["attributes"]["ome"])
     path.write_text(json.dumps(contents))
+
+
+def scale_of(ome):
+    return ome["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +94,15 @@ def changed(folder, change):
         (lambda ome: ome["multiscales"][0]["axes"][0].update(unit="second"), "its axes are in 'second'; expected"),
         (lambda ome: ome["multiscales"][0]["axes"][0].update(name="t"), "has the axes t, y, x; expected z, y, x"),
         (lambda ome: ome["multiscales"][0]["datasets"].clear(), "holds no level"),
+        (lambda ome: ome.update(multiscales=[["x"]]), r"multiscales hold \['x'\]; expected an object with axes"),
+        (lambda ome: scale_of(ome).update(scale=[4, 4]), r"have the scale \[4, 4\]; expected 3 numbers, one for each"),
+        (lambda ome: scale_of(ome).update(scale=["a", 4, 4]), r"the scale \['a', 4, 4\]; expected 3 numbers"),
+        (lambda ome: scale_of(ome).update(scale=[4, 4, float("nan")]), r"the scale \[4, 4, nan\]; expected 3 numbers"),
+        (lambda ome: scale_of(ome).update(scale=None), "the scale None; expected 3 numbers"),
+        (lambda ome: scale_of(ome).update(type="translation", translation=[1]), r"the translation \[1\]; expected 3"),
+        (lambda ome: scale_of(ome).update(type="affine"), "a transformation of type 'affine'; expected scale or"),
+        (lambda ome: ome["multiscales"][0].update(coordinateTransformations=None), "lack or misspell 'NoneType'"),
+        (lambda ome: ome["multiscales"][0]["datasets"][0].update(path="../0"), "a level '../0' that is not there"),
     ],
 )
 def test_wrong_metadata(tmp_path, change, message):
@@ -73,6 +116,11 @@ def test_wrong_metadata(tmp_path, change, message):
 def test_other_things_than_volumes(tmp_path):
     with pytest.raises(RetinaError, match=r"no Zarr volume .*: no such folder"):
         open_volume(tmp_path / "absent.zarr")
+    folder = write(tmp_path / "odd.zarr", cells((4, 5, 6)))
+    contents = json.loads((folder / "zarr.json").read_text())
+    (folder / "zarr.json").write_text(json.dumps({**contents, "attributes": {"ome": 5}}))
+    with pytest.raises(RetinaError, match="without OME-Zarr's multiscales"):
+        open_volume(folder)
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(RetinaError, match="is no Zarr volume that can be read"):
         open_volume(tmp_path / "empty.zarr")

@@ -74,15 +74,31 @@ def test_volumes_are_layers_of_all_their_levels_of_which_nothing_is_read(tmp_pat
     from nnunetv2_retina.viewing.in_napari import volume_layer
 
     volume = cells((6, 32, 32))
-    values, about, kind = volume_layer(str(write(tmp_path / "one.zarr", volume)))
+    values, about, kind = volume_layer(str(write(tmp_path / "one.zarr", volume, origin=(10, 20, 30))))
     assert kind == "image" and "multiscale" not in about and not isinstance(values, np.ndarray)
-    assert len(about["scale"]) == 3 and about["name"] == "one.zarr"
+    assert len(about["scale"]) == 3 and about["name"] == "one.zarr" and about["translate"] == (10, 20, 30)
     np.testing.assert_array_equal(np.asarray(values), volume)
-    sizes = store.levels((8, 600, 600), Spacing(40, 8, 8, "nm"), (8, 16, 16), 8)
+    sizes = store.levels((8, 600, 600), Spacing(40, 8, 8, "nm"), (8, 16, 16), 8, (80.0, 0.0, 16.0))
     store.create(tmp_path / "out.zarr", sizes, "uint8", 8, "test", {1: "mitochondria", 2: "lysosomes"})
     levels, about, kind = volume_layer(str(tmp_path / "out.zarr"), labels=True)
     assert kind == "labels" and about["multiscale"] and levels[0].shape == (8, 600, 600) and len(levels) > 1
+    assert about["translate"] == (80, 0, 16), "the labels of a --box lie where it was taken from"
     assert about["features"]["class"] == ["background", "mitochondria", "lysosomes"]
+
+
+def test_n5_is_a_layer_too(tmp_path):
+    pytest.importorskip("dask.array")
+    tensorstore = pytest.importorskip("tensorstore")
+    from nnunetv2_retina.viewing.in_napari import volume_layer
+
+    volume, place = cells((9, 20, 30)), tmp_path / "a.n5/em"
+    metadata = {"dimensions": [30, 20, 9], "blockSize": [16, 8, 4], "dataType": "uint8", "compression": {"type": "raw"}}
+    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{place}/"}, "metadata": metadata, "create": True}
+    tensorstore.open(spec).result().write(volume.T).result()
+    values, about, kind = volume_layer(str(place))
+    assert kind == "image" and values.chunksize == (4, 8, 16) and about["translate"] == (0, 0, 0)
+    np.testing.assert_array_equal(np.asarray(values), volume)
+    np.testing.assert_array_equal(np.asarray(values[3, ::-2, 5:9]), volume[3, ::-2, 5:9])
 
 
 def test_refusals(tmp_path, monkeypatch):

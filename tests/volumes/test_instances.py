@@ -12,6 +12,7 @@ from scipy import ndimage
 from nnunetv2_retina.commands import volume as command
 from nnunetv2_retina.console.engines import Serial
 from nnunetv2_retina.errors import RetinaError
+from nnunetv2_retina.images.ome_zarr import open_volume
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.instances import find_instances
 from nnunetv2_retina.prediction.objects import table
@@ -20,25 +21,26 @@ from nnunetv2_retina.prediction.settings import InstanceSettings
 from nnunetv2_retina.volumes import blocks, components, store
 from nnunetv2_retina.volumes.instances import TABLE, InstanceRun
 from nnunetv2_retina.volumes.journal import Journal, digest
+from nnunetv2_retina.volumes.moments import Moments
 from nnunetv2_retina.volumes.tasks import PREDICT
 
 pytestmark = needs_zarr
 CHUNK, SHARD, STEPS = 8, (8, 16, 16), (2.0, 1.0, 1.0)
 
 
-def predicted(folder, volume, box=(0, 0, 0)):
+def predicted(folder, volume, origin=(0.0, 0.0, 0.0)):
     """An output as ``predict`` leaves it, of labels that are given."""
     shape = volume.shape
     journal, shard = Journal(folder), blocks.shard_shape(shape, SHARD, CHUNK)
     plan = {
         "shape": shape, "block": shard, "shard": shard, "chunk": CHUNK, "spacing": STEPS, "unit": "nm",
         "names": {"1": "one"}, "input": "IN.zarr", "path": "0",
-        "box": [[at, at + n] for at, n in zip(box, shape, strict=True)],
     }  # fmt: skip
     journal.begin({"-step_size": 0.5}, plan)
-    journal.write("moments.json", {"mean": 1.0})
-    key = digest({"-step_size": 0.5, "moments": {"mean": 1.0}})
-    sizes = store.levels(shape, Spacing.of(STEPS, "nm"), shard, CHUNK)
+    moments = Moments(1.5, 2.0, blocks.whole(shape), 0, 3, "exact").to_json()  # whole numbers, as of 8 bits
+    journal.write("moments.json", moments)
+    key = digest({"-step_size": 0.5, "moments": moments})
+    sizes = store.levels(shape, Spacing.of(STEPS, "nm"), shard, CHUNK, origin)
     store.create(folder, sizes, "uint8", CHUNK, "test", {1: "one", 2: "two"})
     writer = store.LevelWriter(folder, "0")
     for block in blocks.cut(shape, shard):
@@ -87,15 +89,16 @@ def test_again_and_with_other_settings(tmp_path):
 def test_command(tmp_path, capsys, objects):
     volume = np.zeros((8, 12, 20), np.uint8)
     volume[3:5, 2:6, 4 : 4 + 14 * objects] = 1  # in two blocks
-    output = predicted(tmp_path / "out.zarr", volume, box=(100, 0, 10))
+    output = predicted(tmp_path / "out.zarr", volume, origin=(200.0, 0.0, 10.0))
     assert command.main(["instances", str(output)]) == 0
     assert f"{objects} instances are in" in capsys.readouterr().out
     read = table.read(output / TABLE, ["voxels", "z", "x", "centre_z", "centre_x", "length", "neighbour"])
-    centre = ["207", "20.5"]  # (100 + 3.5) x 2 nm, 10 + 10.5: in the whole image, of which the output is a part
+    centre = ["207", "20.5"]  # 200 + 3.5 x 2 nm, 10 + 10.5: where a viewer shows it
     line = ["112", "3.5", "10.5", *centre, f"{np.linalg.norm([4, 4, 14]):.6g}", ""]
     assert list(read.values()) == [[value] * objects for value in line]
     assert tuple(json.loads((output / table.DICTIONARY).read_text())["columns"]) == NAMES
     assert f"{objects} objects in 1 image" in (output / "objects.html").read_text()
+    assert open_volume(output / "labels/instances").levels[0].origin == (200.0, 0.0, 10.0)
 
 
 def test_an_unfinished_prediction_is_refused(tmp_path):

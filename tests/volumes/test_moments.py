@@ -40,6 +40,8 @@ def test_equal_for_any_blocks(data):
         assert found.mean == pytest.approx(values.mean(), abs=1e-12)
         assert found.sd == pytest.approx(values.std(), abs=1e-6)
         assert (found.least, found.most) == (values.min(), values.max())
+        text = json.dumps(found.to_json())
+        assert json.dumps(moments.Moments.from_json(json.loads(text)).to_json()) == text, "of which keys are digests"
     if np.dtype(dtype).itemsize <= 2:
         assert results[0] == results[1] == results[2], "bit for bit"
 

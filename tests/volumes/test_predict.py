@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from helpers.model_folders import REGIONS, make_model
 from helpers.ome_volumes import SMALL, cells, files, labels, needs_zarr, write
 
 from nnunetv2_retina.commands import volume as command
+from nnunetv2_retina.console.engines import Serial, Workers
 from nnunetv2_retina.prediction.predictor import Predictor
 from nnunetv2_retina.prediction.settings import PredictionSettings
 
 pytestmark = needs_zarr
 SHAPE = (18, 66, 50)
 TIF: dict[str, Any] = {"ending": ".tif", "reader": "Tiff3DIO"}
+AS_IN_MEMORY = ("--moments", "nnunet")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def setting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     model = make_model(folder / "model", **TIF)
     image = cells(SHAPE, border=2)
-    write(folder / "in.zarr", image)
+    write(folder / "in.zarr", image, origin=(1000, 2000, 3000))
     expected = Predictor.from_model_folder(model, device="cpu").predict(image[None].astype(np.float32), (1, 1, 1))
     assert len(np.unique(expected)) > 1
     return folder, model, image, expected
@@ -40,12 +43,12 @@ def predict(*arguments: object) -> int:
 
 def run(setting, output: Path, *more: object) -> int:
     folder, model = setting[:2]
-    return predict(folder / "in.zarr", output, "-m", model, *SMALL, "--moments", "nnunet", *more)
+    return predict(folder / "in.zarr", output, "-m", model, *SMALL, *more)
 
 
 @pytest.mark.parametrize("block", ["8,32,64", "24,32,32"])
 def test_labels_are_those_of_the_volume_in_memory(setting, tmp_path, block):
-    assert run(setting, tmp_path / "out.zarr", "--block", block) == 0
+    assert run(setting, tmp_path / "out.zarr", "--block", block, *AS_IN_MEMORY) == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), setting[3])
 
 
@@ -68,7 +71,7 @@ def test_modes_folds_regions_and_versions(tmp_path, case):
     arguments = [] if settings.mirroring else ["--disable_tta"]
     if mode:
         arguments.append("--orthoplane")
-    arguments += ["--moments", "nnunet", "--block", "8,64,32"]
+    arguments += [*AS_IN_MEMORY, "--block", "8,64,32"]
     assert predict(tmp_path / "in.zarr", tmp_path / "out.zarr", "-m", model, *SMALL, *arguments) == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), expected)
 
@@ -77,11 +80,11 @@ def test_a_box_is_a_volume_of_its_own(setting, tmp_path):
     _, model, image, _ = setting
     part = image[4:16, 10:60, 5:45]
     expected = Predictor.from_model_folder(model, device="cpu").predict(part[None].astype(np.float32), (1, 1, 1))
-    assert run(setting, tmp_path / "out.zarr", "--box", "4:16,10:60,5:45", "--block", "8,64,32") == 0
+    assert run(setting, tmp_path / "out.zarr", "--box", "4:16,10:60,5:45", *AS_IN_MEMORY, "--block", "8,64,32") == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), expected)
     about = json.loads((tmp_path / "out.zarr" / "zarr.json").read_text())["attributes"]["ome"]
     (level,) = about["multiscales"][0]["datasets"]
-    assert level["coordinateTransformations"][1] == {"type": "translation", "translation": [4.0, 10.0, 5.0]}
+    assert level["coordinateTransformations"][1] == {"type": "translation", "translation": [1004.0, 2010.0, 3005.0]}
     colours, properties = about["image-label"]["colors"], about["image-label"]["properties"]
     assert [entry["label-value"] for entry in colours] == [entry["label-value"] for entry in properties] == [0, 1, 2, 3]
     assert properties[1] == {"label-value": 1, "class": "one"}
@@ -127,11 +130,17 @@ def test_the_same_command_goes_on(setting, first, capsys):
     assert command.main(["status", str(first)]) == 0
     assert "predicted: 3 of 6 blocks of 8 x 64 x 64" in capsys.readouterr().out
     assert run(setting, first, "--memory", "20GB") == 0
-    assert "2 of 6 blocks are done already" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 of 6 blocks are done already" in shown
+    assert "blocks stay 8 x 64 x 64, shards 8 x 32 x 32, chunks 8, as this output was begun" in shown
     assert untouched.stat().st_mtime_ns == before
-    np.testing.assert_array_equal(labels(first), setting[3])
+    assert (labels(first) == setting[3]).mean() > 0.999
     assert command.main(["status", str(first)]) == 0
     assert "predicted: 6 of 6 blocks" in capsys.readouterr().out
+    assert command.main(["instances", str(first)]) == 0, "the keys of all blocks fit"
+    assert run(setting, first, "--block", "8,64,64") == 0
+    shown = capsys.readouterr().out
+    assert "6 of 6 blocks are done already" in shown and "blocks stay" not in shown
 
 
 @pytest.mark.parametrize(
@@ -140,7 +149,7 @@ def test_the_same_command_goes_on(setting, first, capsys):
         (("--disable_tta",), "was begun with mirroring true; this run has false"),
         (("-step_size", "0.3"), "was begun with -step_size 0.5; this run has 0.3"),
         (("--box", "0:10,:,:"), "was begun with --box"),
-        (("--moments", "exact"), "was begun with --moments nnunet; this run has exact"),
+        (AS_IN_MEMORY, "was begun with --moments exact; this run has nnunet"),
     ],
 )
 def test_other_settings_are_refused(setting, first, capsys, more, message):
@@ -159,6 +168,23 @@ def test_parts_make_one_output(setting, tmp_path, capsys):
     assert files(tmp_path / "parts.zarr") == files(tmp_path / "one.zarr")
 
 
+def test_parts_that_begin_together_write_the_metadata_one_after_the_other(setting, tmp_path, monkeypatch):
+    from nnunetv2_retina.errors import RetinaError
+    from nnunetv2_retina.files import locked
+    from nnunetv2_retina.volumes import store
+
+    create, alone = store.create, []
+
+    def watched(*arguments, **options):
+        with pytest.raises(RetinaError, match="held"), locked(tmp_path / "out.zarr/.retina", "held", ".lock-begin"):
+            pass
+        alone.append(True)
+        create(*arguments, **options)
+
+    monkeypatch.setattr(store, "create", watched)
+    assert run(setting, tmp_path / "out.zarr", "--part", "2/2") == 0 and alone
+
+
 def test_a_second_run_is_refused(setting, first, capsys):
     from nnunetv2_retina.files import locked
 
@@ -175,11 +201,11 @@ def test_a_failed_block_is_told_and_done_later(setting, tmp_path, capsys, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(store.LevelWriter, "_flushed", full)
-        assert run(setting, tmp_path / "out.zarr", "--block", "8,128,128") == 2
+        assert run(setting, tmp_path / "out.zarr", *AS_IN_MEMORY, "--block", "8,128,128") == 2
     assert "cannot be written (No space left on device)" in capsys.readouterr().err
     command.main(["status", str(tmp_path / "out.zarr")])
     assert "failed: predict of the block at 0-0-0" in capsys.readouterr().out
-    assert run(setting, tmp_path / "out.zarr") == 0
+    assert run(setting, tmp_path / "out.zarr", *AS_IN_MEMORY) == 0
     np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), setting[3])
     command.main(["status", str(tmp_path / "out.zarr")])
     assert "failed:" not in capsys.readouterr().out
@@ -237,6 +263,31 @@ def test_killed_at_any_moment_and_started_again_ends_equal(setting, tmp_path):
         kills += more
     assert kills >= 3, "else the test would show little"
     assert files(output) == files(tmp_path / "one.zarr")
+
+
+class Elsewhere(Serial):
+    """A worker that was started in another folder."""
+
+    def run(self, task, todo):
+        for item in todo:
+            here = os.getcwd()
+            os.chdir("/")
+            try:
+                done = task(item)
+            finally:
+                os.chdir(here)
+            yield item, done
+
+
+def test_workers_of_another_folder_find_the_same_files(setting, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Workers, "engine", lambda *_: nullcontext(Elsewhere()))
+    source = os.path.relpath(setting[0] / "in.zarr")
+    assert predict(source, "out.zarr", "-m", setting[1], *SMALL, *AS_IN_MEMORY) == 0
+    np.testing.assert_array_equal(labels(tmp_path / "out.zarr"), setting[3])
+    assert command.main(["instances", "out.zarr"]) == 0
+    assert command.main(["rescale", source, "fine.zarr", "--spacing", "0.5,0.5"]) == 0
+    assert labels(tmp_path / "fine.zarr").shape == (18, 132, 100)
 
 
 def test_workers_of_dask_write_the_same(setting, tmp_path, monkeypatch):

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.model_folders import make_model
-from helpers.ome_volumes import SMALL, cells, needs_zarr, write
+from helpers.ome_volumes import SMALL, cells, labels, needs_zarr, write
 
 from nnunetv2_retina.commands import volume as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.box import parse_box
+from nnunetv2_retina.images.ome_zarr import open_volume
 from nnunetv2_retina.volumes.blocks import candidates, check_block, cut, shard_shape, size, voxels
 from nnunetv2_retina.volumes.settings import VolumeSettings, parse_bytes
 
@@ -40,6 +41,8 @@ def test_models_that_do_not_fit(source, tmp_path, capsys):
     model = make_model(tmp_path / "other", spacing=(5.0, 5.0), **TIF)
     shown = refused(capsys, source, model, output)
     assert "no level of" in shown and "5 x 5 (y, x); the finest is 4 x 4 x 4 (z, y, x)" in shown and "rescale" in shown
+    shown = refused(capsys, source, model, output, "--level", "0", "--moments-box", "0:80,:,:")
+    assert "--moments-box 0:80,:,:; expected z0:z1,y0:y1,x0:x1 inside 8 x 40 x 40 voxels" in shown
     assert "has no level 7; it has 0, 1" in refused(capsys, source, model, output, "--level", "7")
     model = make_model(tmp_path / "flat", spacing=(8.0, 8.0), **TIF)
     assert "(z, y, x) are 4 x 8 x 8, 2.0 to 1" in refused(capsys, source, model, output, "--orthoplane")
@@ -59,14 +62,65 @@ def test_the_level_at_the_models_spacing_is_taken(source, tmp_path, capsys):
     assert "warning: the model was trained at 8 x 8 (y, x); this level" in capsys.readouterr().out
 
 
-def test_outputs_that_hold_something_else(source, tmp_path, capsys):
+def test_outputs_that_hold_something_else(source, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model = make_model(tmp_path / "model", spacing=(4.0, 4.0), **TIF)
     assert "lie in each other" in refused(capsys, source, model, source)
     assert "lie in each other" in refused(capsys, source, model, source / "labels")
+    for remote in ("s3://bucket/out.zarr", "https://host/out.zarr"):
+        shown = refused(capsys, source, model, remote)
+        assert "is not a local folder; outputs are written to one" in shown
+    assert command.main(["rescale", str(source), "s3://bucket/out.zarr", "--spacing", "8,8"]) == 2
+    assert "is not a local folder" in capsys.readouterr().err
+    assert not any(path.name.startswith(("s3", "https")) for path in tmp_path.iterdir())
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
     assert "was not begun by this command" in refused(capsys, source, model, tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
+
+
+def test_an_array_without_metadata_at_another_spacing(tmp_path, capsys):
+    import zarr
+
+    zarr.save_array(str(tmp_path / "bare.zarr"), cells((8, 40, 40)))
+    model = make_model(tmp_path / "model", spacing=(4.0, 4.0), **TIF)
+    arguments = [tmp_path / "bare.zarr", model, tmp_path / "out.zarr"]
+    shown = refused(capsys, *arguments, "--spacing", "4,8,8")
+    assert "Write one with retina_volume rescale" in shown and "or insist with --level 0" in shown
+    chosen = ["predict", *map(str, (arguments[0], arguments[2])), "-m", str(model), *SMALL, "--spacing", "4,8,8"]
+    assert command.main([*chosen, "--level", "0", "--dry-run"]) == 0
+    rescale = ["rescale", str(tmp_path / "bare.zarr"), str(tmp_path / "fine.zarr"), "--spacing", "4,4"]
+    assert command.main(rescale) == 2
+    assert "Add --from-spacing Z,Y,X in nm" in capsys.readouterr().err
+    assert command.main([*rescale, "--from-spacing", "4,8"]) == 2
+    assert "--from-spacing 4,8; expected three numbers above 0, Z,Y,X in nm" in capsys.readouterr().err
+    assert command.main([*rescale, "--from-spacing", "4,8,8"]) == 0
+    (level,) = open_volume(tmp_path / "fine.zarr").levels
+    assert tuple(level.spacing) == (4, 4, 4) and level.origin == (0.0, -2.0, -2.0)
+
+
+def test_moments_of_a_file_for_a_model_that_needs_the_extremes(tmp_path, capsys):
+    model = make_model(tmp_path / "model", **TIF)
+    plans = json.loads((model / "plans.json").read_text())
+    plans["configurations"]["2d"]["normalization_schemes"] = ["RescaleTo01Normalization"]
+    (model / "plans.json").write_text(json.dumps(plans))
+    source, file = write(tmp_path / "in.zarr", cells((8, 40, 40))), tmp_path / "moments.json"
+    for contents, message in (
+        ({"mean": 3, "sd": 2}, 'states no mean, sd, least, most. Give a file {"mean": ..., "sd": ..., "least": ...'),
+        (
+            {"mean": 3, "sd": 2, "least": 3, "most": 3},
+            "states least 3.0 and most 3.0; expected the second to be larger",
+        ),
+    ):
+        file.write_text(json.dumps(contents))
+        assert message in refused(capsys, source, model, tmp_path / "no.zarr", "--moments", file)
+    outputs = [tmp_path / "exact.zarr", tmp_path / "file.zarr"]
+    arguments = ["-m", str(model), *SMALL, "--disable_tta", "--moments"]
+    assert command.main(["predict", str(source), str(outputs[0]), *arguments, "exact"]) == 0
+    stored = outputs[0] / ".retina/moments.json"
+    assert command.main(["predict", str(source), str(outputs[1]), *arguments, str(stored)]) == 0
+    np.testing.assert_array_equal(labels(outputs[1]), labels(outputs[0]))
+    assert len(np.unique(labels(outputs[0]))) > 1
 
 
 def test_volumes_of_nothing_and_of_no_numbers(tmp_path, capsys):
@@ -100,6 +154,8 @@ def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch)
         ({"workers": 0}, "--workers 0; expected at least 1"),
         ({"workers": 2, "part": "1/2"}, "--workers and --part were given; expected one way"),
         ({"memory": "much"}, "--memory much; expected a number of bytes such as 8GiB"),
+        ({"memory": "1e999"}, "--memory 1e999; expected a number of bytes such as 8GiB"),
+        ({"spacing": "4,nan,4"}, "--spacing 4,nan,4; expected three numbers above 0"),
         ({"block": "8,x,8"}, "--block 8,x,8; expected three whole numbers"),
         ({"shard": "10,64,64"}, "--shard 10,64,64; expected multiples of the chunk, 64"),
         ({"spacing": "1,2"}, "--spacing 1,2; expected three numbers above 0"),
@@ -113,10 +169,13 @@ def test_settings(options, message):
 
 def test_bytes_boxes_and_blocks():
     assert [parse_bytes(text) for text in ("8GiB", "500 MB", "1e3", "2k")] == [2**33, 500 * 10**6, 1000, 2000]
+    assert parse_box(" 1: 3, : ,5: ", (4, 5, 6)) == parse_box("1:3,:,5:", (4, 5, 6))
     assert parse_box("1:3,:,5:", (4, 5, 6)) == (slice(1, 3), slice(0, 5), slice(5, 6))
     for wrong in ("1:3,:", "3:3,:,:", "0:5,:,:", "a:3,:,:", "1-3,:,:"):
         with pytest.raises(RetinaError, match=r"expected z0:z1,y0:y1,x0:x1 inside 4 x 5 x 6"):
             parse_box(wrong, (4, 5, 6))
+    with pytest.raises(RetinaError, match=r"^--moments-box 0:80,:,:; expected"):
+        parse_box("0:80,:,:", (4, 5, 6), "--moments-box")
     assert shard_shape((10, 3000, 70), (64, 1024, 1024), 64) == (64, 1024, 128)
     assert voxels(cut((10, 30, 70), (4, 16, 64))) == 10 * 30 * 70
     assert {size(block.box) for block in cut((4, 30, 64), (4, 16, 64))} == {(4, 16, 64), (4, 14, 64)}

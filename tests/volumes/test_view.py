@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.ome_volumes import cells, needs_zarr, write
 
+from nnunetv2_retina.commands import volume as command
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.volumes import store, view
@@ -42,6 +43,20 @@ def test_the_link_names_layers_colours_and_classes(output):
 def test_only_labels_are_shown(tmp_path):
     with pytest.raises(RetinaError, match="holds no labels"):
         view.layers("x", write(tmp_path / "in.zarr", cells((4, 8, 8))), "y")
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_ports_that_there_are_not(output, capsys, port):
+    assert command.main(["view", str(output), str(output), "--port", port]) == 2
+    assert f"--port {port}; expected 1 to 65535, or 0 for any that is free" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_and_a_volume_that_is_not_there(output, capsys):
+    with view.Server([output]) as server:
+        assert command.main(["view", str(output), str(output), "--port", str(server.server_address[1])]) == 2
+    assert "cannot be used (" in capsys.readouterr().err
+    assert command.main(["view", "typo.zarr", str(output)]) == 2
+    assert "no Zarr volume typo.zarr: no such folder" in capsys.readouterr().err
 
 
 def test_files_are_served_in_parts_and_nothing_else(output, tmp_path):

@@ -55,7 +55,7 @@ COLUMNS = (
     Column("z", "voxels", 1, "centre: mean of its voxels, the first slice being 0"),
     Column("y", "voxels", 1, "the same along rows"),
     Column("x", "voxels", 1, "the same along columns"),
-    Column("centre_z", "unit", -9, "centre, from the middle of the image's first voxel; empty in 2D"),
+    Column("centre_z", "unit", -9, "centre, from the first voxel's middle (volumes: their metadata's 0); empty in 2D"),
     Column("centre_y", "unit", -9, "the same along rows"),
     Column("centre_x", "unit", -9, "the same along columns"),
     Column("z0", "voxels", None, "bounding box: first slice"),

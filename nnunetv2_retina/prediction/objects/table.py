@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import replacing, write_json
 from nnunetv2_retina.images.box import Box
+from nnunetv2_retina.images.levels import ORIGIN, Point
 from nnunetv2_retina.images.spacing import Spacing
 from nnunetv2_retina.prediction.objects.columns import COLUMNS, NAMES, UNKNOWN, dictionary
 from nnunetv2_retina.prediction.objects.measures import (
@@ -45,8 +46,8 @@ class Frame:
     spacing: Spacing
     unit: str
     """See the column ``unit``."""
-    origin: tuple[int, int, int] = (0, 0, 0)
-    """Voxels from the first one of the image that positions are measured in."""
+    origin: Point = ORIGIN
+    """Where the middle of the first voxel is, in the unit of the spacing."""
 
     @classmethod
     def of(cls, shape: Sequence[int], spacing: Spacing, unit: str | None = None) -> Frame:
@@ -112,7 +113,7 @@ def _row(
     two = flat(frame.shape)
     voxels, box = int(totals.voxels[index]), totals.box[index]
     centre = box[:3] + totals.sums[index] / voxels
-    place = (centre + frame.origin) * np.array(list(frame.spacing))
+    place = frame.origin + centre * np.array(list(frame.spacing))
     edge = sides(tuple(frame.spacing), frame.shape)
     size, border = voxels * math.prod(edge), int(totals.area[index]) * crofton(edge)[1]
     first = 1 if two else 0
