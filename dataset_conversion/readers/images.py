@@ -108,7 +108,7 @@ def open_image(
     path = Path(path)
     if is_zarr(path):
         decoded = read_zarr(path, dataset, box)
-        return ImageFile(decoded.array, None if mask else _spacing(decoded.steps, decoded.unit))
+        return ImageFile(decoded.array, None if mask else _spacing(decoded.steps, decoded.unit), origin=decoded.origin)
     suffix = file_suffix(path)
     if suffix not in SUPPORTED:
         raise RetinaError(

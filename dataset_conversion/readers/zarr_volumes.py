@@ -10,6 +10,7 @@ import numpy as np
 from dataset_conversion.readers.decoded import Decoded
 from dataset_conversion.readers.slabs import Array, Slabs, is_large, plane_ranges
 from nnunetv2_retina.images.box import parse_box
+from nnunetv2_retina.images.levels import shifted
 from nnunetv2_retina.images.ome_zarr import StoredArray, open_volume
 from nnunetv2_retina.images.spacing import NANOMETRES
 
@@ -40,6 +41,6 @@ def read_zarr(path: Path, level: str | None, box: str | None) -> Decoded:
         for z in plane_ranges(shape, dtype, chosen.chunks[0], part[0].start):
             yield stored.read((slice(part[0].start + z.start, part[0].start + z.stop), *part[1:]))
 
-    if is_large(shape, dtype):
-        return Decoded(Slabs(shape, dtype, blocks), steps, unit)
-    return Decoded(StoredArray(volume.address, chosen).read(part), steps, unit)
+    begins = shifted(chosen.origin, chosen.spacing, [side.start for side in part])
+    array = Slabs(shape, dtype, blocks) if is_large(shape, dtype) else StoredArray(volume.address, chosen).read(part)
+    return Decoded(array, steps, unit, origin=None if steps is None else begins[::-1])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers.ome_volumes import cells, needs_zarr, write
+from helpers.raw_datasets import report_of
 
 from dataset_conversion.convert import main
 
@@ -37,6 +38,17 @@ def test_each_box_is_a_case(volumes):
         truth = sitk.GetArrayFromImage(sitk.ReadImage(str(target / f"labelsTr/{name}{ending}")))
         np.testing.assert_array_equal(truth, labels[part])
     assert about["retina"]["spacing_unit"] == "nm"
+
+
+def test_labels_that_begin_elsewhere_are_said(volumes):
+    folder, _, labels = volumes
+    for name, origin in (("moved.zarr", (0, 40, 8)), ("in_place.zarr", (0, 0, 0))):
+        write(folder / name, labels, spacing=(40, 4, 4), origin=origin)
+        arguments = ["folder", f"{folder}/in.zarr", f"{folder}/{name}", "-d", "701", "--name", "Parts", "--overwrite"]
+        assert main([*arguments, "--box", "8:18,:,10:50", "--labels", "1=cells"]) == 0
+        text = str(report_of(folder / "raw/Dataset701_Parts"))
+        words = "voxel lies at (40, 0, 320), the mask's at (48, 40, 320): paired by index all the same"
+        assert (words in text) is (name == "moved.zarr")
 
 
 @pytest.mark.parametrize(
