@@ -131,6 +131,24 @@ def check_local(output: Path) -> None:
         raise RetinaError(f"{output} is not a local folder; outputs are written to one. Copy it afterwards")
 
 
+def check_page(path: Path, option: str) -> Path:
+    """Refuse before the work what no page should be written to, such as an image; make the folder that it goes to.
+
+    Args:
+        path: of the page.
+        option: that gave it.
+
+    Raises:
+        RetinaError: for a folder, or another ending than a page's.
+    """
+    if path.is_dir():
+        raise RetinaError(f"{option} {path} is a folder; expected the name of a page, such as {path / 'page.html'}")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise RetinaError(f"{option} {path}; expected the name of a page, such as {path.with_suffix('.html')}")
+    make_folder(path.parent, f"Give another page with {option}")
+    return path
+
+
 def make_folder(folder: Path, advice: str) -> Path:
     """Make a folder and make sure that files can be written into it.
 

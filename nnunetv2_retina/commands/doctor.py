@@ -169,19 +169,29 @@ def _folders() -> Iterator[Finding]:
     for name in registration.FOLDERS:
         value = os.environ.get(name)
         if not value:
-            yield Finding(
-                "wrong", name, "not set",
-                "retina_doctor --init makes all three folders, and no variable is needed; or set "
-                f"{name}=/a/folder/with/space",
-            )  # fmt: skip
+            yield Finding("wrong", name, "not set", _advice_unset(name, noted))
             continue
         folder = Path(value)
-        if not folder.is_dir():
+        if not folder.is_absolute():
+            whole = folder.expanduser().absolute()
+            advice = f'write it out, it is another folder from elsewhere: export {name}="{whole}"'
+            yield Finding("wrong", name, f"{value} is not a whole path", advice)
+        elif not folder.is_dir():
             yield Finding("wrong", name, f"{value} does not exist", f'mkdir -p "{value}"')
         elif not _writable(folder):
             yield Finding("wrong", name, f"{value} is not writable", "choose another folder, or ask its owner")
         else:
             yield _space(name, folder, noted.get(name) == value)
+
+
+def _advice_unset(name: str, noted: Mapping[str, str]) -> str:
+    """Say what to do where a variable is not set, although its folder may be noted."""
+    setting = f"set {name}={noted.get(name, '/a/folder/with/space')}"
+    if noted and registration.switched_off():
+        return f"the folders that are noted are not read, since {registration.SWITCH} is off: unset that, or {setting}"
+    if noted and (given := [other for other in registration.FOLDERS if os.environ.get(other)]):
+        return f"the folders that are noted are not read, since {', '.join(given)} is set: unset that, or {setting}"
+    return f"retina_doctor --init makes all three folders, and no variable is needed; or {setting}"
 
 
 def _writable(folder: Path) -> bool:

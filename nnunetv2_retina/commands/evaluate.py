@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_retina import console
 from nnunetv2_retina.console import say
 from nnunetv2_retina.console.progress import ProgressBar
+from nnunetv2_retina.errors import RetinaError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,6 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_retina.evaluation.stored import is_stored
     from nnunetv2_retina.files import make_folder
 
+    if arguments.no_distances and arguments.tolerance is not None:
+        raise RetinaError("--tolerance asks for scores by distances, and --no-distances for none. Leave one out")
     make_folder(arguments.o, ADVICE)
     with ProgressBar("scoring", unit="blocks" if is_stored(arguments.p) else "cases") as bar:
         scores = evaluate(

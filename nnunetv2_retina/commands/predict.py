@@ -83,8 +83,10 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_retina.nnunet import models
 
     settings = read_settings(PredictionSettings, arguments, mode=arguments.mode)
-    instances = read_settings(InstanceSettings, arguments) if arguments.instances else None
-    plan = read_settings(RunSettings, arguments, instances=instances)
+    instances = read_settings(InstanceSettings, arguments)
+    if not arguments.instances and instances != InstanceSettings():
+        raise RetinaError("--instance-distance, --instance-size and --instance-units are of --instances. Add it")
+    plan = read_settings(RunSettings, arguments, instances=instances if arguments.instances else None)
     workers = read_settings(Workers, arguments)
     folder = model_folder(arguments)
     folds = models.check(folder, arguments.f, arguments.chk)
@@ -220,12 +222,14 @@ def _predict(
     def begun() -> None:
         config_file.write(arguments.o, parser(), vars(arguments), leave_out=("o",))
 
-    done = FolderRun(predictor, images, arguments.o, plan, say, origins, begun, model, workers).run()
+    folder = FolderRun(predictor, images, arguments.o, plan, say, origins, begun, model, workers)
+    done = folder.run()
     say(f"{len(done)} predicted, in {arguments.o}")
     if plan.instances is not None:
         from nnunetv2_retina.report.objects import PAGE, folder_tables, write_objects_page
 
-        say(f"histograms of the objects: {write_objects_page(folder_tables(arguments.o), arguments.o / PAGE)}")
+        tables = folder_tables(arguments.o, folder.names)
+        say(f"histograms of the objects: {write_objects_page(tables, arguments.o / PAGE)}")
 
 
 main = console.command(parser, run)

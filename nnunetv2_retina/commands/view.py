@@ -57,11 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
         napari.show(napari.scene_layers(scene))
         return
     from nnunetv2_retina.display.slider import slider_page
-    from nnunetv2_retina.files import write_text
+    from nnunetv2_retina.files import check_page, write_text
 
     path = arguments.page or Path(tempfile.mkdtemp(prefix="retina_view-")) / f"{scene.name.replace('/', '_')}.html"
-    if path.is_dir():
-        raise RetinaError(f"--page {path} is a folder; expected the name of a page, such as {path / 'page.html'}")
+    check_page(path, "--page")
     page = slider_page(scene.name, scene.image, scene.layers, scene.spacing)
     write_text(path, page, "Give another place with --page")
     say(f"wrote {path}")

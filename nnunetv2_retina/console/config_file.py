@@ -22,6 +22,9 @@ RUN_YAML = "run.yaml"
 _FLAG = "--config"
 _NOT_SETTINGS = (argparse._HelpAction, argparse._VersionAction)
 
+_NOT_GIVEN = ("", "null", "~")
+"""What YAML calls nothing."""
+
 ParserFactory = Callable[[], argparse.ArgumentParser]
 
 
@@ -146,8 +149,11 @@ def _values(path: Path, make: ParserFactory) -> dict[str, Any]:
             raise RetinaError(f"{path}: {probe.prog} has no option {key!r}; did you mean {_name(keys[near])}?")
         action = keys[name]
         if isinstance(action, argparse._StoreConstAction):
-            switches.update(_switch(path, key, action, value))
-        elif value is not None:
+            chosen = _switch(path, key, action, value)
+            if twice := [name for name in chosen if switches.get(name, chosen[name]) != chosen[name]]:
+                raise RetinaError(f"{path}: {key} contradicts another switch for {twice[0]}. Leave one out")
+            switches.update(chosen)
+        elif value not in _NOT_GIVEN:
             (options if action.option_strings else positional).extend(_words(path, key, action, value))
     probe.error = partial(_refuse, path)  # type: ignore[method-assign]
     return vars(probe.parse_args([*positional, *options])) | switches
@@ -158,9 +164,10 @@ def _refuse(path: Path, message: str) -> NoReturn:
 
 
 def _switch(path: Path, key: object, action: argparse._StoreConstAction, value: object) -> dict[str, Any]:
-    if not isinstance(value, bool):
-        raise RetinaError(f"{path}: {key} is {value!r}; expected true or false, for it is a switch")
-    if value:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise RetinaError(f"{path}: {key} is {value}; expected true or false, for it is a switch")
+    if text == "true":
         return {action.dest: action.const}
     return {action.dest: not action.const} if isinstance(action.const, bool) else {}
 
@@ -168,7 +175,7 @@ def _switch(path: Path, key: object, action: argparse._StoreConstAction, value: 
 def _words(path: Path, key: object, action: argparse.Action, value: object) -> list[str]:
     """Return a value as on the command line."""
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(item, (dict, list, type(None))) for item in values):
+    if any(isinstance(item, (dict, list)) for item in values):
         raise RetinaError(f"{path}: {key} is {value!r}; expected a number, a text, or a list of them")
     words = [str(item) for item in values]
     flag = action.option_strings[:1]
@@ -182,7 +189,8 @@ def _read(path: Path) -> Mapping[Any, Any]:
 
     advice = f"Give a YAML file of options, such as batch-size: 16, or the {RUN_YAML} of a run"
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # every value a text, as on the command line: 010 is a data set's number there, and off a precision
+        contents = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise RetinaError(f"{_FLAG} {path} cannot be read ({error.strerror or error}). {advice}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -56,9 +56,11 @@ def list_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[InputCase]
     for case in cases:
         wanted = [f"{case.name}_{channel:04d}{ending}" for channel in range(channels)]
         if [file.name for file in case.files] not in (wanted, wanted[:1]):
+            number = f"{channels} {'channel' if channels == 1 else 'channels'}: {shorten(wanted)}"
             raise RetinaError(
                 f"case {case.name} in {folder} has {shorten(file.name for file in case.files)}; the model takes "
-                f"{channels} {'channel' if channels == 1 else 'channels'}: {shorten(wanted)}. Give each case just these"
+                f"{number}. Give each case just these. If the four digits number slices of a volume, add "
+                f"--slices-as-volume; if they number images, rename them, as in {case.name}_0001a{ending}"
             )
     return cases
 

@@ -40,9 +40,7 @@ def find(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
     try:
         name = find_dataset(dataset, RESULTS, PREPROCESSED, RAW).name
     except RetinaError as error:
-        raise RetinaError(
-            f"-d {dataset} names no data set that nnU-Net knows. Give its number or name, or -m MODEL_FOLDER"
-        ) from error
+        raise RetinaError(f"-d: {str(error).rstrip('.')}; or give -m MODEL_FOLDER") from error
     folder = results / name / model_name(trainer, plans, configuration)
     if not folder.is_dir():
         models = sorted(path.name for path in folder.parent.glob("*__*__*") if path.is_dir())
@@ -93,7 +91,7 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
             f"-f {unknown[0]}: {folder} has no {checkpoint} of that fold; it has folds {', '.join(trained)}. "
             "Choose among them, or leave -f out to use all"
         )
-    return [fold if str(fold) == "all" else int(fold) for fold in folds]
+    return list(dict.fromkeys(fold if str(fold) == "all" else int(fold) for fold in folds))
 
 
 def _trained_by(paths: Sequence[Path]) -> tuple[str, str]:

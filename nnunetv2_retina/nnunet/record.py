@@ -50,6 +50,7 @@ class TrainingRecord:
     checkpoint: str
     """Name of the file that was read: the last there is, of ``FINAL``, ``LATEST`` and ``BEST``."""
     trainer: str
+    configuration: str
     epochs: Epochs
     parameters: int
     debug: Mapping[str, str]
@@ -145,6 +146,7 @@ def read_record(folder: Path, fold: str) -> TrainingRecord:
             folder=fold_folder,
             checkpoint=name,
             trainer=str(stored["trainer_name"]),
+            configuration=str(stored["init_args"].get("configuration", folder.resolve().name.split("__")[-1])),
             epochs=_epochs(stored.get("logging") or {}),
             parameters=count_parameters(stored["network_weights"]),
             debug={key: str(value) for key, value in (_read_if_there(fold_folder / "debug.json") or {}).items()},

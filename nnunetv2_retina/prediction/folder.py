@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ class FolderRun:
         self.work = CaseWork(predictor, target, self.files, self.part, say)
         self.model = model
         self.workers = workers
+        self.names: list[str] = []
+        """Of all cases in the folder, also those of other parts; known once it runs."""
 
     def run(self) -> list[str]:
         """Predict the cases that have no result yet, or all.
@@ -95,6 +98,7 @@ class FolderRun:
                 if another run is writing to the folder.
         """
         cases = list_cases(self.source, self.dataset_json)
+        self.names = [case.name for case in cases]
         self._check_names(cases)
         if passed_over := left_out(self.source, self.dataset_json):
             self.say(f"not predicted: {shorten(passed_over)}")
@@ -102,13 +106,14 @@ class FolderRun:
             return self._run(cases[self.settings.part :: self.settings.parts])
 
     def _run(self, cases: list[InputCase]) -> list[str]:
-        outputs.write_records(
-            self.target, self.dataset_json, self.predictor.nnunet.plans_manager.plans, self._arguments()
-        )
+        todo = outputs.missing(cases, self.target, self.files.names) if self.settings.continued else cases
+        arguments = self._arguments()
+        if len(todo) < len(cases):
+            outputs.check_goes_on(self.target, arguments)
+        outputs.write_records(self.target, self.dataset_json, self.predictor.nnunet.plans_manager.plans, arguments)
         if self.settings.instances is not None:
             table.write_dictionary(self.target)
         self.begun()
-        todo = outputs.missing(cases, self.target, self.files.names) if self.settings.continued else cases
         if len(todo) < len(cases):
             self.say(f"{len(cases) - len(todo)} of {len(cases)} cases are finished already")
         try:
@@ -201,7 +206,7 @@ class FolderRun:
 
     def _arguments(self) -> dict[str, Any]:
         """Return what nnU-Net writes to predict_from_raw_data_args.json, and the settings that it does not know."""
-        predictor = self.predictor
+        predictor, instances = self.predictor, self.settings.instances
         return {
             "list_of_lists_or_source_folder": str(self.source),
             "output_folder_or_list_of_truncated_output_files": str(self.target),
@@ -218,5 +223,7 @@ class FolderRun:
                 "batch_size": predictor.window.batch_size,
                 "step_size": predictor.settings.step_size,
                 "folds": len(predictor.window.models),
+                "model": None if self.model is None else self.model.identity(),
+                "instances": None if instances is None else asdict(instances),
             },
         }

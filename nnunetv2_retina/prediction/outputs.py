@@ -13,8 +13,10 @@ from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunetv2_retina.errors import RetinaError, one_line, shorten
-from nnunetv2_retina.files import LOCK, locked, make_folder, replacing
+from nnunetv2_retina.files import LOCK, locked, make_folder, read_json, replacing
 from nnunetv2_retina.nnunet.inputs import InputCase
+
+_ARGUMENTS = "predict_from_raw_data_args.json"
 
 
 def unfinished(folder: Path, part: str) -> Path:
@@ -114,6 +116,31 @@ def remove_if_empty(folder: Path) -> None:
         return
 
 
+def check_goes_on(folder: Path, arguments: Mapping[str, Any]) -> None:
+    """Refuse to finish a folder of predictions that was begun with another model or other settings.
+
+    Args:
+        folder: of the predictions. Where earlier versions or nnU-Net began it, nothing says with what.
+        arguments: of this run, as ``write_records`` takes them.
+
+    Raises:
+        RetinaError: naming the first difference.
+    """
+    path = folder / _ARGUMENTS
+    earlier = read_json(path, "Give another folder with -o").get("retina") if path.is_file() else None
+    if not isinstance(earlier, Mapping):
+        return
+    for part in ("model", "instances"):
+        begun, now = earlier.get(part) or {}, arguments["retina"][part] or {}
+        differing = [name for name in {**begun, **now} if begun.get(name) != now.get(name)]
+        if begun and now and differing:
+            name = differing[0]
+            raise RetinaError(
+                f"{folder} was begun with {name} {begun.get(name)}; this run has {now.get(name)}, and would mix "
+                "the two. Give another folder with -o, or leave --continue_prediction out to predict all anew"
+            )
+
+
 def write_records(
     folder: Path, dataset_json: Mapping[str, Any], plans: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> None:
@@ -126,7 +153,7 @@ def write_records(
     recursive_fix_for_json_export(plain)
     try:
         for name, contents, sort in (
-            ("predict_from_raw_data_args.json", plain, True),
+            (_ARGUMENTS, plain, True),
             ("dataset.json", dict(dataset_json), False),
             ("plans.json", dict(plans), False),
         ):

@@ -52,7 +52,7 @@ def register() -> None:
     """Append the folder to ``$nnUNet_extTrainer``, and set nnU-Net's folders; what the user has set stays as it is."""
     if switched_off():
         return
-    if not any(name in os.environ for name in FOLDERS):
+    if not any(os.environ.get(name) for name in FOLDERS):
         os.environ.update(noted_folders())
     paths = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
     if external_folder() not in paths:

@@ -6,7 +6,7 @@ write_objects_page({"OUT": Path("OUT.zarr/objects.csv")}, Path("OUT.zarr/objects
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,10 +48,13 @@ class _Group:
         return values[known & ~border], values[known & border]
 
 
-def folder_tables(folder: Path) -> dict[str, Path]:
-    """Return the tables that ``retina_predict --instances`` wrote into a folder, by the names of their cases."""
-    ending = f"{INSTANCES}.csv"
-    return {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
+def folder_tables(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
+    """Return the tables that ``retina_predict --instances`` wrote for cases into a folder, by their names.
+
+    Those that another part has not written yet are left out.
+    """
+    tables = {case: folder / f"{case}{INSTANCES}.csv" for case in cases}
+    return {case: path for case, path in tables.items() if path.is_file()}
 
 
 def write_objects_page(paths: Mapping[str, Path], output: Path) -> Path:

@@ -25,13 +25,12 @@ from nnunetv2_retina.display.pages import (
 )
 from nnunetv2_retina.display.plots import Bar, class_bars
 from nnunetv2_retina.display.sheets import overlay_sheet
-from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.evaluate import Progress, score_pairs
 from nnunetv2_retina.evaluation.metric import IOU, F
 from nnunetv2_retina.evaluation.output import versions
 from nnunetv2_retina.evaluation.rule import Rule
 from nnunetv2_retina.evaluation.scores import CaseScores, Scores
-from nnunetv2_retina.files import make_folder, read_json, write_text
+from nnunetv2_retina.files import check_page, read_json, write_text
 from nnunetv2_retina.nnunet.datasets import read_dataset_json
 from nnunetv2_retina.nnunet.models import PLANS_JSON
 from nnunetv2_retina.nnunet.record import TrainingRecord, find_folds, folds_without_checkpoint, goes_on, read_record
@@ -73,7 +72,7 @@ def write_model_report(
     """
     folder, settings = Path(folder), settings or ReportSettings()
     folds = find_folds(folder, settings.folds)
-    path = _check_output(Path(output) if output is not None else folder / REPORT)
+    path = check_page(Path(output) if output is not None else folder / REPORT, "-o")
     dataset_json = read_dataset_json(folder)
     plans = read_json(folder / PLANS_JSON, "Copy it again from the training")
     records = [read_record(folder, fold) for fold in folds]
@@ -93,7 +92,7 @@ def _page(
     pictures: Path,
     progress: Progress | None,
 ) -> str:
-    configuration = folder.name.split("__")[-1]
+    configuration = records[0].configuration
     rule = Rule.from_dataset_json(dataset_json, distances=settings.distances)
     scores = score_pairs(cases.pairs, dataset_json, rule, progress=progress) if cases.pairs else None
     now = datetime.now(timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M %Z")
@@ -220,11 +219,3 @@ def _headline(scores: Scores | None) -> str:
 
 def _folds(records: Sequence[TrainingRecord]) -> str:
     return f"{'fold' if len(records) == 1 else 'folds'} {', '.join(record.fold for record in records)}"
-
-
-def _check_output(path: Path) -> Path:
-    """Refuse before the work what cannot be written after it."""
-    if path.is_dir():
-        raise RetinaError(f"{path} is a folder; expected the file to write. Give -o {path / REPORT}")
-    make_folder(path.parent, "Give another file with -o")
-    return path

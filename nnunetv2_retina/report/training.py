@@ -45,7 +45,7 @@ def training_blocks(
     folder: Path, records: Sequence[TrainingRecord], dataset_json: Mapping[str, Any], plans: Mapping[str, Any]
 ) -> list[str]:
     """Return what was trained and how: a table of what all folds share, one with a column a fold of what differs."""
-    configuration = folder.name.split("__")[-1]
+    configuration = records[0].configuration
     settings = plans.get("configurations", {}).get(configuration, {})
     shared = [
         ["Data set", str(plans.get("dataset_name", folder.resolve().parent.name))],
@@ -141,7 +141,7 @@ def reproduce(folder: Path, records: Sequence[TrainingRecord], plans: Mapping[st
     """Return the commands that repeat training, prediction, scores and this report."""
     dataset = str(plans.get("dataset_name", folder.resolve().parent.name))
     number = dataset.removeprefix("Dataset").split("_")[0].lstrip("0") or dataset
-    configuration, name = folder.name.split("__")[-1], str(plans.get("plans_name", "nnUNetPlans"))
+    configuration, name = records[0].configuration, str(plans.get("plans_name", "nnUNetPlans"))
     model = ["-d", number, "-tr", records[0].trainer, "-c", configuration]
     model += ["-p", name] if name != "nnUNetPlans" else []
     lines = [f"nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_integrity"]

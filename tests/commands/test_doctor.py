@@ -44,6 +44,10 @@ def test_folders_that_are_wrong(name, tmp_path, monkeypatch):
     (found,) = findings(name)
     assert "does not exist" in found.text
     assert "mkdir -p" in found.advice
+    for value in ("here", "~/here"):
+        monkeypatch.setenv(name, value)
+        (found,) = findings(name)
+        assert found.text == f"{value} is not a whole path" and f'export {name}="/' in found.advice
     monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(doctor, "_writable", lambda folder: False)
     assert "is not writable" in findings(name)[0].text
@@ -146,6 +150,20 @@ def test_a_variable_of_the_user_comes_before_what_is_noted(tmp_path, monkeypatch
     assert doctor.main(["--init", str(tmp_path / "other")]) == 2
     assert "nnUNet_raw=/mine is set in your environment and comes first" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_noted_folders_that_are_not_read_are_no_circle(tmp_path, monkeypatch):
+    assert doctor.main(["--init", str(tmp_path / "home")]) == 0
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    (found,) = findings("nnUNet_raw")
+    assert "are not read, since nnUNet_results is set: unset that, or set nnUNet_raw=" in found.advice
+    monkeypatch.setenv("nnUNet_results", "")
+    monkeypatch.setenv("RETINA_REGISTER", "0")
+    (found,) = findings("nnUNet_raw")
+    assert "are not read, since RETINA_REGISTER is off" in found.advice
+    monkeypatch.delenv("RETINA_REGISTER")
+    registration.register()  # a variable that is empty is not set
+    assert os.environ["nnUNet_results"] == str(tmp_path / "home" / "results")
 
 
 @pytest.mark.parametrize("content", ["nnUNet_raw=/a\n", "", "\x00\xff", None])

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,7 +130,10 @@ def test_model_by_dataset(tmp_path, images, monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "no model nnUNetTrainerRETINA__nnUNetPlans__2d" in shown and f"There are {name}" in shown
     assert predict("-i", images, "-o", tmp_path / "out", "-d", 951) == 2
-    assert "-d 951 names no data set" in capsys.readouterr().err
+    assert "-d: data set 951 not found" in capsys.readouterr().err
+    (tmp_path / "results" / "Dataset950_other").mkdir()
+    assert predict("-i", images, "-o", tmp_path / "out", "-d", 950) == 2
+    assert "Dataset950_other, Dataset950_test. Give the whole name; or give -m" in capsys.readouterr().err
     monkeypatch.delenv("nnUNet_results")
     assert predict("-i", images, "-o", tmp_path / "out", "-d", 950) == 2
     assert "$nnUNet_results is not set" in capsys.readouterr().err
@@ -147,6 +151,33 @@ def test_continues_without_redoing(model, images, tmp_path, capsys):
     np.testing.assert_array_equal(imread(out / "case_1.png"), expected[1])
     assert predict("-i", images, "-o", out, "-m", model) == 0, "without the option all are done again"
     np.testing.assert_array_equal(imread(out / "case_0.png"), expected[0])
+
+
+def test_another_model_or_setting_does_not_go_on(model, images, tmp_path, capsys):
+    """What is there and what is added would be of two models, and the records of the second."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    assert predict("-i", images, "-o", out, "-m", model, "--instances") == 0
+    (out / "case_1.png").unlink()
+    shutil.copytree(model, other)
+    (checkpoint,) = other.glob("fold_*/*.pth")
+    content = torch.load(checkpoint, weights_only=False)
+    content["network_weights"] = {name: value + 1 for name, value in content["network_weights"].items()}
+    torch.save(content, checkpoint)
+    for more, differs in (
+        (["-m", other, "--instances"], "checkpoint ["),
+        (["-m", model, "--instances", "-step_size", 0.4], "-step_size 0.5; this run has 0.4, and would mix the two"),
+        (["-m", model, "--instances", "--instance-distance", 3], "min_distance 10.0; this run has 3.0"),
+    ):
+        records = {path: path.read_bytes() for path in out.glob("*.json")}
+        assert predict("-i", images, "-o", out, *more, "--continue_prediction") == 2
+        assert f"was begun with {differs}" in capsys.readouterr().err
+        assert records == {path: path.read_bytes() for path in out.glob("*.json")}
+    assert predict("-i", images, "-o", out, "-m", model, "--continue_prediction") == 0
+
+
+def test_what_belongs_to_instances_is_refused_without_them(model, images, tmp_path, capsys):
+    assert predict("-i", images, "-o", tmp_path / "out", "-m", model, "--instance-size", 9) == 2
+    assert "are of --instances. Add it" in capsys.readouterr().err
 
 
 def test_a_case_is_finished_when_all_its_files_are_there(model, images, tmp_path, capsys):

@@ -82,6 +82,7 @@ def test_volumes_are_served_for_neuroglancer(files, monkeypatch, capsys):
         (["image.tif", "small.tif", "--page", "p.html"], "labels small have the shape (2, 20, 24)"),
         (["absent.tif"], "absent.tif: no such file"),
         (["image.tif", "--page", "."], "--page . is a folder"),
+        (["image.tif", "--page", "small.tif"], "--page small.tif; expected the name of a page, such as small.html"),
         (["absent.zarr"], "no Zarr volume absent.zarr"),
     ],
 )

@@ -56,6 +56,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(file):
         ("batch-size: many", "argument --batch-size: invalid int value: 'many'"),
         ("size: huge", "argument --size: invalid choice: 'huge'"),
         ("fast: 3", "fast is 3; expected true or false"),
+        ("stack: true\nplanes: true", "planes contradicts another switch for mode"),
         ("also: {a: b}", "also is {'a': 'b'}; expected a number, a text, or a list of them"),
         ("config: other.yaml", "has no option 'config'"),
         ("- 1", "holds a list; expected option: value"),
@@ -67,6 +68,14 @@ def test_what_is_wrong_with_a_file_is_said_in_one_sentence(file, capsys, text, m
     assert main([*file(text), "-o", "out"]) == 2
     error = capsys.readouterr().err
     assert message in error and "given.yaml" in error and len(error.splitlines()) == 1
+
+
+def test_values_are_what_they_would_be_on_the_command_line(file):
+    """YAML takes 010 for 8, off for false and 1_0 for ten."""
+    config = file("output: 010\nalso: [off, 1_0, ~]\nbatch-size: null\nsize:\nfast: True\n")
+    options = parse(make, config)
+    assert options.output == Path("010") and options.also == [Path("off"), Path("1_0"), Path("~")]
+    assert (options.batch_size, options.size, options.fast) == (4, "base", True)
 
 
 def test_an_absent_file_is_named(capsys):

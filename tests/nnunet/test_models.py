@@ -33,7 +33,7 @@ def test_a_model_is_found_by_its_data_set(model: Path, dataset: str) -> None:
 def test_a_model_that_is_not_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RetinaError, match=f"no model Mine__.*__2d in .*There are {NAME}.*nnUNetv2_train 950 2d"):
         find("950", "Mine", "nnUNetPlans", "2d")
-    with pytest.raises(RetinaError, match="-d 951 names no data set"):
+    with pytest.raises(RetinaError, match="-d: data set 951 not found"):
         find("951", "nnUNetTrainer", "nnUNetPlans", "2d")
     raw = model.parents[2] / "raw"
     (raw / "Dataset951_untrained").mkdir(parents=True)

@@ -42,7 +42,7 @@ def test_numbers_of_a_folder(tmp_path, lines):
     write(tmp_path / "a_instances.csv", ids, [1, 2, 2])
     write(tmp_path / "b_instances.csv", np.zeros_like(ids), [])
     (tmp_path / "c_instances.csv").write_text("id,label\n")
-    shown = text(write_objects_page(folder_tables(tmp_path), tmp_path / PAGE))
+    shown = text(write_objects_page(folder_tables(tmp_path, "abcd"), tmp_path / PAGE))
     assert "3 objects in 2 images; 33 % touch the border." in shown
     assert re.search(r"mitochondrion\s+1\s+0 %\s+0 %\s+0\.0096 µm³ \(0\.0096 to 0\.0096\)\s+2 µm", shown)
     assert re.search(r"vesicle\s+2\s+50 %\s+0 %\s+9\.6e\+05 nm³", shown)
@@ -64,7 +64,7 @@ def test_images_and_volumes_of_one_class_are_apart(tmp_path, lines):
     deep = np.zeros((4, 9, 9), np.uint8)
     deep[1:3, 2:5, 2:5] = 1
     write(tmp_path / "deep_instances.csv", deep, [1])
-    shown = text(write_objects_page(folder_tables(tmp_path), tmp_path / PAGE))
+    shown = text(write_objects_page(folder_tables(tmp_path, ["flat", "deep"]), tmp_path / PAGE))
     assert list(lines) == ["mitochondrion (2D, unknown)", "mitochondrion (3D, nm)"]
     assert lines["mitochondrion (2D, unknown)"][2].label == "circularity"
     assert "size of a voxel in nm is not known" in shown

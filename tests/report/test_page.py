@@ -471,10 +471,10 @@ def test_validation_of_another_data_set(nnunet, no_drawing) -> None:
 
 
 def test_output_that_cannot_be_written(nnunet, no_drawing) -> None:
-    with pytest.raises(RetinaError, match="is a folder; expected the file to write"):
+    with pytest.raises(RetinaError, match="is a folder; expected the name of a page"):
         write_model_report(model(nnunet), nnunet)
     (nnunet / "file").touch()
-    with pytest.raises(RetinaError, match=r"cannot write to .*Give another file with -o"):
+    with pytest.raises(RetinaError, match=r"cannot write to .*Give another page with -o"):
         write_model_report(model(nnunet), nnunet / "file" / "page.html")
 
 
