@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,22 @@ def restore(path: Path, engine: Engine, recipe: Recipe, store_fingerprint: str) 
     training = loaded.training
     weights = {_NETWORK + name: value for name, value in loaded.weights.items()}
     engine.objective.load_state_dict(weights | training["objective"])
-    engine.optimizer.load_state_dict(training["optimizer"])
-    engine.scaler.load_state_dict(training["scaler"])
+    load_optimizer(engine.optimizer, training["optimizer"])
+    if training["scaler"]:  # a run in bf16 or fp32 has none, and an enabled scaler then begins anew
+        engine.scaler.load_state_dict(training["scaler"])
     return Progress(**training["progress"])
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimiser's state but for ``fused``, which belongs to the device: where the optimiser has it, it stays.
+
+    It is put into the state before the load, which places AdamW's counts of steps by it.
+    """
+    groups = [
+        saved | {"fused": here["fused"]} if "fused" in here else saved
+        for here, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def _check_same_run(path: Path, loaded: checkpoint.Checkpoint, recipe: Recipe, store_fingerprint: str) -> None:
