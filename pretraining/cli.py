@@ -59,9 +59,12 @@ def _source(args: argparse.Namespace, folder: Path) -> Path:
             raise RetinaError("--also and --with-test go with --dataset, and SOURCE was given. Name the data sets")
         source: Path = args.source
         return source
-    from pretraining.store.collection import collect
+    from pretraining.loop.output import check_apart
+    from pretraining.store.collection import collect, find_groups
 
-    return collect(folder / IMAGES, args.dataset, args.also, args.with_test)
+    groups = find_groups(args.dataset, args.also, args.with_test)
+    check_apart(args.output, groups.values())
+    return collect(folder / IMAGES, groups)
 
 
 def _run_on(args: argparse.Namespace, arguments: Sequence[str], settings: Mapping[str, Any]) -> int:
@@ -73,21 +76,23 @@ def _run_on(args: argparse.Namespace, arguments: Sequence[str], settings: Mappin
 
     import torch
 
-    from pretraining.job import Job, dry_run, pretrain
+    from pretraining.dry_run import dry_run
+    from pretraining.job import Job, pretrain
     from pretraining.loop.processes import Processes, start_several
 
     job = Job(
         source=args.source, output=args.output, store=args.store, init=args.init, recipe=recipe, execution=execution,
         packing=packing(args, ProgressBar("packing", unit="files")),
     )  # fmt: skip
-    if args.dry_run:
-        dry_run(job, _say)
-        return 0
     if args.num_gpus < 1:
         raise RetinaError(f"--num-gpus is {args.num_gpus}; expected at least 1, or leave it out")
-    if args.num_gpus > 1 and "WORLD_SIZE" not in os.environ:
-        Processes(torch.device("cpu"), count=args.num_gpus).share(recipe.batch_size, recipe.normed_together)
-        start_several(args.num_gpus, arguments)
+    several = args.num_gpus if "WORLD_SIZE" not in os.environ else 1
+    Processes(torch.device("cpu"), count=several).share(recipe.batch_size, recipe.normed_together)
+    if args.dry_run:
+        dry_run(job, _say, several)
+        return 0
+    if several > 1:
+        start_several(several, arguments)
 
     def begun() -> None:
         config_file.write(args.output, make_parser(), settings, leave_out=("output", "dry_run"))

@@ -276,6 +276,8 @@ class Execution:
         numbers = _above(0, micro_batch=micro_batch, workers=self.workers, measure_every=self.measure_every)
         if numbers:
             problems.append(numbers)
+        if self.probe is None and self.probe_label != 1:
+            problems.append(f"probe_label is {self.probe_label} without probe, which it belongs to")
         if self.checkpoint_minutes < 0 or self.keep_every < 0:
             problems.append("checkpoint_minutes and keep_every must be 0 or more")
         if problems:

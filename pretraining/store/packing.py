@@ -78,7 +78,7 @@ def pack(
             something else; more files are rejected than allowed (continue with a higher limit); the source or the
             options differ from those the store was begun with.
     """
-    _check_options(deduplicate, max_rejected, workers)
+    check_options(deduplicate, max_rejected, workers)
     opened, path = open_source(source, drawing), Path(store).expanduser().absolute()
     if (path / MANIFEST_FILE).is_file():
         return _reuse(opened, path, deduplicate)
@@ -102,7 +102,14 @@ def pack(
     return ImageStore(path)
 
 
-def _check_options(deduplicate: int | None, max_rejected: float, workers: int | None) -> None:
+def check_options(
+    deduplicate: int | None = None, max_rejected: float = MAX_REJECTED, workers: int | None = None
+) -> None:
+    """Check options of ``pack``, which raises the same.
+
+    Raises:
+        RetinaError: for a number that is out of range.
+    """
     if deduplicate is not None and not 0 <= deduplicate <= 64:
         raise RetinaError(f"deduplicate is {deduplicate}; expected a number of bits from 0 to 64 (CEM500K: 12)")
     if not 0 <= max_rejected <= 1:

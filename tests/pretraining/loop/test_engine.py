@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from nnunetv2_retina.errors import RetinaError
 from pretraining.job import build_objective
 from pretraining.loop.engine import Engine, make_optimizer
 from pretraining.loop.processes import Processes
-from pretraining.loop.state import Progress, load_optimizer, restore, save
+from pretraining.loop.state import Images, Progress, load_optimizer, restore, save
 from pretraining.objectives.reconstruction import Objective
 from pretraining.recipe import Execution, Recipe
 
@@ -118,9 +119,14 @@ def test_a_run_that_scaled_no_loss_goes_on_in_fp16(tmp_path):
     def made():
         return Engine(build_objective(recipe), recipe, Execution(precision="fp32"), Processes(torch.device("cpu")))
 
-    description = {"recipe": recipe.to_dict(), "store": {"fingerprint": "f"}}
+    images = Images("f", training=9, held_out=1)
+    description = {
+        "recipe": recipe.to_dict(), "store": {"fingerprint": "f"}, "images": {"training": 9, "held_out": 1},
+    }  # fmt: skip
     save(tmp_path / "latest.pth", made(), Progress(3), description, to_continue=True)
     engine = made()
     engine.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    assert restore(tmp_path / "latest.pth", engine, recipe, "f").iteration == 3
+    assert restore(tmp_path / "latest.pth", engine, recipe, images).iteration == 3
     assert engine.scaler.get_scale() == 1024
+    with pytest.raises(RetinaError, match="9 images to train on there, 8 now"):  # tiles of a file that is excluded now
+        restore(tmp_path / "latest.pth", engine, recipe, Images("f", training=8, held_out=1))
