@@ -116,6 +116,7 @@ def _set_up(job: Job, processes: Processes, say: Callable[[str], None]) -> Run:
     if not run.progress.iteration:
         sample = training[:: math.ceil(len(training) / SAMPLE)]
         engine.objective.begin(read(store, sample, engine.device).to(engine.device), recipe.seed)
+        processes.copy_from_first(engine.objective.buffers())
     return run
 
 

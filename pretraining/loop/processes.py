@@ -95,7 +95,7 @@ class Processes:
         return int(numbers)
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the first one's values, such as running statistics, which each gathers from its images."""
+        """Give all processes the first one's values, from which theirs may differ by roundings."""
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
