@@ -171,7 +171,7 @@ def _look(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "weights", type=weights, metavar="WEIGHTS", help="a file, or a name of retina_import_weights --list"
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder tree, .zip or .tar of images")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=f"{SOURCE}, or a store")
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="the .png file to write")
     args = parser.parse_args(arguments)
 
