@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_retina import console
 from nnunetv2_retina.console import config_file
@@ -18,6 +18,9 @@ from nnunetv2_retina.nnunet.datasets import RAW, find_dataset
 from pretraining.options import SOURCE, add_packing, make_parser, packing, parse, read_recipe, weights
 from pretraining.recipe import Execution
 from pretraining.store.drawing import Drawing
+
+if TYPE_CHECKING:
+    from pretraining.job import Job
 
 STOPPED = 75
 """Exit status of a run that a signal stopped: a temporary failure, the same command continues."""
@@ -70,24 +73,14 @@ def _source(args: argparse.Namespace, folder: Path) -> Path:
 def _run_on(args: argparse.Namespace, arguments: Sequence[str], settings: Mapping[str, Any]) -> int:
     """Run with the source found; ``settings`` are the options as they were parsed."""
     _check_source(args.source, console.read_settings(Drawing, args))
-    recipe, execution = read_recipe(args), console.read_settings(Execution, args)
-    if execution.probe:
-        find_dataset(execution.probe, RAW)
-
-    import torch
+    job = _job(args)
+    several = args.num_gpus if "WORLD_SIZE" not in os.environ else 1
 
     from pretraining.dry_run import dry_run
-    from pretraining.job import Job, pretrain
-    from pretraining.loop.processes import Processes, start_several
+    from pretraining.job import pretrain
+    from pretraining.loop.processes import CPU, Processes, start_several
 
-    job = Job(
-        source=args.source, output=args.output, store=args.store, init=args.init, recipe=recipe, execution=execution,
-        packing=packing(args, ProgressBar("packing", unit="files")),
-    )  # fmt: skip
-    if args.num_gpus < 1:
-        raise RetinaError(f"--num-gpus is {args.num_gpus}; expected at least 1, or leave it out")
-    several = args.num_gpus if "WORLD_SIZE" not in os.environ else 1
-    Processes(torch.device("cpu"), count=several).share(recipe.batch_size, recipe.normed_together)
+    Processes(CPU, count=several).share(job.recipe.batch_size, job.recipe.normed_together)
     if args.dry_run:
         dry_run(job, _say, several)
         return 0
@@ -101,6 +94,22 @@ def _run_on(args: argparse.Namespace, arguments: Sequence[str], settings: Mappin
     if int(os.environ.get("RANK", "0")) == 0:
         console.say(str(outcome.checkpoint))
     return STOPPED if outcome.stopped else 0
+
+
+def _job(args: argparse.Namespace) -> Job:
+    """Return what is asked for; what can be checked without torch is."""
+    recipe, execution = read_recipe(args), console.read_settings(Execution, args)
+    if execution.probe:
+        find_dataset(execution.probe, RAW)
+    if args.num_gpus < 1:
+        raise RetinaError(f"--num-gpus is {args.num_gpus}; expected at least 1, or leave it out")
+
+    from pretraining.job import Job
+
+    return Job(
+        source=args.source, output=args.output, store=args.store, init=args.init, recipe=recipe, execution=execution,
+        packing=packing(args, ProgressBar("packing", unit="files")),
+    )  # fmt: skip
 
 
 def _check_source(source: Path, drawing: Drawing) -> None:

@@ -330,7 +330,7 @@ def test_too_many_rejected(tmp_path, monkeypatch):
         with pytest.raises(RetinaError, match=text):
             pack(folder, store)
     assert len(rejected(store)) == 5
-    monkeypatch.setattr(packing, "_content", None)  # nothing is read again
+    monkeypatch.setattr(packing, "content_of", None)  # nothing is read again
     assert len(pack(folder, store, max_rejected=0.21)) == 8
     shutil.rmtree(store)
 
