@@ -34,7 +34,7 @@ from nnunetv2_retina.network.transunet import NetworkConfig, TransUNet
 from nnunetv2_retina.weights.checkpoint import load
 from pretraining.objectives.teacher import efficientnet_lite0
 from pretraining.objectives.tokens import patchify
-from pretraining.probe import TILE, Cells, Extract, compute, network_features, probe, to_cells
+from pretraining.probe import TILE, Cells, Extract, check_both, compute, is_positive, network_features, probe, to_cells
 
 
 def read_pairs(pairs: Sequence[tuple[Path, Path]]) -> list[tuple]:
@@ -97,9 +97,18 @@ def extractors(checkpoints: Sequence[Path], size: str, seed: int) -> Iterator[tu
 
 def draw_subsets(cells: Cells, train: Sequence[int], count: int, number: int, seed: int) -> list[list[int]]:
     """Draw different random subsets of ``count`` training images that have the label somewhere."""
-    labelled = [i for i in train if (cells.shares[i] >= 0.5).any()]
+    labelled = [i for i in train if is_positive(cells.shares[i]).any()]
+    if not labelled:
+        raise SystemExit(
+            f"none of the {len(train)} images to fit on has the label in half a cell. Give others: --train"
+        )
+    if not 1 <= count <= len(labelled):
+        raise SystemExit(
+            f"--labelled {count}: {len(labelled)} of {len(train)} images to fit on have the label in half a cell; "
+            f"expected 1 to {len(labelled)}. Give other numbers with --labelled, or other images with --train"
+        )
     rng = np.random.default_rng([seed, count])
-    drawn = {tuple(sorted(rng.choice(labelled, min(count, len(labelled)), replace=False))) for _ in range(20 * number)}
+    drawn = {tuple(sorted(rng.choice(labelled, count, replace=False))) for _ in range(20 * number)}
     return [list(map(int, subset)) for subset in sorted(drawn, key=lambda _: rng.random())[:number]]
 
 
@@ -127,6 +136,10 @@ def main() -> None:
     wanted = [pair for pair in pairs if any(fnmatch(pair[0].stem, p) for p in (*args.train, *args.test))]
     cells = Cells(read_pairs(wanted), args.label)
     test = where(cells, args.test)
+    try:
+        check_both(cells, test, f"--test {' '.join(args.test)}")
+    except RetinaError as error:
+        raise SystemExit(str(error)) from error
     train = [i for i in where(cells, args.train) if i not in test]
     subsets = {count: draw_subsets(cells, train, count, args.subsets, args.seed) for count in args.labelled}
     print(

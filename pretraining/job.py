@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,19 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import TransUNet, starts
 from nnunetv2_retina.weights import shipped
 from nnunetv2_retina.weights.checkpoint import Checkpoint
-from nnunetv2_retina.weights.compatibility import check_compatible
+from nnunetv2_retina.weights.compatibility import TRANSUNET, check_compatible, network_of, shapes_of
 from nnunetv2_retina.weights.importing import read_weights
 from nnunetv2_retina.weights.transfer import trained_prefixes
 from pretraining.loop import state as training_state
 from pretraining.loop.batches import read
 from pretraining.loop.engine import Engine
-from pretraining.loop.output import held_output
+from pretraining.loop.output import check_apart, held_output
 from pretraining.loop.processes import Processes, StopSignals, join, leave
+from pretraining.loop.progress import check_tensorboard
 from pretraining.loop.run import Outcome, Run
 from pretraining.loop.stream import Stream, split
 from pretraining.objectives.distil import Distillation
@@ -35,9 +34,9 @@ from pretraining.objectives.reconstruction import Objective, Reconstruction
 from pretraining.objectives.simclr import SimCLR
 from pretraining.objectives.simmim import SimMIM
 from pretraining.objectives.teacher import efficientnet_lite0
+from pretraining.probe import DatasetProbe
 from pretraining.recipe import Execution, Recipe
-from pretraining.store.cache import count_images, open_or_pack
-from pretraining.store.layout import SIZE
+from pretraining.store.cache import folder_beside, open_or_pack
 
 SAMPLE = 128
 """Images that an objective is shown before the first step."""
@@ -45,7 +44,11 @@ SAMPLE = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What ``retina_pretrain`` is asked to do."""
+    """What ``retina_pretrain`` is asked to do.
+
+    Raises:
+        RetinaError: if the output folder lies in the source or in the store.
+    """
 
     source: Path
     """Folder, archive or store of images."""
@@ -58,6 +61,10 @@ class Job:
     execution: Execution = field(default_factory=Execution)
     packing: dict[str, Any] = field(default_factory=dict)
     """Options of ``packing.pack``."""
+
+    def __post_init__(self) -> None:
+        source = self.source.expanduser().resolve()
+        check_apart(self.output, images=[source], store=self.store or folder_beside(source))
 
 
 def pretrain(job: Job, say: Callable[[str], None], begun: Callable[[], None] = lambda: None) -> Outcome:
@@ -89,48 +96,53 @@ def pretrain(job: Job, say: Callable[[str], None], begun: Callable[[], None] = l
 
 
 def _set_up(job: Job, processes: Processes, say: Callable[[str], None]) -> Run:
+    """Make everything that may be refused before the images are packed, which can take hours."""
+    probe = make_probe(job.execution, processes)
+    engine = make_engine(job, processes)
+    recipe = engine.recipe
+    training_state.check_output(job.output, recipe)
     store = processes.first_before_others(
         lambda: open_or_pack(job.source, job.store, job.output / "store", **job.packing)
     )
-    training, held_out = split(store, job.recipe.exclude)
+    training, held_out = split(store, recipe.exclude)
     excluded = len(store) - len(training) - len(held_out)
     say(f"{len(store):,} images of {len(store.groups)} sources in {store.path}")
     say(f"{len(training):,} to train on, {len(held_out):,} held out, {excluded:,} excluded")
-    initial = read_weights(Path(shipped.resolve(job.init))) if job.init else None
-    recipe = replace(job.recipe, init=initial.fingerprint) if initial else job.recipe
-    engine = Engine(build_objective(recipe, initial), recipe, job.execution, processes)
+    if recipe.arm == "simclr" and len(held_out) < 2:
+        say("a single held-out image has nothing to be told apart from: there is no held-out loss (of 150, 2 are)")
     groups = np.asarray(store.group_index)[training]
-    run = Run(job.output, engine, job.execution, store, Stream(training, recipe, groups), held_out, say)
+    run = Run(job.output, engine, job.execution, store, Stream(training, recipe, groups), held_out, probe, say)
     run.restore()
     if not run.progress.iteration:
         sample = training[:: math.ceil(len(training) / SAMPLE)]
         engine.objective.begin(read(store, sample, engine.device).to(engine.device), recipe.seed)
+        processes.copy_from_first(engine.objective.buffers())
     return run
 
 
-def dry_run(job: Job, say: Callable[[str], None]) -> None:
-    """Check what can be checked without writing anything, and estimate the time from a few steps on random images.
+def make_engine(job: Job, processes: Processes) -> Engine:
+    """Read the weights to start from, and build the network and what trains it.
 
     Raises:
-        RetinaError: for anything a user can put right.
+        RetinaError: for weights that cannot be read or do not fit, a package that is missing, or a batch that cannot be
+            divided.
     """
-    count, what = count_images(job.source, job.store, job.packing.get("drawing"))
-    say(f"{count:,} {what}")
-    processes = join(job.execution.device)
+    if job.execution.tensorboard:
+        check_tensorboard()
     initial = read_weights(Path(shipped.resolve(job.init))) if job.init else None
-    engine = Engine(build_objective(job.recipe, initial), job.recipe, job.execution, processes)
-    total = job.recipe.total_iterations(count)
-    images = torch.randint(0, 256, (engine.share, SIZE, SIZE), dtype=torch.uint8, device=engine.device)
-    seconds = [_seconds(engine, images, step, total) for step in range(3)][-1]
-    for key, value in training_state.software(engine).items():
-        say(f"{key}: {value}")
-    say(f"{total:,} steps of {job.recipe.batch_size} images, {seconds:.2f} s each: {duration(total * seconds)} in all")
+    recipe = replace(job.recipe, init=initial.fingerprint) if initial else job.recipe
+    return Engine(build_objective(recipe, initial), recipe, job.execution, processes)
 
 
-def _seconds(engine: Engine, images: torch.Tensor, step: int, total: int) -> float:
-    start = time.perf_counter()
-    float(engine.step(images, min(step, total - 1), total))
-    return time.perf_counter() - start
+def make_probe(execution: Execution, processes: Processes) -> DatasetProbe | None:
+    """Read what ``--probe`` names, in the first process.
+
+    Raises:
+        RetinaError: see ``DatasetProbe``.
+    """
+    if not execution.probe or not processes.is_first:
+        return None
+    return DatasetProbe(execution.probe, execution.probe_label)
 
 
 def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Objective:
@@ -148,7 +160,7 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
     network = TransUNet(1, 1, recipe.network)
     starts.begin(network, recipe.positions, recipe.attention)
     if initial is not None:
-        check_compatible(initial.weights, network, str(initial.path))
+        _check_start(initial, network, recipe)
         mine = network.state_dict()
         trained = trained_prefixes(initial.retina)  # the rest is some other random initialisation
         fitting = {k: v for k, v in initial.weights.items() if k.startswith(trained) and k in mine}
@@ -156,6 +168,21 @@ def build_objective(recipe: Recipe, initial: Checkpoint | None = None) -> Object
     objective = _objective(network, recipe)
     objective.inherited = trained_prefixes(initial.retina) if initial else ()
     return objective
+
+
+def _check_start(initial: Checkpoint, network: TransUNet, recipe: Recipe) -> None:
+    """Say what is wrong with weights to start from in the words of a pre-training, which has sizes and no trainers."""
+    shapes = shapes_of(initial.weights)
+    theirs = network_of(shapes)
+    if theirs is not None and theirs is not TRANSUNET:
+        raise RetinaError(f"{initial.path} holds {theirs.name}; --init expects a TransUNet. Give other weights")
+    size = TRANSUNET.sizes(shapes) if theirs else None
+    if size is not None and size.name != recipe.size:
+        raise RetinaError(
+            f"{initial.path} is of another size: {TRANSUNET.describe(shapes)}, but --size is {recipe.size}. Give "
+            f"--size {size.name}, or weights of size {recipe.size}"
+        )
+    check_compatible(initial.weights, network, str(initial.path))
 
 
 def _objective(network: TransUNet, recipe: Recipe) -> Objective:

@@ -23,17 +23,20 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import make_folder, replacing
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from nnunetv2_retina.network.transunet import STRIDE
-from nnunetv2_retina.weights import shipped
+from nnunetv2_retina.weights import checkpoint, shipped
 from nnunetv2_retina.weights.compatibility import HEAD
 from nnunetv2_retina.weights.importing import ImportedWeights, read_weights
 from nnunetv2_retina.weights.transfer import trained_prefixes
 from pretraining.augmentation.draws import AugmentationSettings
 from pretraining.augmentation.views import degrade, draw, normalise
+from pretraining.objectives.reconstruction import skip_factors
 from pretraining.probe import compute, network_features
 from pretraining.store.archives import open_source
+from pretraining.store.cache import is_store
+from pretraining.store.decode_workers import content_of, decode
 from pretraining.store.packing_errors import no_images
-from pretraining.store.sources import IMAGE_ENDINGS, SourceFile
-from pretraining.store.tiles import read_tiles
+from pretraining.store.reader import ImageStore
+from pretraining.store.sources import IMAGE_ENDINGS
 
 SHOWN = 3
 """Images in a picture."""
@@ -63,7 +66,7 @@ def look(weights: str | Path, source: Path, picture: Path) -> str:
 
     Args:
         weights: in any form that ``read_weights`` takes, or a name of ``weights.catalogue``; of a TransUNet.
-        source: folder or archive of images.
+        source: folder or archive of images, a Zarr volume or a store.
         picture: the PNG file to write.
 
     Returns:
@@ -77,8 +80,7 @@ def look(weights: str | Path, source: Path, picture: Path) -> str:
         raise RetinaError(f"{loaded.path} holds weights of another network; expected those of a TransUNet")
     names, images = some_tiles(source)
     make_folder(picture.parent, "Give another file")
-    recorded = loaded.retina.get("recipe", {}).get("augmentation", {})
-    settings = AugmentationSettings(**{key: recorded[key] for key in _NORMALISATION if key in recorded})
+    settings = normalisation_of(loaded)
     if restores(loaded):
         pictures, explanation = reconstructions(loaded, images, settings), RESTORED
     else:
@@ -90,32 +92,57 @@ def look(weights: str | Path, source: Path, picture: Path) -> str:
 
 def restores(weights: ImportedWeights) -> bool:
     """Tell whether all of a network was trained to return an image; published weights were."""
-    arm = weights.retina.get("recipe", {}).get("arm", "reconstruction")
+    arm = _recipe(weights).get("arm", "reconstruction")
     whole = trained_prefixes(weights.retina) == ("",) and len(weights.weights[_HEAD]) == 1
     return whole and arm == "reconstruction"
 
 
+def normalisation_of(weights: ImportedWeights) -> AugmentationSettings:
+    """Return how images were normalised in the training of weights.
+
+    Raises:
+        RetinaError: if what the file says of it cannot be.
+    """
+    recorded = checkpoint.entry(weights.path, _recipe(weights), "augmentation")
+    chosen = {key: recorded[key] for key in _NORMALISATION if key in recorded}
+    try:
+        return AugmentationSettings(**chosen)
+    except (RetinaError, TypeError) as error:
+        raise RetinaError(
+            f"{weights.path} is damaged: its images were normalised with {chosen}. Copy or download it again"
+        ) from error
+
+
+def _recipe(weights: ImportedWeights) -> dict[str, Any]:
+    return checkpoint.entry(weights.path, weights.retina, "recipe")
+
+
 def some_tiles(source: Path) -> tuple[list[str], Tensor]:
-    """Return the names of some files, and of each the middle one of its tiles, (B, 224, 224) uint8.
+    """Return the names of some files, and of each the middle one of its tiles, (B, 224, 224) uint8; of a store images.
 
     Raises:
         RetinaError: if there are none, or none of the first gives a tile.
     """
+    if is_store(source):
+        store = ImageStore(source)
+        numbers = np.array(_spread(len(store)))
+        return [store.name(number) for number in numbers], torch.from_numpy(store.read(numbers))
     opened = open_source(source)
     files = islice((file for file in opened if file.ending in IMAGE_ENDINGS), FILES)
-    read = {file.name: read_tiles(_content(file)) for file in files}
+    read = {file.name: decode(content_of(file)) for file in files}
     if not read:
         raise RetinaError(no_images(opened))
     found = [(name, tiles.images) for name, tiles in read.items() if len(tiles.images)]
     if not found:
         name, tiles = next(iter(read.items()))
         raise RetinaError(f"no image of {source} can be drawn: {name} is {tiles.rejected[0][1]}. Give other images")
-    chosen = [found[round(place)] for place in np.linspace(0, len(found) - 1, min(SHOWN, len(found)))]
+    chosen = [found[number] for number in _spread(len(found))]
     return [name for name, _ in chosen], torch.from_numpy(np.stack([tiles[len(tiles) // 2] for _, tiles in chosen]))
 
 
-def _content(file: SourceFile) -> bytes:
-    return file.read() if file.read is not None else Path(file.path or "").read_bytes()
+def _spread(count: int) -> list[int]:
+    """Return the numbers of some of so many things, evenly over them."""
+    return [round(place) for place in np.linspace(0, count - 1, min(SHOWN, count))]
 
 
 @torch.inference_mode()
@@ -128,7 +155,8 @@ def reconstructions(weights: ImportedWeights, images: Tensor, settings: Augmenta
     certain = replace(settings, contrast_p=1.0, noise_p=1.0, blur_p=1.0, holes_p=1.0, holes=(16, 32))
     degraded, _ = degrade(images, draw(certain, _SEED, 0, len(images)), certain)
     given = normalise(degraded, certain)
-    restored = _network(weights)(given[:, None])[:, 0]
+    image = given[:, None]
+    restored = _network(weights)(image, *skip_factors(_recipe(weights).get("skip_drop", 0.0), image))[:, 0]
     return {
         "degraded": given.numpy(),
         "restored": restored.numpy(),

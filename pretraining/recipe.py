@@ -11,14 +11,12 @@ from nnunetv2_retina.console import setting
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.protocol import ATTENTION, POSITIONS
 from pretraining.augmentation.draws import AugmentationSettings
+from pretraining.recipes import ARMS, BELONGS, BLANKING, RECIPES, belongs
 
 if TYPE_CHECKING:
     from nnunetv2_retina.network import NetworkConfig
 
 SIZE_NAMES = ("retina", "base", "tiny")
-ARMS = ("reconstruction", "distil", "masked", "simmim", "mae", "simclr")
-BLANKING = ("distil", "masked", "simmim")
-"""Arms that blank cells, of images or of crops."""
 POWER = 0.9
 """Of the polynomial decay of the learning rate, stepped every iteration."""
 STRIDE, SIDE = 16, 224
@@ -120,7 +118,9 @@ class Recipe:
             _above(0, decoder_blocks=self.decoder_blocks),
             None if 0 <= (self.dropout or 0) < 1 else f"dropout is {self.dropout}; expected 0 to below 1",
             _above(0, clip=1 if self.clip is None else self.clip),
-            None if 0 <= self.warmup < math.inf else f"warmup is {self.warmup}; expected 0 or more",
+            None
+            if 0 <= self.warmup < 1 or (self.warmup >= 1 and float(self.warmup).is_integer())
+            else f"warmup is {self.warmup}; expected a whole number of steps, or below 1 their share of all",
             None if 0 <= self.momentum < 1 else f"momentum is {self.momentum}; expected 0 to below 1",
             None if 0 <= self.second_beta < 1 else f"second_beta is {self.second_beta}; expected 0 to below 1",
             None if self.weight_decay >= 0 else f"weight_decay is {self.weight_decay}; expected 0 or more",
@@ -134,33 +134,40 @@ class Recipe:
 
     def _arm_problems(self) -> list[str | None]:
         crop = self.crop or SIDE
-        squares = math.ceil(crop / STRIDE / max(1, self.block)) ** 2
         return [
             None
             if crop % STRIDE == 0 and 2 * STRIDE <= crop <= SIDE
             else f"crop is {crop}; expected a multiple of {STRIDE} from {2 * STRIDE} to {SIDE}",
-            None
-            if self.arm in BLANKING or self.crop is None
-            else f"crop belongs to the arms {', '.join(BLANKING)}, not to {self.arm}",
-            f"blanked is 0, which leaves {self.arm} nothing to learn"
-            if self.arm in ("masked", "simmim") and not self.blanked
-            else None,
-            f"blanked is {self.blanked}, less than one of the {squares} squares of block {self.block} in a crop of "
-            f"{crop}; expected more, which leaves {self.arm} something to learn"
-            if self.arm in ("masked", "simmim") and self.blanked and not round(self.blanked * squares)
-            else None,
-            None
-            if self.arm in BLANKING or self.block == 1
-            else f"block belongs to the arms {', '.join(BLANKING)}, not to {self.arm}",
-            None if self.arm == "masked" or not self.hide_skips else f"hide_skips belongs to masked, not to {self.arm}",
-            None if self.arm == "distil" or not self.restore else f"restore belongs to distil, not to {self.arm}",
-            None
-            if self.arm == "reconstruction" or not (self.masked_loss or self.skip_drop or self.two_terms)
-            else f"masked_loss, skip_drop and two_terms belong to the arm reconstruction, not to {self.arm}",
+            self._blanking_problem(crop),
+            *self._foreign_settings(),
             "two_terms needs the skip connections that skip_drop 1 drops"
             if self.two_terms and self.skip_drop == 1
             else None,
         ]
+
+    def _blanking_problem(self, crop: int) -> str | None:
+        """Say where no cell would be blanked, or all of them."""
+        if self.arm not in BLANKING or (self.arm == "distil" and not self.blanked):
+            return None
+        if not self.blanked:
+            return f"blanked is 0, which leaves {self.arm} nothing to learn"
+        squares = math.ceil(crop / STRIDE / max(1, self.block)) ** 2
+        if 1 <= (blank := round(self.blanked * squares)) < squares:
+            return None
+        return (
+            f"blanked is {self.blanked}: {blank} of the {squares} squares of block {self.block} in a crop of {crop}; "
+            f"expected at least one that is blanked and one that is seen. Take another share or a smaller block"
+        )
+
+    def _foreign_settings(self) -> list[str]:
+        """Say which settings were given that do nothing in this arm."""
+        given = [entry.name for entry in fields(self) if getattr(self, entry.name) != entry.default]
+        arms = {**{name: shorten(arms) for name, arms in BELONGS.items()}, "norm_batch": "what trains the decoder"}
+        return [f"{name} belongs to {arms[name]}, not to {self.arm}" for name in given if not self._matters(name)]
+
+    def _matters(self, name: str) -> bool:
+        """Tell whether a setting has an effect."""
+        return self.trains_decoder if name == "norm_batch" else belongs(name, self.arm)
 
     @property
     def network(self) -> NetworkConfig:
@@ -176,12 +183,17 @@ class Recipe:
         return self.learning_rate * (1 if self.rate_batch is None else self.batch_size / self.rate_batch)
 
     @property
+    def trains_decoder(self) -> bool:
+        """Tell whether the decoder, which has the batch norms, takes part."""
+        return self.arm in ("reconstruction", "masked") or self.restore > 0
+
+    @property
     def normed_together(self) -> int | None:
         """Return how many consecutive images of a batch share a batch norm; None where no batch norm is trained.
 
         A batch that ``norm_batch`` does not divide has groups of almost equal size.
         """
-        if self.arm not in ("reconstruction", "masked") and not self.restore:
+        if not self.trains_decoder:
             return None
         return math.ceil(self.batch_size / math.ceil(self.batch_size / self.norm_batch))
 
@@ -216,65 +228,8 @@ class Recipe:
         """
         mine, theirs = self.to_dict(), {**Recipe().to_dict(), **recorded}
         names = [entry.name for entry in fields(self) if mine[entry.name] != theirs[entry.name]]
+        names = [name for name in names if self._matters(name)]  # earlier versions took others and ignored them
         return [f"{name} {theirs[name]!r} there, {mine[name]!r} now" for name in names]
-
-
-_SHORT = {
-    "batch_size": 16,
-    "optimiser": "adamw",
-    "learning_rate": 1e-3,
-    "weight_decay": 0.05,
-    "warmup": 100.0,
-    "schedule": "cosine",
-    "clip": 1.0,
-    "positions": "sine",
-}
-"""Of the recipes that are beyond the papers, for thousands of steps and not half a million."""
-_NOISE = AugmentationSettings(
-    rotation_p=0.0, crop_p=0.0, contrast_p=0.0, noise_p=1.0, noise_variance=(0.0, 400.0), blur_p=0.0, holes_p=0.0,
-    normalisation="image",
-)  # fmt: skip
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "published": {},
-    "distil": {"arm": "distil", "crop": 112, "augmentation": _NOISE, **_SHORT},
-    "masked": {"arm": "masked", "crop": 112, "augmentation": _NOISE, **_SHORT},
-    "denoising": {"augmentation": replace(_NOISE, noise_variance=(400.0, 1200.0)), **_SHORT},
-    # He et al. 2022, table 8: AdamW 1.5e-4 at batch 256, weight decay .05, 40 of 800 epochs of warm-up, cosine, crops
-    # and flips alone, 8 blocks in the decoder, no dropout. EM images have no upper side: flips in both directions stay.
-    "mae": {
-        "arm": "mae",
-        "optimiser": "adamw",
-        "learning_rate": 1.5e-4,
-        "rate_batch": 256,
-        "weight_decay": 0.05,
-        "warmup": 0.05,
-        "schedule": "cosine",
-        "positions": "sine",
-        "decoder_blocks": 8,
-        "dropout": 0.0,
-        "augmentation": AugmentationSettings(rotation_p=0.0, crop_area=(0.2, 1.0), crop_aspect=(3 / 4, 4 / 3)),
-    },
-    # Chen et al. 2020, section 2: LARS .3 at batch 256, weight decay 1e-6, 10 epochs of warm-up, cosine; crops, flips,
-    # strong contrast with probability .8 and blur with .5, nothing else.
-    "simclr": {
-        "arm": "simclr",
-        "optimiser": "lars",
-        "learning_rate": 0.3,
-        "rate_batch": 256,
-        "weight_decay": 1e-6,
-        "warmup": 0.05,
-        "schedule": "cosine",
-        "augmentation": AugmentationSettings(
-            rotation_p=0.0, crop_aspect=(3 / 4, 4 / 3), contrast_p=0.8, contrast=(-0.8, 0.8), noise_p=0.0, holes_p=0.0,
-        ),
-    },
-}  # fmt: skip
-"""Settings of each named recipe that differ from the published one's."""
-
-
-def recipe_of(arm: str) -> str:
-    """Return the name of the recipe that an arm has by default: for the two dropped arms that of their own papers."""
-    return arm if arm in ("mae", "simclr") else "published"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +276,8 @@ class Execution:
         numbers = _above(0, micro_batch=micro_batch, workers=self.workers, measure_every=self.measure_every)
         if numbers:
             problems.append(numbers)
+        if self.probe is None and self.probe_label != 1:
+            problems.append(f"probe_label is {self.probe_label} without probe, which it belongs to")
         if self.checkpoint_minutes < 0 or self.keep_every < 0:
             problems.append("checkpoint_minutes and keep_every must be 0 or more")
         if problems:

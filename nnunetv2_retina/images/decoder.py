@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from nnunetv2_retina.console.wording import format_bytes
 from nnunetv2_retina.errors import one_line
 from nnunetv2_retina.images import single, tiff
@@ -65,14 +67,44 @@ def read_grey_pages(data: bytes, most_bytes: int) -> list[Array]:
         ImageError: if the file is of another kind, cut off, damaged or too large.
     """
     with _errors(most_bytes):
-        if data.startswith(tiff.SIGNATURES):
-            pictures = tiff.read_pages(data, most_bytes)
-        else:
-            reader = _reader(data)
-            pictures = [(partial(reader, luma=True) if reader is single.read_jpeg else reader)(data, most_bytes)]
-        if not pictures or not all(picture.values.size for picture in pictures):
-            raise ImageError("no image in the file")
-        return [_grey(picture) for picture in pictures]
+        return [_grey(picture) for picture in _pages(data, most_bytes)]
+
+
+def read_label_pages(data: bytes, most_bytes: int) -> list[Array]:
+    """Read all masks of a file as the numbers that it stores; see ``Picture.labels``.
+
+    Args:
+        data: the content of the file.
+        most_bytes: that all masks decoded may take.
+
+    Returns:
+        (Y, X) each, in the file's own type.
+
+    Raises:
+        ImageError: as ``read_grey_pages``, or if it has colours that are not equal.
+    """
+    with _errors(most_bytes):
+        return [_labels(picture) for picture in _pages(data, most_bytes)]
+
+
+def _pages(data: bytes, most_bytes: int) -> list[Picture]:
+    if data.startswith(tiff.SIGNATURES):
+        pictures = tiff.read_pages(data, most_bytes)
+    else:
+        reader = _reader(data)
+        pictures = [(partial(reader, luma=True) if reader is single.read_jpeg else reader)(data, most_bytes)]
+    if not pictures or not all(picture.values.size for picture in pictures):
+        raise ImageError("no image in the file")
+    return pictures
+
+
+def _labels(picture: Picture) -> Array:
+    labels = picture.labels()
+    if labels.ndim < 3:
+        return labels
+    if (labels[..., 1:] != labels[..., :1]).any():
+        raise ImageError("a mask in colours; expected one number a pixel")
+    return np.asarray(labels[..., 0])
 
 
 def _grey(picture: Picture) -> Array:

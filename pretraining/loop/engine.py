@@ -1,7 +1,8 @@
 """One optimiser step, with gradient accumulation, autocast and several processes; and the measurement of the loss.
 
 How a batch is divided into parts and among processes changes roundings and what dropout draws, and nothing else: images
-that matter to each other stay together (batch norm), or meet after the division (the contrast of SimCLR).
+that matter to each other stay together (batch norm), or meet after the division (the contrast of SimCLR). The running
+statistics of batch norms are gathered over parts and processes in the order of the images.
 
 Every step draws dropout from a generator seeded with (seed, step, process), so the step number is the whole state of
 all random generators, and a continued run draws what the uninterrupted one would have drawn.
@@ -23,6 +24,7 @@ from nnunetv2_retina.console.machine import multiplies_bfloat16
 from nnunetv2_retina.errors import RetinaError
 from pretraining.loop.lars import LARS
 from pretraining.loop.processes import Processes
+from pretraining.loop.running_statistics import RunningStatistics
 from pretraining.objectives.reconstruction import Objective
 from pretraining.objectives.simclr import SimCLR
 from pretraining.recipe import Execution, Recipe
@@ -101,7 +103,10 @@ class Engine:
         self.model: nn.Module = self.objective
         if processes.count > 1 and not isinstance(objective, SimCLR):
             ids = [self.device] if self.device.type == "cuda" else None
-            self.model = DistributedDataParallel(self.objective, device_ids=ids, gradient_as_bucket_view=True)
+            self.model = DistributedDataParallel(
+                self.objective, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
+        self.statistics = RunningStatistics(self.objective, processes)
 
     def step(self, images: Tensor, iteration: int, total: int) -> Tensor:
         """Do one optimiser step.
@@ -120,7 +125,9 @@ class Engine:
             group["lr"] = self.recipe.learning_rate_at(iteration, total)
         self.optimizer.zero_grad(set_to_none=True)
         first = iteration * self.recipe.batch_size + self.processes.rank * self.share
-        loss = self._contrast(images, first) if isinstance(self.objective, SimCLR) else self._accumulate(images, first)
+        with self.statistics.gathered():
+            contrasted = isinstance(self.objective, SimCLR)
+            loss = self._contrast(images, first) if contrasted else self._accumulate(images, first)
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimizer)
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import is_leftover, locked, make_folder
+
+
+def check_apart(folder: Path, images: Iterable[Path], store: Path | None = None) -> None:
+    """Check that a run would not write among its own images, nor into their store.
+
+    Args:
+        folder: the output folder, which need not exist.
+        images: folders, archives or stores of images.
+        store: where packed images go, or will go.
+
+    Raises:
+        RetinaError: if the output folder is one of them or lies in one.
+    """
+    output = folder.expanduser().resolve()
+    places = [(path, "the images") for path in images] + ([(store, "the store of packed images")] if store else [])
+    for path, what in places:
+        if (resolved := path.expanduser().resolve()) == output or resolved in output.parents:
+            raise RetinaError(
+                f"the output folder {folder} is in {what}, {path}: what a run writes would count among them. Choose "
+                "another one outside of it (-o)"
+            )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nnunetv2_retina.errors import RetinaError
 
+CPU = torch.device("cpu")
 _PATIENCE = timedelta(days=2)
 """How long processes wait for another one, which may be packing half a million images."""
 
@@ -95,7 +96,7 @@ class Processes:
         return int(numbers)
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the first one's values, such as running statistics, which each gathers from its images."""
+        """Give all processes the first one's values, from which theirs may differ by roundings."""
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
@@ -139,7 +140,7 @@ def leave() -> None:
 def _device(name: str, local_rank: int) -> torch.device:
     gpus = torch.cuda.device_count()
     if name == "cpu" or (name == "auto" and not gpus):
-        return torch.device("cpu")
+        return CPU
     if local_rank >= gpus:
         raise RetinaError(
             f"a GPU with number {local_rank} was asked for, and PyTorch sees {gpus or 'none'}. Start at most one "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,14 @@ PLOT = "progress.png"
 
 def write_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write ``log.jsonl`` anew, one line an epoch; a continued run thus drops epochs after its checkpoint."""
+    lines = [json.dumps({key: _plain(value) for key, value in record.items()}) + "\n" for record in history]
     with replacing(folder / LOG) as temporary:
-        Path(temporary).write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
+        Path(temporary).write_text("".join(lines), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Return None, which JSON has, for what is no number: there was nothing to measure."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plot(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -51,18 +58,24 @@ def write_pictures(folder: Path, images: Mapping[str, Tensor], names: Sequence[s
         grey_sheet(temporary, {title: stack.numpy() for title, stack in images.items()}, names)
 
 
-class TensorBoard:
-    """Writes the records of the epochs for TensorBoard.
+def check_tensorboard() -> None:
+    """Check that the package tensorboard is there.
 
     Raises:
-        RetinaError: if the package tensorboard is not installed.
+        RetinaError: if it is not.
     """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise RetinaError('--tensorboard needs the package tensorboard: pip install "tensorboard"') from error
+
+
+class TensorBoard:
+    """Writes the records of the epochs for TensorBoard, which ``check_tensorboard`` has found."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise RetinaError('--tensorboard needs the package tensorboard: pip install "tensorboard"') from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(os.fspath(folder / "tensorboard"))
 
     def add(self, record: Mapping[str, Any]) -> None:

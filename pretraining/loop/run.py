@@ -59,6 +59,7 @@ class Run:
         store: the images.
         stream: the order of the training images.
         held_out: indices of the held-out ones.
+        probe: what is measured beside the loss, by the first process.
         say: where messages go before and between the lines of progress.
     """
 
@@ -70,6 +71,7 @@ class Run:
         store: ImageStore,
         stream: Stream,
         held_out: Indices,
+        probe: DatasetProbe | None,
         say: Callable[[str], None],
     ) -> None:
         self.output = output
@@ -83,7 +85,7 @@ class Run:
         self.total = self.recipe.total_iterations(len(stream))
         self.progress = Progress()
         first = self.processes.is_first
-        self.probe = DatasetProbe(execution.probe, execution.probe_label) if first and execution.probe else None
+        self.probe = probe
         images = ("images", self.recipe.batch_size)
         self.line = ProgressBar("pre-training", self.total, "steps", rate=images) if first else None
         self.board = TensorBoard(output) if first and execution.tensorboard else None
@@ -91,15 +93,10 @@ class Run:
 
     def restore(self) -> None:
         """Go to where the latest checkpoint in the output folder was written, if there is one."""
-        if (self.output / LATEST).exists():
-            state = training_state.restore(self.output / LATEST, self.engine, self.recipe, self.store.fingerprint)
-            self.progress = state
-            self.say(f"continuing after step {state.iteration:,} of {self.total:,}")
-        elif (self.output / FINAL).exists():
-            raise RetinaError(
-                f"{self.output} holds {FINAL} without {LATEST}: nothing to continue from. Choose another output "
-                "folder (-o)"
-            )
+        if path := training_state.latest(self.output):
+            images = training_state.Images(self.store.fingerprint, len(self.stream), len(self.held_out))
+            self.progress = training_state.restore(path, self.engine, self.recipe, images)
+            self.say(f"continuing after step {self.progress.iteration:,} of {self.total:,}")
         if self.processes.is_first:
             write_log(self.output, self.progress.history)
 
@@ -248,11 +245,13 @@ class Run:
                 write_pictures(self.output, pictures, names, f"epoch_{self._epochs():04d}")
         if self.board:
             self.board.add(record)
+        loss = record["held_out_loss"]
+        held_out = "no held-out loss" if math.isnan(loss) else f"held out {loss:.4f}"
         probed = (
             f", probe {record['probe_tokens_in']:.3f} in, {record['probe_tokens_out']:.3f} out" if self.probe else ""
         )
         self.say(
-            f"epoch {record['epoch']:g}: loss {record['train_loss']:.4f}, held out {record['held_out_loss']:.4f}, "
+            f"epoch {record['epoch']:g}: loss {record['train_loss']:.4f}, {held_out}, "
             f"{record['images_per_second']:,} images/s{probed}"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ class Progress:
     """One record an epoch."""
 
 
+@dataclass(frozen=True)
+class Images:
+    """Which images a run has."""
+
+    fingerprint: str
+    """Of their store."""
+    training: int
+    held_out: int
+
+
 def save(path: Path, engine: Engine, progress: Progress, description: dict[str, Any], to_continue: bool) -> None:
     """Write the weights and, if the run is to go on from here, its state.
 
@@ -55,30 +66,74 @@ def save(path: Path, engine: Engine, progress: Progress, description: dict[str, 
     )
 
 
-def restore(path: Path, engine: Engine, recipe: Recipe, store_fingerprint: str) -> Progress:
+def restore(path: Path, engine: Engine, recipe: Recipe, images: Images) -> Progress:
     """Put a run back to where its latest checkpoint was written.
 
     Raises:
         RetinaError: if the file cannot be read, or belongs to a run with other settings or other images.
     """
     loaded = checkpoint.load(path)
-    _check_same_run(path, loaded, recipe, store_fingerprint)
+    _check_same_run(loaded, recipe, images)
     training = loaded.training
     weights = {_NETWORK + name: value for name, value in loaded.weights.items()}
     engine.objective.load_state_dict(weights | training["objective"])
-    engine.optimizer.load_state_dict(training["optimizer"])
-    engine.scaler.load_state_dict(training["scaler"])
+    load_optimizer(engine.optimizer, training["optimizer"])
+    if training["scaler"]:  # a run in bf16 or fp32 has none, and an enabled scaler then begins anew
+        engine.scaler.load_state_dict(training["scaler"])
     return Progress(**training["progress"])
 
 
-def _check_same_run(path: Path, loaded: checkpoint.Checkpoint, recipe: Recipe, store_fingerprint: str) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimiser's state but for ``fused``, which belongs to the device: where the optimiser has it, it stays.
+
+    It is put into the state before the load, which places AdamW's counts of steps by it.
+    """
+    groups = [
+        saved | {"fused": here["fused"]} if "fused" in here else saved
+        for here, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+
+
+def latest(output: Path) -> Path | None:
+    """Return the checkpoint from which the run in a folder goes on; None if there is no run yet.
+
+    Raises:
+        RetinaError: if it has ended and there is nothing to continue from.
+    """
+    if (output / LATEST).exists():
+        return output / LATEST
+    if (output / FINAL).exists():
+        raise RetinaError(
+            f"{output} holds {FINAL} without {LATEST}: nothing to continue from. Choose another output folder (-o)"
+        )
+    return None
+
+
+def check_output(output: Path, recipe: Recipe, images: Images | None = None) -> None:
+    """Check, before the work of it, that a run can be continued where an output folder holds one.
+
+    Args:
+        output: the folder.
+        recipe: of the run to be.
+        images: of the run to be; None where they are not known yet.
+
+    Raises:
+        RetinaError: as ``restore`` and ``latest``.
+    """
+    if path := latest(output):
+        _check_same_run(checkpoint.load(path), recipe, images)
+
+
+def _check_same_run(loaded: checkpoint.Checkpoint, recipe: Recipe, images: Images | None) -> None:
+    path = loaded.path
     if not loaded.training:
         raise RetinaError(
             f"{path} holds weights but no state to continue from. Start from them with --init in another output folder"
         )
     differences = _differences(loaded, recipe)
-    if loaded.retina.get("store", {}).get("fingerprint") != store_fingerprint:
-        differences.append("other images")
+    if images is not None:
+        differences += _other_images(loaded, images)
     if differences:
         raise RetinaError(
             f"{path.parent} holds a run with other settings: {shorten(differences)}. Take these settings to continue "
@@ -86,12 +141,24 @@ def _check_same_run(path: Path, loaded: checkpoint.Checkpoint, recipe: Recipe, s
         )
 
 
+def _other_images(loaded: checkpoint.Checkpoint, images: Images) -> list[str]:
+    """Say whether a run had other images, or of the same store others to train on."""
+    if checkpoint.entry(loaded.path, loaded.retina, "store").get("fingerprint") != images.fingerprint:
+        return ["other images"]
+    counts = {"training": images.training, "held_out": images.held_out}
+    recorded = checkpoint.entry(loaded.path, loaded.retina, "images")
+    if not recorded or recorded == counts:
+        return []
+    return [f"{recorded.get('training')} images to train on there, {images.training} now"]
+
+
 def _differences(loaded: checkpoint.Checkpoint, recipe: Recipe) -> list[str]:
     """Say where the settings differ. Before ``norm_batch`` a batch norm or a contrast saw what was computed at once."""
-    recorded = dict(loaded.retina.get("recipe", {}))
+    recorded = checkpoint.entry(loaded.path, loaded.retina, "recipe")
     if "norm_batch" in recorded:
         return recipe.differences(recorded)
-    seen = loaded.retina.get("execution", {}).get("micro_batch", recipe.seen_together)
+    execution = checkpoint.entry(loaded.path, loaded.retina, "execution")
+    seen = execution.get("micro_batch", recipe.seen_together)
     differences = recipe.differences({**recorded, "norm_batch": recipe.norm_batch})
     if recipe.seen_together not in (None, seen):
         what = "a contrast" if recipe.arm == "simclr" else "a batch norm (--norm-batch)"

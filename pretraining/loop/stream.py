@@ -7,13 +7,15 @@ all there is to remember when a run is continued.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+import re
+from fnmatch import translate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_retina.errors import RetinaError, shorten
 from pretraining.recipe import Recipe
+from pretraining.store.layout import without_place
 from pretraining.store.reader import ImageStore
 
 HELD_OUT_SHARE = 0.01
@@ -30,7 +32,7 @@ def split(store: ImageStore, exclude: tuple[str, ...] = ()) -> tuple[Indices, In
 
     Args:
         store: the images.
-        exclude: patterns of names to leave out of both.
+        exclude: patterns of names to leave out of both: of files, or of single images cut out of one.
 
     Returns:
         Indices into the store, ascending: training and held out.
@@ -54,13 +56,15 @@ def split(store: ImageStore, exclude: tuple[str, ...] = ()) -> tuple[Indices, In
 
 def _excluded(store: ImageStore, patterns: tuple[str, ...]) -> NDArray[np.bool_]:
     hits = np.zeros((len(patterns), len(store)), bool)
+    fitting = [re.compile(translate(pattern.replace("[", "[[]"))).match for pattern in patterns]  # a bracket is itself
     for index, name in enumerate(store.names()):
-        hits[:, index] = [fnmatchcase(name, pattern) for pattern in patterns]
+        file = without_place(name)
+        hits[:, index] = [bool(fits(name) or fits(file)) for fits in fitting]
     unused = [pattern for pattern, row in zip(patterns, hits, strict=True) if not row.any()]
     if unused:
         raise RetinaError(
             f"exclude: {shorten(unused)} fits no image of {store.path}; its names look like {store.name(0)!r}. "
-            "Correct the patterns (* stands for anything, also across folders)"
+            "Correct the patterns (* stands for anything, also across folders, ? for one character)"
         )
     return np.asarray(hits.any(axis=0))
 

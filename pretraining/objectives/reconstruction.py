@@ -142,8 +142,7 @@ class Reconstruction(Objective):
         image, target, changed, _, *factors = views
         loss = self._loss(self.network(image, *factors), target, changed)
         if self.two_terms:
-            none = torch.zeros(len(image), 3, device=image.device)
-            loss = loss + self._loss(self.network(image, none), target, changed)
+            loss = loss + self._loss(self.network(image, *skip_factors(1, image)), target, changed)
         return loss
 
     def weight(self, *views: Tensor) -> Tensor:
@@ -161,11 +160,11 @@ class Reconstruction(Objective):
         """Return ``loss``; ``hole_loss`` over blanked pixels alone; ``unrestored_loss``: of the input as it is.
 
         The affine-free ones are of the output and of the input after the best gain and offset for each image, to which
-        the network's norms make it all but blind. Every skip connection is in place here: held-out losses compare runs
-        with and without ``skip_drop``.
+        the network's norms make it all but blind. Every skip connection is in place here, so that held-out losses
+        compare runs with and without ``skip_drop``; at 1, where no weight behind a skip was ever trained, none is.
         """
         image, target, changed, holes = views[:4]
-        output = self.network(image)
+        output = self._output(image)
         error = (output - target).square()
         counted = changed if self.masked_loss else torch.ones_like(changed)
         images = torch.tensor(float(len(image)))
@@ -181,14 +180,25 @@ class Reconstruction(Objective):
     def pictures(self, *views: Tensor) -> dict[str, Tensor]:
         """Return input, output, target and their absolute difference."""
         image, target = views[:2]
-        output = self.network(image)
+        output = self._output(image)
         named = {"input": image, "output": output, "target": target, "|output - target|": (output - target).abs()}
         return {title: tensor[:, 0].float() for title, tensor in named.items()}
+
+    def _output(self, image: Tensor) -> Tensor:
+        """Return what the network makes of an image after the training."""
+        output: Tensor = self.network(image, *skip_factors(self.skip_drop, image))
+        return output
 
     def _skip_factors(self, seed: int, first: int, images: Tensor) -> Tensor:
         kept = uniforms(seed, _SKIP_STREAM, first, len(images), 3) >= self.skip_drop
         scale = 1 / (1 - self.skip_drop) if self.skip_drop < 1 else 0.0
         return torch.from_numpy((kept * scale).astype(np.float32)).to(images.device)
+
+
+def skip_factors(skip_drop: float, image: Tensor) -> tuple[Tensor, ...]:
+    """Return what a network takes beside images, (B, ...), after a training with ``skip_drop``: at 1 the factors 0 of
+    the skip connections, (B, 3), else nothing."""
+    return (torch.zeros(len(image), 3, device=image.device),) if skip_drop == 1 else ()
 
 
 def affine_free_error(image: Tensor, target: Tensor) -> Tensor:

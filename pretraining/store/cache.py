@@ -11,7 +11,7 @@ from pretraining.store.archives import open_source
 from pretraining.store.drawing import Drawing
 from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
 from pretraining.store.packing import pack
-from pretraining.store.packing_errors import no_images
+from pretraining.store.packing_errors import no_images, other_option
 from pretraining.store.reader import ImageStore
 from pretraining.store.sources import IMAGE_ENDINGS, STORE_ENDING
 
@@ -26,26 +26,46 @@ def open_or_pack(source: Path, store: Path | None, fallback: Path, **options: An
         options: of ``pack``.
 
     Raises:
-        RetinaError: as ``pack`` and ``ImageStore``.
+        RetinaError: as ``pack`` and ``ImageStore``; for a store that is given another one, or was packed otherwise.
     """
-    if is_store(source):
-        return ImageStore(source)
-    return pack(source, store or cache_folder(source, fallback), **options)
+    opened = open_packed(source, store, fallback, **options)
+    return pack(source, store or cache_folder(source, fallback), **options) if opened is None else opened
 
 
-def count_images(source: Path, store: Path | None, drawing: Drawing | None = None) -> tuple[int, str]:
-    """Return how many images a run would have, as far as is known without writing anything, and what was counted.
+def open_packed(source: Path, store: Path | None, fallback: Path, **options: Any) -> ImageStore | None:
+    """Open what ``open_or_pack`` would open; None if it would have to pack. Writes nothing.
 
     Raises:
-        RetinaError: if there are none, or a store is damaged.
+        RetinaError: as ``open_or_pack``.
     """
-    cache = store or _beside(open_source(source).path) if not is_store(source) else source
-    if (Path(cache) / MANIFEST_FILE).is_file() or is_store(source):
-        return len(ImageStore(cache)), f"images in the store {cache}"
+    if is_store(source):
+        return _given_store(source, store, options.get("deduplicate"))
+    folder = store or cache_folder(source, fallback)
+    return pack(source, folder, **options) if (folder / MANIFEST_FILE).is_file() else None
+
+
+def _given_store(source: Path, store: Path | None, deduplicate: int | None) -> ImageStore:
+    if store is not None:
+        raise RetinaError(
+            f"{source} is a store, and --store {store} is where images that are not packed would go. Leave one out"
+        )
+    opened = ImageStore(source)
+    packed = opened.manifest["options"]["deduplicate"]
+    if deduplicate not in (None, packed):
+        raise RetinaError(other_option(source, packed, deduplicate))
+    return opened
+
+
+def count_images(source: Path, drawing: Drawing | None = None) -> int:
+    """Return how many image files a source has, or crops would be drawn from it.
+
+    Raises:
+        RetinaError: if there are none.
+    """
     count = sum(1 for file in open_source(source, drawing) if file.ending in IMAGE_ENDINGS)
     if not count:
         raise RetinaError(no_images(open_source(source)))
-    return count, f"image files in {source}, not packed yet"
+    return count
 
 
 def is_store(path: str | Path) -> bool:
@@ -55,7 +75,7 @@ def is_store(path: str | Path) -> bool:
 
 def cache_folder(source: Path, fallback: Path) -> Path:
     """Return the store of a source: beside it if that exists or can be written, else the fallback."""
-    beside = _beside(open_source(source).path)
+    beside = folder_beside(open_source(source).path)
     if (beside / MANIFEST_FILE).is_file():
         return beside
     if is_store(fallback) and not is_store(beside):
@@ -63,8 +83,9 @@ def cache_folder(source: Path, fallback: Path) -> Path:
     return beside if _writable(beside if beside.exists() else beside.parent) else fallback
 
 
-def _beside(source: Path) -> Path:
-    return source.with_name(source.name + STORE_ENDING)
+def folder_beside(source: Path) -> Path:
+    """Return where the packed images of a source go by default."""
+    return source.parent / (source.name + STORE_ENDING)
 
 
 def _writable(folder: Path) -> bool:

@@ -44,7 +44,7 @@ class CropSource(Source):
     """Crops of one volume.
 
     Raises:
-        RetinaError: for what is no volume, a level or a box that is not there, or one too small for a crop.
+        RetinaError: for what is no volume, or a mask, a level or a box that is not there, or one too small for a crop.
     """
 
     def __init__(self, path: Path, drawing: Drawing) -> None:
@@ -52,6 +52,10 @@ class CropSource(Source):
         self.drawing = drawing
         volume = open_volume(path, unstated=(1.0, 1.0, 1.0))
         self.level: Level = volume.levels[0] if drawing.level is None else volume.level(drawing.level)
+        if np.dtype(self.level.dtype) == np.bool_:
+            raise RetinaError(
+                f"{path} holds true and false, a mask; expected grey levels. Give the volume of the image"
+            )
         whole = tuple(slice(0, n) for n in self.level.shape)
         self.box: Box = parse_box(drawing.box, self.level.shape) if drawing.box else (whole[0], whole[1], whole[2])
         sides = tuple(self.level.spacing)

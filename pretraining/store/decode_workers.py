@@ -23,9 +23,11 @@ from typing import IO
 
 from nnunetv2_retina.console.machine import available_cores
 from nnunetv2_retina.errors import RetinaError, shorten
-from pretraining.store.decoding import TOO_LARGE, UNREADABLE
+from pretraining.store.decoding import TOO_LARGE, UNREADABLE, RejectionError
+from pretraining.store.sources import IMAGE_ENDINGS, SourceFile
 from pretraining.store.tiles import WHOLE, Tiles, read_tiles
 
+NOT_AN_IMAGE = "not an image"
 MOST_WORKERS = 8
 """By default; one process writes what they decode, and more would wait for it."""
 FILES_PER_JOB = 32
@@ -48,6 +50,18 @@ class Work:
     """Bytes of the file."""
 
 
+def content_of(file: SourceFile) -> str | bytes | Tiles:
+    """Return what is to be decoded of a file: its path or its content, or why there is nothing to decode."""
+    if file.ending not in IMAGE_ENDINGS:
+        return Tiles(rejected=((WHOLE, f"{NOT_AN_IMAGE}: {file.ending or 'no ending'}"),))
+    if file.read is None:
+        return file.path or ""
+    try:
+        return file.read()
+    except RejectionError as rejection:
+        return Tiles(rejected=((WHOLE, str(rejection)),))
+
+
 def default_workers() -> int:
     """Return the number of processor cores for this process, at most ``MOST_WORKERS``."""
     return min(available_cores(), MOST_WORKERS)
@@ -66,7 +80,7 @@ def decode_all(work: Iterable[Work], hashes: bool, workers: int) -> Iterator[Til
     """
     if workers <= 1:
         for item in work:
-            yield _decode(item.content, hashes)
+            yield decode(item.content, hashes)
         return
     pool = _Processes(workers, hashes)
     try:
@@ -101,7 +115,12 @@ def _jobs(work: Iterable[Work]) -> Iterator[list[Work]]:
         yield job
 
 
-def _decode(content: str | bytes | Tiles, hashes: bool) -> Tiles:
+def decode(content: str | bytes | Tiles, hashes: bool = False) -> Tiles:
+    """Return the tiles of what ``content_of`` gave; what is wrong with a file is in ``rejected``.
+
+    Raises:
+        RetinaError: if a file cannot be reached any more.
+    """
     if isinstance(content, Tiles):
         return content
     if isinstance(content, bytes):
@@ -193,7 +212,7 @@ def serve() -> None:
             return
         result: list[Tiles] | Exception
         try:
-            result = [_decode(content, hashes) for content in contents]
+            result = [decode(content, hashes) for content in contents]
         except (RetinaError, MemoryError) as error:
             result = error
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunetv2_retina.images.decoder import read_grey_pages
+from nnunetv2_retina.images.decoder import read_grey_pages, read_label_pages
 from nnunetv2_retina.images.picture import Array, ImageError, TooLargeError
 from pretraining.store import nifti
 
@@ -21,8 +21,12 @@ def most_bytes(packed: int) -> int:
     return max(256 << 20, 4 * packed, min(100 * packed, 4 << 30))
 
 
-def decode(data: bytes) -> list[Array]:
+def decode(data: bytes, labels: bool = False) -> list[Array]:
     """Return the grey pages of a file, (Y, X) each, in the file's own type.
+
+    Args:
+        data: its content.
+        labels: whether it is a mask, of which the numbers are wanted that it stores.
 
     Raises:
         RejectionError: if it is empty, of no known format, cut off, damaged, or larger than it can truly be.
@@ -31,7 +35,9 @@ def decode(data: bytes) -> list[Array]:
         raise RejectionError(EMPTY)
     try:
         most = most_bytes(len(data))
-        return nifti.read_pages(data, most) if nifti.is_nifti(data) else read_grey_pages(data, most)
+        if nifti.is_nifti(data):
+            return nifti.read_pages(data, most)
+        return (read_label_pages if labels else read_grey_pages)(data, most)
     except TooLargeError as error:
         raise RejectionError(f"{TOO_LARGE}: {error}") from error
     except ImageError as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,7 @@ INDEX = np.dtype(
 )
 IMAGES_FILE, INDEX_FILE, NAMES_FILE, REJECTED_FILE = "images.bin", "index.bin", "names.txt", "rejected.csv"
 MANIFEST_FILE, JOURNAL_FILE = "store.json", "packing.json"
+_PLACE = re.compile(r" \[(?:(?:page|y|x)=\d+(?:, |(?=\])))+\]$")
 NAMES_ENCODING: tuple[str, str] = ("utf-8", "backslashreplace")
 
 
@@ -44,6 +46,11 @@ def place_suffix(page: int, y: int, x: int) -> str:
     """Return what is appended to a file's name for an image that is not the whole file; -1 stands for not cut."""
     parts = [f"{label}={value}" for label, value in (("page", page), ("y", y), ("x", x)) if value >= 0]
     return f" [{', '.join(parts)}]" if parts else ""
+
+
+def without_place(name: str) -> str:
+    """Return the name of the file that an image is of, or was cut out of: ``place_suffix`` undone."""
+    return _PLACE.sub("", name)
 
 
 def index_digest(path: Path) -> str:

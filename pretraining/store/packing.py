@@ -23,8 +23,7 @@ from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import LOCK, is_leftover, locked, make_folder
 from pretraining.store.archives import Archive, open_source
 from pretraining.store.crops import CropSource
-from pretraining.store.decode_workers import Work, decode_all, default_workers
-from pretraining.store.decoding import RejectionError
+from pretraining.store.decode_workers import Work, content_of, decode_all, default_workers
 from pretraining.store.drawing import Drawing
 from pretraining.store.journal import Journal, start_again
 from pretraining.store.layout import JOURNAL_FILE, MANIFEST_FILE
@@ -35,11 +34,9 @@ from pretraining.store.packing_errors import (
 )
 from pretraining.store.reader import ImageStore
 from pretraining.store.sources import IMAGE_ENDINGS, Census, Source, SourceFile
-from pretraining.store.tiles import WHOLE, Tiles
 from pretraining.store.writer import StoreWriter
 
 MAX_REJECTED = 0.05
-NOT_AN_IMAGE = "not an image"
 COMPANIONS = (
     "", ".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".rst", ".html", ".htm",
     ".pdf", ".log", ".py", ".m", ".sh", ".ipynb", ".md5", ".sha256", ".url",
@@ -78,7 +75,7 @@ def pack(
             something else; more files are rejected than allowed (continue with a higher limit); the source or the
             options differ from those the store was begun with.
     """
-    _check_options(deduplicate, max_rejected, workers)
+    check_options(deduplicate, max_rejected, workers)
     opened, path = open_source(source, drawing), Path(store).expanduser().absolute()
     if (path / MANIFEST_FILE).is_file():
         return _reuse(opened, path, deduplicate)
@@ -102,7 +99,14 @@ def pack(
     return ImageStore(path)
 
 
-def _check_options(deduplicate: int | None, max_rejected: float, workers: int | None) -> None:
+def check_options(
+    deduplicate: int | None = None, max_rejected: float = MAX_REJECTED, workers: int | None = None
+) -> None:
+    """Check options of ``pack``, which raises the same.
+
+    Raises:
+        RetinaError: for a number that is out of range.
+    """
     if deduplicate is not None and not 0 <= deduplicate <= 64:
         raise RetinaError(f"deduplicate is {deduplicate}; expected a number of bits from 0 to 64 (CEM500K: 12)")
     if not 0 <= max_rejected <= 1:
@@ -159,7 +163,7 @@ def _write(source: Source, writer: StoreWriter, workers: int, progress: Progress
     def work(remaining: Iterator[SourceFile]) -> Iterator[Work]:
         for file in remaining:
             files.append(replace(file, path=None, read=None))
-            yield Work(file.name, _content(file), file.size)
+            yield Work(file.name, content_of(file), file.size)
 
     remaining = iter(source)
     _skip(remaining, source, writer)
@@ -170,17 +174,6 @@ def _write(source: Source, writer: StoreWriter, workers: int, progress: Progress
         writer.add(file, tiles, expected and file.ending not in COMPANIONS)
         if progress is not None:
             progress(writer.journal.census.files, total)
-
-
-def _content(file: SourceFile) -> str | bytes | Tiles:
-    if file.ending not in IMAGE_ENDINGS:
-        return Tiles(rejected=((WHOLE, f"{NOT_AN_IMAGE}: {file.ending or 'no ending'}"),))
-    if file.read is None:
-        return file.path or ""
-    try:
-        return file.read()
-    except RejectionError as rejection:
-        return Tiles(rejected=((WHOLE, str(rejection)),))
 
 
 def _skip(remaining: Iterator[SourceFile], source: Source, writer: StoreWriter) -> None:

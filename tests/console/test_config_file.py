@@ -10,7 +10,7 @@ from nnunetv2_retina import console
 from nnunetv2_retina.commands import predict
 from nnunetv2_retina.console import config_file
 from nnunetv2_retina.console.config_file import RUN_YAML, parse, write
-from pretraining import cli
+from pretraining import options
 
 
 def make() -> argparse.ArgumentParser:
@@ -105,18 +105,18 @@ def test_what_a_run_writes_repeats_it(tmp_path, monkeypatch, line):
 
 
 def test_every_option_of_the_commands_has_a_key_of_its_own():
-    for parser in (predict.parser(), cli._parser()):
+    for parser in (predict.parser(), options.make_parser()):
         keys = config_file._keys(parser)
         for action in config_file._settings(parser):
             assert keys[config_file._name(action).replace("_", "-")] is action
 
 
 def test_a_recipe_on_the_command_line_takes_the_place_of_the_files(tmp_path, file):
-    first = vars(cli._parse(["x", "-o", "a", "--recipe", "distil", "--epochs", "3", "--workers", "1"]))
-    write(tmp_path, cli._parser(), first, leave_out=("output", "dry_run"))
+    first = vars(options.parse(["x", "-o", "a", "--recipe", "distil", "--epochs", "3", "--workers", "1"]))
+    write(tmp_path, options.make_parser(), first, leave_out=("output", "dry_run"))
     config = ["--config", str(tmp_path / RUN_YAML), "-o", "a"]
-    assert vars(cli._parse(config)) == first | {"config": tmp_path / RUN_YAML}
-    again = vars(cli._parse([*config, "--recipe", "published"]))
-    expected = vars(cli._parse(["x", "-o", "a", "--recipe", "published", "--workers", "1"]))
+    assert vars(options.parse(config)) == first | {"config": tmp_path / RUN_YAML}
+    again = vars(options.parse([*config, "--recipe", "published"]))
+    expected = vars(options.parse(["x", "-o", "a", "--recipe", "published", "--epochs", "3", "--workers", "1"]))
     assert again == expected | {"config": tmp_path / RUN_YAML}
     assert yaml.safe_load((tmp_path / RUN_YAML).read_text())["arm"] == "distil"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from nnunetv2_retina.images.decoder import read_grey_pages, read_picture
+from nnunetv2_retina.images.decoder import read_grey_pages, read_label_pages, read_picture
 from nnunetv2_retina.images.picture import ImageError, TooLargeError, oriented, to_grey
 
 MOST = 1 << 24
@@ -407,3 +407,24 @@ def test_an_animated_png_says_that_it_holds_more_images(tmp_path, mode):
     picture = read_picture(tmp_path / "a.png", MOST)
     np.testing.assert_array_equal(picture.shown().reshape(*GREY.shape, -1)[..., 0], GREY)
     assert picture.remarks == ("the file holds 3 images (an animation); the first was taken",)
+
+
+def test_masks_are_read_as_the_numbers_that_are_stored():
+    labels = np.zeros((30, 26), np.uint8)
+    labels[5:20] = 1
+    coloured = Image.fromarray(labels, "P")
+    coloured.putpalette([0, 0, 0, 255, 0, 0])
+    for image in (Image.fromarray(labels), Image.fromarray(labels * 255).convert("1"), coloured):
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        (page,) = read_label_pages(file.getvalue(), MOST)
+        np.testing.assert_array_equal(page, labels)
+    equal, unequal = np.stack([labels] * 3, -1), np.stack([labels, labels, 0 * labels], -1)
+    for colours in (equal, unequal):
+        file = io.BytesIO()
+        Image.fromarray(colours).save(file, "PNG")
+        if colours is equal:
+            np.testing.assert_array_equal(read_label_pages(file.getvalue(), MOST), [labels])
+            continue
+        with pytest.raises(ImageError, match="a mask in colours; expected one number a pixel"):
+            read_label_pages(file.getvalue(), MOST)

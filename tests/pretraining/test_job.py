@@ -245,7 +245,19 @@ def two_processes(folder, *arguments):
 
 @pytest.mark.slow
 def test_two_processes_agree_see_every_image_once_and_continue(source, tmp_path):
-    settings = [*SETTINGS, "--epochs", "2", "--keep-every", "0", "--workers", "1", "--norm-batch", "1"]
+    settings = [
+        *SETTINGS,
+        "--epochs",
+        "2",
+        "--keep-every",
+        "0",
+        "--workers",
+        "1",
+        "--norm-batch",
+        "1",
+        "--dropout",
+        "0",
+    ]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = two_processes(whole, source, "-o", whole, *settings)
     assert done.returncode == 0, done.stderr
@@ -255,6 +267,10 @@ def test_two_processes_agree_see_every_image_once_and_continue(source, tmp_path)
         assert len(both) == 4 and len(set(both)) == 4
     states = [torch.load(whole / f"rank_{rank}.pt") for rank in (0, 1)]
     assert_equal_weights(states[0], states[1])
+    assert main([str(source), "-o", str(tmp_path / "alone"), *settings]) == 0
+    alone, shared = weights_of(tmp_path / "alone"), weights_of(whole)
+    for name in (name for name in alone if "running_" in name or "num_batches" in name):
+        torch.testing.assert_close(shared[name], alone[name], rtol=0.02, atol=0.02, msg=name)
 
     stopping = TWO_PROCESSES.replace(
         "status = cli",

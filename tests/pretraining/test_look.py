@@ -1,5 +1,6 @@
 """What weights make of images: reconstructions where the decoder was trained, tokens in colours elsewhere."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nnunetv2_retina.weights.importing import read_weights
 from pretraining.augmentation.draws import AugmentationSettings
 from pretraining.cli import main
 from pretraining.look import COLOURED, RESTORED, principal_colours, reconstructions, restores, some_tiles
+from pretraining.store.packing import pack
 
 CONFIG = NetworkConfig.named("tiny")
 
@@ -93,6 +95,70 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, images: Path, capsys) -> N
     error = capsys.readouterr().err
     assert "can be drawn: small.png is too small: 50 x 50 pixels" in error and len(error.splitlines()) == 2
     assert not (tmp_path / "a.png").exists()
+
+
+def drawn(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["look", str(weights(tmp_path)), str(source), str(tmp_path / "look.png")]) == 0, capsys.readouterr().err
+    assert (tmp_path / "look.png").is_file()
+
+
+def test_files_that_cannot_be_read_are_passed_over_as_in_packing(tmp_path: Path, images: Path, capsys) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(images.iterdir()):
+            archive.write(path, path.name)
+        place = archive.getinfo("1.png").header_offset + 200
+    content = bytearray((tmp_path / "bad.zip").read_bytes())
+    content[place : place + 50] = bytes(50)
+    (tmp_path / "bad.zip").write_bytes(content)
+    assert some_tiles(tmp_path / "bad.zip")[0] == ["0.png", "2.png", "3.png"]
+    drawn(tmp_path / "bad.zip", tmp_path, capsys)
+    (images / "00.png").symlink_to(tmp_path / "nowhere.png")
+    drawn(images, tmp_path, capsys)
+
+
+def test_a_store_and_a_volume_with_empty_parts_are_drawn(tmp_path: Path, images: Path, capsys) -> None:
+    store = pack(images, tmp_path / "store")
+    names, tiles = some_tiles(store.path)
+    assert names == [store.name(number) for number in (0, (len(store) - 1) // 2, len(store) - 1)]
+    assert torch.equal(tiles[0], torch.from_numpy(store.read(np.array([0])))[0])
+    drawn(store.path, tmp_path, capsys)
+    zarr = pytest.importorskip("zarr")
+    grey = np.zeros((4, 600, 600), np.uint8)
+    grey[:, :300, :300] = np.random.default_rng(0).integers(0, 256, (4, 300, 300))
+    volume = zarr.create_array(tmp_path / "grey.zarr", shape=grey.shape, chunks=(1, 256, 256), dtype=grey.dtype)
+    volume[:] = grey
+    drawn(tmp_path / "grey.zarr", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("x", "weights.pth is damaged: its entry recipe is a str; expected a dictionary"),
+        ({"augmentation": [1]}, "weights.pth is damaged: its entry augmentation is a list"),
+        ({"augmentation": {"mean": "x"}}, "weights.pth is damaged: its images were normalised with {'mean': 'x'}"),
+        ({"augmentation": {"std": 0.0}}, "weights.pth is damaged: its images were normalised with {'std': 0.0}"),
+    ],
+)
+def test_a_description_that_is_none_is_said(tmp_path: Path, images: Path, recipe: object, message: str, capsys) -> None:
+    assert main(["look", str(weights(tmp_path, recipe=recipe)), str(images), str(tmp_path / "a.png")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_description_is_none_and_skips_that_were_never_trained_are_left_out(tmp_path: Path, images: Path) -> None:
+    _, tiles = some_tiles(images)
+    given, restored = {}, {}
+    for recipe in (None, {"skip_drop": 0.5}, {"skip_drop": 1.0}):
+        path = weights(tmp_path, recipe=recipe)
+        pictures = reconstructions(read_weights(path), tiles, AugmentationSettings())
+        key = str(recipe)
+        given[key], restored[key] = torch.from_numpy(pictures["degraded"])[:, None], pictures["restored"]
+    network = TransUNet(1, 1, CONFIG).eval()
+    network.load_state_dict(checkpoint.load(path).weights)
+    with torch.no_grad():
+        alone = network(given["None"], torch.zeros(3, 3))[:, 0].numpy()
+    np.testing.assert_array_equal(restored["None"], restored["{'skip_drop': 0.5}"])
+    np.testing.assert_allclose(restored["{'skip_drop': 1.0}"], alone, atol=1e-5)
+    assert np.abs(alone - restored["None"]).max() > 1e-3
 
 
 def test_weights_that_run_code_are_not_opened(tmp_path: Path, images: Path, capsys) -> None:

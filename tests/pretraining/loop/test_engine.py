@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from nnunetv2_retina.errors import RetinaError
+from pretraining.job import build_objective
 from pretraining.loop.engine import Engine, make_optimizer
 from pretraining.loop.processes import Processes
+from pretraining.loop.state import Images, Progress, load_optimizer, restore, save
 from pretraining.objectives.reconstruction import Objective
 from pretraining.recipe import Execution, Recipe
 
@@ -92,3 +95,38 @@ def test_a_restored_optimiser_goes_on_bit_for_bit(optimiser):
     for name, value in whole.objective.state_dict().items():
         assert torch.equal(value, again.objective.state_dict()[name]), name
     assert whole.optimizer.param_groups[0]["lr"] == again.optimizer.param_groups[0]["lr"] < 0.01
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_state_of_another_device_leaves_the_optimiser_fused_or_not_as_it_was(optimiser, fused):
+    """Saved on a GPU and continued on a CPU, or the other way round."""
+    recipe = Recipe(optimiser=optimiser)
+    lines = Line(), Line()
+    saved, going_on = (make_optimizer(line, recipe, flag) for line, flag in zip(lines, (not fused, fused), strict=True))
+    lines[0](torch.ones(4)).backward()
+    saved.step()
+    load_optimizer(going_on, saved.state_dict())
+    assert {group["fused"] for group in going_on.param_groups} == {fused}
+    lines[1](torch.ones(4)).backward()
+    going_on.step()
+    assert len(going_on.state) == len(saved.state) > 0
+
+
+def test_a_run_that_scaled_no_loss_goes_on_in_fp16(tmp_path):
+    recipe = Recipe(size="tiny", batch_size=4, iterations=10)
+
+    def made():
+        return Engine(build_objective(recipe), recipe, Execution(precision="fp32"), Processes(torch.device("cpu")))
+
+    images = Images("f", training=9, held_out=1)
+    description = {
+        "recipe": recipe.to_dict(), "store": {"fingerprint": "f"}, "images": {"training": 9, "held_out": 1},
+    }  # fmt: skip
+    save(tmp_path / "latest.pth", made(), Progress(3), description, to_continue=True)
+    engine = made()
+    engine.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    assert restore(tmp_path / "latest.pth", engine, recipe, images).iteration == 3
+    assert engine.scaler.get_scale() == 1024
+    with pytest.raises(RetinaError, match="9 images to train on there, 8 now"):  # tiles of a file that is excluded now
+        restore(tmp_path / "latest.pth", engine, recipe, Images("f", training=8, held_out=1))

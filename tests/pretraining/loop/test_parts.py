@@ -16,6 +16,7 @@ from nnunetv2_retina.weights.checkpoint import Checkpoint
 from pretraining.job import build_objective
 from pretraining.loop.engine import Engine, part_size
 from pretraining.loop.processes import Processes
+from pretraining.loop.running_statistics import RunningStatistics
 from pretraining.loop.state import _differences
 from pretraining.recipe import Execution, Recipe
 
@@ -171,6 +172,40 @@ def test_the_contrast_is_with_the_images_of_all_processes(images):
     for rank in (0, 1):
         assert results[rank][0] == pytest.approx(loss, rel=1e-5)
         assert difference(wanted, results[rank][1]) < 1e-3
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_running_statistics_are_those_of_one_process(count):
+    """Of a norm that is used in the step, twice by each process, and of one that is not."""
+    torch.manual_seed(0)
+    images = torch.randn(12, 3, 4, 4) * torch.arange(1, 13)[:, None, None, None] + 2
+
+    def norms():
+        used = BatchNorm(3)
+        used.together = 2
+        return torch.nn.Sequential(used, BatchNorm(2))
+
+    whole = norms()
+    for _ in range(2):
+        whole[0](images)
+    shelf: dict[int, Any] = {}
+    barrier = threading.Barrier(count, timeout=60)
+    everyone = [norms() for _ in range(count)]
+
+    def work(rank):
+        statistics = RunningStatistics(everyone[rank], Threads(CPU, rank, count, None, shelf, barrier))
+        for _ in range(2):
+            with statistics.gathered():
+                everyone[rank][0](images.chunk(count)[rank])
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for module in everyone:
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(module.state_dict()[name], value, msg=name)
 
 
 @pytest.mark.parametrize(

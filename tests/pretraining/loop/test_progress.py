@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from pretraining.loop.progress import TensorBoard, plot, write_log
+from pretraining.loop.progress import check_tensorboard, plot, write_log
 
 
 def test_log_and_plot_follow_the_history(tmp_path):
@@ -17,7 +17,13 @@ def test_log_and_plot_follow_the_history(tmp_path):
     assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_tensorboard_is_optional(tmp_path, monkeypatch):
+def test_what_there_is_no_number_for_is_null(tmp_path):
+    write_log(tmp_path, [{"epoch": 1.0, "held_out_loss": float("nan"), "note": "nan"}])
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 1.0, "held_out_loss": null, "note": "nan"}\n'
+    plot(tmp_path, [{"epoch": 1.0, "train_loss": 1.0, "held_out_loss": float("nan"), "learning_rate": 0.1}])
+
+
+def test_tensorboard_is_optional(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(RetinaError, match="--tensorboard needs the package tensorboard: pip install"):
-        TensorBoard(tmp_path)
+        check_tensorboard()

@@ -98,6 +98,26 @@ def test_excluded_images_are_in_neither_part():
     assert not any(name.startswith("source_1/") or name == "source_0/0.tif" for name in names)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a/big.tif [page=3, y=224, x=0]", ["a/big.tif [page=3, y=224, x=0]"]),
+        ("a/big.tif", ["a/big.tif [page=3, y=0, x=0]", "a/big.tif [page=3, y=224, x=0]"]),
+        ("*.tif", ["a/big.tif [page=3, y=0, x=0]", "a/big.tif [page=3, y=224, x=0]", "a/big.tif.tif [page=1]"]),
+        ("*[1].png", ["b[1].png"]),
+        ("b[x].png", ["b[x].png"]),
+        ("b?1?.png", ["b[1].png"]),
+        ("*y=224, x=0]", ["a/big.tif [page=3, y=224, x=0]"]),
+    ],
+)
+def test_a_name_is_its_own_pattern_and_a_file_stands_for_its_tiles(pattern, expected):
+    cut = ["a/big.tif [page=3, y=0, x=0]", "a/big.tif [page=3, y=224, x=0]", "a/big.tif.tif [page=1]"]
+    names = [*cut, "b[1].png", "b1.png", "b[x].png", "bx.png", "c.png", "d.png [y=3"]
+    store = cast("ImageStore", FakeStore(range(len(names)), names))
+    kept = {store.name(int(index)) for part in split(store, (pattern,)) for index in part}
+    assert sorted(set(names) - kept) == sorted(expected)
+
+
 def test_bad_selections_are_refused():
     with pytest.raises(RetinaError, match=r"exclude: cremi\* fits no image of store; its names look like 'source_0/0"):
         split(random_store(30), ("cremi*", "source_1/*"))

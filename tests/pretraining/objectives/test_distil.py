@@ -19,7 +19,8 @@ from pretraining.loop.engine import make_optimizer
 from pretraining.objectives import distil
 from pretraining.objectives.distil import Distillation
 from pretraining.objectives.teacher import Teacher, efficientnet_lite0
-from pretraining.recipe import RECIPES, Recipe
+from pretraining.recipe import Recipe
+from pretraining.recipes import RECIPES
 
 TINY = NetworkConfig.named("tiny")
 SETTINGS = RECIPES["distil"]["augmentation"]

@@ -104,10 +104,10 @@ def test_the_recipe_builds_it_and_batch_norms_see_its_groups():
     ("settings", "message"),
     [
         ({"arm": "masked", "blanked": 0.0}, "blanked is 0, which leaves masked nothing to learn"),
-        ({"arm": "masked", "block": 14}, "blanked is 0.4, less than one of the 1 squares of block 14 in a crop of 224"),
-        ({"arm": "simmim", "crop": 32, "blanked": 0.1}, "less than one of the 4 squares of block 1 in a crop of 32"),
+        ({"arm": "masked", "block": 14}, "blanked is 0.4: 0 of the 1 squares of block 14 in a crop of 224"),
+        ({"arm": "simmim", "crop": 32, "blanked": 0.1}, "0 of the 4 squares of block 1 in a crop of 32"),
         ({"hide_skips": True}, "hide_skips belongs to masked, not to reconstruction"),
-        ({"block": 2}, "block belongs to the arms distil, masked, simmim, not to reconstruction"),
+        ({"block": 2}, "block belongs to distil, masked, simmim, not to reconstruction"),
         ({"block": 0, "arm": "masked"}, "block is 0; expected a number above 0"),
         ({"restore": 1.0}, "restore belongs to distil, not to reconstruction"),
         ({"restore": -1.0, "arm": "distil"}, "restore is -1.0; expected 0 or more"),

@@ -66,3 +66,15 @@ def test_without_skips_the_decoder_gets_the_tokens_alone(images):
     assert torch.allclose(outputs[0], outputs[1], atol=1e-6)
     first, second, *_ = make().network(views[0])
     assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_what_was_trained_without_skips_is_measured_and_drawn_without_them(images):
+    plain, half, none = make(), make(skip_drop=0.5), make(skip_drop=1.0)
+    views = plain.prepare(images, 0, 0)
+    with torch.no_grad():
+        measured = [made.measure(*views)["loss"][0].item() for made in (plain, half, none)]
+        alone = none.network(views[0], torch.zeros(3, 3))
+        outputs = [made.pictures(*views)["output"] for made in (plain, half, none)]
+    assert measured[0] == measured[1] != measured[2]
+    assert measured[2] == pytest.approx((alone - views[1]).square().sum().item(), rel=1e-5)
+    assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[2], alone[:, 0])

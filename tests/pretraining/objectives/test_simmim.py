@@ -6,7 +6,7 @@ import torch
 
 from nnunetv2_retina.network import NetworkConfig, TransUNet
 from pretraining.objectives.simmim import SimMIM
-from pretraining.recipe import RECIPES
+from pretraining.recipes import RECIPES
 
 SETTINGS = RECIPES["distil"]["augmentation"]
 

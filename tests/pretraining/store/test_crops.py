@@ -117,3 +117,11 @@ def test_options_of_crops_are_refused_for_a_folder(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     assert cli.main([str(tmp_path / "images"), "-o", str(tmp_path / "out"), "--crops", "5"]) == 2
     assert "are for Zarr volumes, and" in capsys.readouterr().err
+
+
+def test_a_mask_is_refused(tmp_path):
+    import zarr
+
+    zarr.create_array(tmp_path / "mask.zarr", shape=(4, 300, 300), chunks=(1, 256, 256), dtype=bool)
+    with pytest.raises(RetinaError, match=r"mask.zarr holds true and false, a mask; expected grey levels"):
+        open_source(tmp_path / "mask.zarr")

@@ -26,7 +26,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import LOCK, locked
 from pretraining.store import cache, decode_workers, packing, writer
 from pretraining.store.archives import open_source
-from pretraining.store.cache import cache_folder, count_images, open_or_pack
+from pretraining.store.cache import cache_folder, count_images, open_or_pack, open_packed
 from pretraining.store.decode_workers import Work, decode_all
 from pretraining.store.packing import pack
 from pretraining.store.reader import ImageStore
@@ -330,7 +330,7 @@ def test_too_many_rejected(tmp_path, monkeypatch):
         with pytest.raises(RetinaError, match=text):
             pack(folder, store)
     assert len(rejected(store)) == 5
-    monkeypatch.setattr(packing, "_content", None)  # nothing is read again
+    monkeypatch.setattr(packing, "content_of", None)  # nothing is read again
     assert len(pack(folder, store, max_rejected=0.21)) == 8
     shutil.rmtree(store)
 
@@ -465,15 +465,17 @@ def test_few_files_are_under_way():
 def test_store_as_source(whole, tmp_path):
     store, _ = whole
     assert open_or_pack(store.path, None, tmp_path / "f").path == store.path
-    assert count_images(store.path, None) == (len(store), f"images in the store {store.path}")
+    opened = open_packed(store.path, None, tmp_path / "f")
+    assert opened is not None and opened.path == store.path
 
 
 def test_cache_beside_the_source(tmp_path, monkeypatch):
     folder, fallback = plain(tmp_path / "i", 3), tmp_path / "f"
-    assert count_images(folder, None) == (3, f"image files in {folder}, not packed yet")
+    assert open_packed(folder, None, fallback) is None and count_images(folder) == 3
     store = open_or_pack(folder, None, fallback)
     assert store.path == tmp_path / "i.retina_store"
-    assert count_images(folder, None) == (3, f"images in the store {store.path}")
+    opened = open_packed(folder, None, fallback)
+    assert opened is not None and opened.path == store.path
     monkeypatch.setattr(packing, "_write", None)  # nothing is packed again
     monkeypatch.setattr(cache, "_writable", lambda _: False)
     monkeypatch.chdir(folder)
