@@ -16,7 +16,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.network import TransUNet, starts
 from nnunetv2_retina.weights import shipped
 from nnunetv2_retina.weights.checkpoint import Checkpoint
-from nnunetv2_retina.weights.compatibility import TRANSUNET, check_compatible, network_of, shapes_of
+from nnunetv2_retina.weights.compatibility import TRANSUNET, check_compatible, check_values, network_of, shapes_of
 from nnunetv2_retina.weights.importing import read_weights
 from nnunetv2_retina.weights.transfer import trained_prefixes
 from pretraining.loop import state as training_state
@@ -183,6 +183,7 @@ def _check_start(initial: Checkpoint, network: TransUNet, recipe: Recipe) -> Non
             f"--size {size.name}, or weights of size {recipe.size}"
         )
     check_compatible(initial.weights, network, str(initial.path))
+    check_values(initial.weights, network, str(initial.path))
 
 
 def _objective(network: TransUNet, recipe: Recipe) -> Objective:
