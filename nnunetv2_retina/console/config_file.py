@@ -205,5 +205,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, Path):
-        return str(value.absolute() if value.exists() else value)
+        file = Path(str(value).partition("::")[0])  # of HDF5, FILE::DATASET
+        return str(value.absolute() if file.exists() else value)
     return value

@@ -94,6 +94,13 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
     return list(dict.fromkeys(fold if str(fold) == "all" else int(fold) for fold in folds))
 
 
+def folds_left_out(folder: Path, folds: Sequence[int | str], checkpoint: str) -> list[str]:
+    """Return the numbered folds that were begun, are not among those used and have no such checkpoint."""
+    begun = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_[0-9]*") if path.is_dir())
+    used = {str(fold) for fold in folds}
+    return [fold for fold in begun if fold not in used and not (folder / f"fold_{fold}" / checkpoint).is_file()]
+
+
 def _trained_by(paths: Sequence[Path]) -> tuple[str, str]:
     """Read every checkpoint before nnU-Net's own loader does, which lets a file run code.
 

@@ -78,6 +78,13 @@ def test_values_are_what_they_would_be_on_the_command_line(file):
     assert (options.batch_size, options.size, options.fast) == (4, "base", True)
 
 
+def test_a_data_set_in_a_file_is_written_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.h5").touch()
+    written = write(tmp_path, make(), vars(make().parse_args(["x.h5::raw", "-o", "o"])), leave_out=("output",))
+    assert yaml.safe_load(written.read_text())["source"] == f"{tmp_path / 'x.h5'}::raw"
+
+
 def test_an_absent_file_is_named(capsys):
     assert console.command(make, lambda _: None)(["--config", "absent.yaml"]) == 2
     assert "--config absent.yaml cannot be read" in capsys.readouterr().err
