@@ -24,7 +24,7 @@ ARCHIVE = Path(__file__).parent / "data" / "before_the_move.tar.xz"
 def old(tmp_path_factory):
     root = tmp_path_factory.mktemp("old")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, filter="data")
+        archive.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return root
 
 
