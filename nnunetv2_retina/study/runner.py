@@ -32,6 +32,8 @@ from nnunetv2_retina.training import seeding
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
 
 _TAIL = 15
+REFUSED = 2
+"""Exit status of a worker that has printed an error that a user can put right."""
 
 
 @dataclass
@@ -116,7 +118,8 @@ def run_all(runs: Sequence[PlannedRun], device: str, say: Say, workers: Workers 
                 say(f"{line}another process has it")
             elif attempt.status != 0:
                 outcome.failed.append(planned)
-                say(f"{line}FAILED after {duration(attempt.seconds)}: {_last_line(planned)}")
+                words = _last_words(planned.folder / LOG, attempt.status)
+                say(f"{line}FAILED after {duration(attempt.seconds)}: {words}")
                 say(f"    all of it: {planned.folder / LOG}")
             elif attempt.here:
                 outcome.finished += 1
@@ -165,7 +168,8 @@ def run_one(planned: PlannedRun, device: str, threads: int | None = None) -> int
 
 def _failed(planned: PlannedRun, reason: str, status: int) -> int:
     """Note in its folder why a run failed, and return the status."""
-    lines = [reason, "", *_tail(planned.folder / LOG)]
+    log = planned.folder / LOG
+    lines = [f"{reason}: {_last_words(log, status)}", "", *_lines(log)[-_TAIL:]]
     (planned.folder / FAILED).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return status
 
@@ -227,12 +231,17 @@ def _held(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _tail(log: Path) -> list[str]:
-    """Return the last lines that are not empty."""
+def _lines(log: Path) -> list[str]:
+    """Return the lines that are not empty."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line for line in lines if line.strip()][-_TAIL:]
+    return [line.strip() for line in lines if line.strip()]
 
 
-def _last_line(planned: PlannedRun) -> str:
-    lines = _tail(planned.folder / LOG)
-    return lines[-1].strip() if lines else "it wrote nothing"
+def _last_words(log: Path, status: int) -> str:
+    """Return the line that says why a run failed: the error that the worker printed, if it did, else the last one.
+
+    What nnU-Net's threads write of loaders that are gone may follow the error.
+    """
+    lines = _lines(log)
+    errors = [line for line in lines if line.startswith("error: ")] if status == REFUSED else []
+    return (errors or lines or ["it wrote nothing"])[-1]

@@ -381,3 +381,21 @@ def test_labelled_cases_are_drawn_by_the_seed_alike_for_all_systems() -> None:
     whole = replace(resolved, folds={entry.dataset: {"train": train, "val": []}})  # fold all
     (fold,) = planned_runs(few, whole, Path("out"))[0].run.training["folds"]
     assert fold["val"] == fold["train"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        (
+            "epoch 0\nerror: lower the rate\nRuntimeError: workers are gone\n",
+            2,
+            "error: lower the rate",
+        ),
+        ("error: an earlier start\nepoch 0\n\nKilled\n", -9, "Killed"),
+        ("Traceback\nValueError: x\n", 1, "ValueError: x"),
+        ("", 1, "it wrote nothing"),
+    ],
+)
+def test_a_failed_run_says_why_whatever_follows_in_its_log(tmp_path: Path, text: str, status: int, words: str) -> None:
+    (tmp_path / "log.txt").write_text(text)
+    assert runner._last_words(tmp_path / "log.txt", status) == words
