@@ -7,6 +7,7 @@ and the labels are what it predicted with them.
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ ARCHIVE = Path(__file__).parent / "data" / "before_the_move.tar.xz"
 def old(tmp_path_factory):
     root = tmp_path_factory.mktemp("old")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Python 3.11.2
+        archive.extractall(root, **safely)
     return root
 
 
