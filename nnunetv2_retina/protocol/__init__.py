@@ -7,7 +7,6 @@ read it. A data set without the block gets the defaults below.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -34,6 +33,8 @@ LOSSES = ("released", "squared", "cross_entropy")
 SCHEDULES = ("poly", "onecycle")
 POSITIONS = ("zero", "sine")
 ATTENTION = ("random", "mimetic")
+EARLIER: Mapping[str, Any] = {"loss": "squared"}
+"""What trainings did before there was a key for it, where that is not the key's default."""
 NNUNET_CLIP = 12.0
 """Norm at which nnU-Net shortens gradients."""
 
@@ -160,7 +161,7 @@ class Protocol:
             value = getattr(self, name)
             if not is_int(value) or value < least:
                 problems.append(f"{name} is {value!r}; expected a whole number of at least {least}")
-        if not is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
+        if not is_number(self.learning_rate) or self.learning_rate <= 0:
             problems.append(f"learning_rate is {self.learning_rate!r}; expected a number above 0")
         for name in ("warmup", "thaw"):
             share = getattr(self, name)
@@ -170,10 +171,10 @@ class Protocol:
         if not is_number(self.transferred_rate) or not 0 < self.transferred_rate <= 1:
             problems.append(f"transferred_rate is {self.transferred_rate!r}; expected a factor above 0, at most 1")
         tolerance = self.distance_tolerance
-        if tolerance is not None and not (is_number(tolerance) and 0 <= tolerance < math.inf):
+        if tolerance is not None and not (is_number(tolerance) and tolerance >= 0):
             problems.append(f"distance_tolerance is {tolerance!r}; expected a number of at least 0, in nm")
         size: object = self.pixel_size
-        if size is not None and not (is_pair(size) and all(0 < side < math.inf for side in size)):
+        if size is not None and not (is_pair(size) and all(side > 0 for side in size)):
             problems.append(f"pixel_size is {size!r}; expected two numbers above 0, nm along y and x")
         pair: object = self.normalisation
         if pair is not None and not (is_pair(pair) and pair[1] > 0):
@@ -183,10 +184,10 @@ class Protocol:
     def _optimisation_problems(self) -> list[str]:
         problems = []
         decay: object = self.weight_decay
-        if decay is not None and not (is_number(decay) and 0 <= decay < math.inf):
+        if decay is not None and not (is_number(decay) and decay >= 0):
             problems.append(f"weight_decay is {decay!r}; expected a number of at least 0")
         clip: object = self.clip
-        if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
+        if clip is not None and not (is_number(clip) and clip > 0):
             problems.append(f"clip is {clip!r}; expected a number above 0, or null for none")
         share: object = self.foreground
         if share is not None and not (is_number(share) and 0 <= share <= 1):

@@ -17,7 +17,7 @@ import numpy as np
 
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import read_json, write_json
-from nnunetv2_retina.protocol import BLOCK, Protocol
+from nnunetv2_retina.protocol import BLOCK, EARLIER, Protocol
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudySystem
 
 RUN, RESULT, FAILED, LOG, STUDY = "run.json", "result.json", "failed.txt", "log.txt", "study.json"
@@ -86,10 +86,9 @@ class Run:
 
 def _flat(contents: dict[str, Any]) -> dict[str, Any]:
     """Return what defines a run with every setting of its training, those that are not written down, too."""
-    defaults = Protocol().to_json(complete=True) | {"loss": "squared"}  # before there was a choice, it was that
-    training = contents.get("training")
-    settings = {f"training's {name}": value for name, value in {**defaults, **dict(training or {})}.items()}
-    return {**contents, "training": None, **settings}
+    written = contents.get("training")
+    training = {**asdict(Protocol()), **EARLIER, **(written if isinstance(written, dict) else {})}
+    return {**contents, "training": None, **{f"training's {name}": value for name, value in training.items()}}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_retina.errors import RetinaError, shorten
-from nnunetv2_retina.protocol import Protocol
+from nnunetv2_retina.protocol import EARLIER, Protocol
 from nnunetv2_retina.weights import checkpoint
 
 
@@ -66,8 +66,6 @@ _FREE = frozenset({
     "groups", "folds", "patch_size", "batch_size", "spacing_unit", "pixel_size", "source",
 })  # fmt: skip
 """Keys of the protocol that change no training: the split itself is compared, and the sizes in the plans."""
-_BEFORE = {"loss": "squared"}
-"""What trainings did before there was a key for it, where that is not the key's default."""
 _OF_PLANS = ("patch_size", "batch_size", "spacing", "normalization_schemes")
 
 
@@ -77,7 +75,7 @@ def check_unchanged(path: Path, retina: Mapping[str, Any], settings: Mapping[str
     Args:
         path: the checkpoint, for the message.
         retina: what ``read_record`` returned; checkpoints of earlier versions hold no settings and pass, or lack keys
-            of the protocol, and were trained with what is their default now, or with ``_BEFORE``.
+            of the protocol, and were trained with what is their default now, or with ``EARLIER``.
         settings: today's.
     """
     changed = _changes(path, retina, settings)
@@ -107,7 +105,7 @@ def _changes(path: Path, retina: Mapping[str, Any], settings: Mapping[str, Any])
     earlier = checkpoint.entry(path, retina, "settings")
     if earlier:
         default = {name: value for name, value in asdict(Protocol()).items() if name not in _FREE}
-        earlier = {**default, **_BEFORE, **earlier}
+        earlier = {**default, **EARLIER, **earlier}
     return [
         _difference(name, earlier[name], value)
         for name, value in settings.items()

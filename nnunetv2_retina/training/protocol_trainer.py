@@ -28,7 +28,7 @@ from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import remove_leftovers, replacing, write_json
 from nnunetv2_retina.network import TransUNet, starts
 from nnunetv2_retina.network.unet_resnet50 import UNetResNet50
-from nnunetv2_retina.protocol import Protocol, iteration_checkpoint, with_usual
+from nnunetv2_retina.protocol import EARLIER, Protocol, iteration_checkpoint, with_usual
 from nnunetv2_retina.training import continuing, preflight, seeding
 from nnunetv2_retina.training.watching import WatchedTrainer
 from nnunetv2_retina.training.weights_request import VARIABLE as WEIGHTS_VARIABLE
@@ -336,5 +336,5 @@ class ProtocolTrainer(WatchedTrainer):
     def _go_on_with_loss(self, settings: Mapping[str, Any]) -> None:
         """Keep the loss that a training was begun with before there was a choice of losses."""
         if "loss" not in settings:
-            self.protocol = replace(self.protocol, loss="squared")
-            self._settings["loss"] = "squared"
+            self.protocol = replace(self.protocol, loss=EARLIER["loss"])
+            self._settings["loss"] = EARLIER["loss"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -103,6 +104,19 @@ def test_settings_that_are_defaults_are_stated_too(tmp_path: Path) -> None:
     del stored["training"]["batch_size"]  # as before they were stated
     (planned.folder / RUN).write_text(json.dumps(stored))
     assert planned.finished()
+
+
+def test_a_setting_that_was_given_and_is_no_longer_is_another_run(tmp_path: Path) -> None:
+    """Also one whose default is none."""
+
+    def now(**training: Any) -> PlannedRun:
+        datasets = (StudyDataset(dataset="901", iterations=(2, 4), training=training),)
+        return plan(tmp_path, datasets=datasets, systems=make_study().systems[:1], seeds=(1,))[0]
+
+    finish(now(class_weights=[1, 2]))
+    assert now(class_weights=[1, 2]).finished()
+    with pytest.raises(RetinaError, match=r"its training's class_weights is \[1, 2\], in this study it is None"):
+        now().finished()
 
 
 def test_a_system_may_differ_on_single_data_sets(tmp_path: Path) -> None:
