@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dataset_conversion.command import SLICES
 from dataset_conversion.own_data.boxes import Annotated, box_lists, box_text, parts, read_boxes
-from dataset_conversion.own_data.numbered import check_numbers, find_volumes, open_slices
+from dataset_conversion.own_data.numbered import check_numbers, find_volumes, open_slices, say_unread
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, SEPARATOR, match_datasets, split_location
 from dataset_conversion.readers.images import SUPPORTED, ImageFile, file_stem, file_suffix, open_image
 from dataset_conversion.readers.slabs import Volume
@@ -264,8 +264,7 @@ def image_files(
     if not locations:
         contents = f"only {shorten(ignored)}" if ignored else "nothing"
         raise RetinaError(f"{folder} holds {contents}; expected files ending in {', '.join(SUPPORTED)}")
-    if ignored:
-        remarks.append(f"not read in {folder}: {shorten(ignored)}")
+    say_unread(folder, ignored, remarks)
     return locations
 
 

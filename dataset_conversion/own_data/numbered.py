@@ -46,12 +46,12 @@ def find_volumes(folder: Path, name: str, remarks: list[str]) -> dict[str, tuple
                 raise RetinaError(f"two folders in {folder} are both {composed(path.name)}; expected one. Rename one")
             volumes[composed(path.name)] = found
             read.add(path)
-            _say_unread(path, [entry for entry in inside if entry not in found], remarks)
+            say_unread(path, [entry.name for entry in inside if entry not in found], remarks)
     if not volumes:
         raise RetinaError(
             f"{folder} holds no slices; expected numbered images ({', '.join(_KINDS)}), or a folder of them a volume"
         )
-    _say_unread(folder, [path for path in entries if path not in read], remarks)
+    say_unread(folder, [path.name for path in entries if path not in read], remarks)
     return {name: _in_order(found) for name, found in volumes.items()}
 
 
@@ -59,9 +59,10 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _say_unread(folder: Path, paths: Sequence[Path], remarks: list[str]) -> None:
-    if paths:
-        remarks.append(f"not read in {folder}: {shorten(path.name for path in paths)}")
+def say_unread(folder: Path, names: Sequence[str], remarks: list[str]) -> None:
+    """Add what of a folder is not read to the remarks."""
+    if names:
+        remarks.append(f"not read in {folder}: {shorten(names)}")
 
 
 def open_slices(paths: Sequence[Path], mask: bool = False) -> ImageFile[Volume]:

@@ -90,7 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
     workers = read_settings(Workers, arguments)
     folder = model_folder(arguments)
     folds = models.check(folder, arguments.f, arguments.chk)
-    if arguments.f is None and (lacking := models.folds_left_out(folder, folds, arguments.chk)):
+    lacking = [fold for fold in models.folds_without(folder, [arguments.chk]) if fold.isdecimal()]
+    if arguments.f is None and lacking:
         say(f"left out, for they have no {arguments.chk}: folds {', '.join(lacking)}")
     with _images(arguments, folder) as (images, origins):
         from nnunetv2_retina.prediction.model import Model

@@ -6,7 +6,7 @@ Imports neither torch nor nnU-Net until a model is loaded.
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,11 +94,10 @@ def check(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> l
     return list(dict.fromkeys(fold if str(fold) == "all" else int(fold) for fold in folds))
 
 
-def folds_left_out(folder: Path, folds: Sequence[int | str], checkpoint: str) -> list[str]:
-    """Return the numbered folds that were begun, are not among those used and have no such checkpoint."""
-    begun = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_[0-9]*") if path.is_dir())
-    used = {str(fold) for fold in folds}
-    return [fold for fold in begun if fold not in used and not (folder / f"fold_{fold}" / checkpoint).is_file()]
+def folds_without(folder: Path, checkpoints: Collection[str]) -> list[str]:
+    """Return the folds that were begun and hold none of these checkpoints."""
+    begun = sorted(path for path in folder.glob("fold_*") if path.is_dir())
+    return [path.name.removeprefix("fold_") for path in begun if not any((path / n).is_file() for n in checkpoints)]
 
 
 def _trained_by(paths: Sequence[Path]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from nnunetv2_retina.errors import RetinaError, shorten
 from nnunetv2_retina.files import read_json
 from nnunetv2_retina.network import NetworkConfig
-from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, PLANS_JSON, check
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, PLANS_JSON, check, folds_without
 from nnunetv2_retina.weights.checkpoint import read_file
 
 _CHECKPOINTS = (FINAL, LATEST, BEST)
@@ -112,10 +112,7 @@ def find_folds(folder: Path, folds: Sequence[str] | None) -> list[str]:
 
 def folds_without_checkpoint(folder: Path) -> list[str]:
     """Return the folds that were begun and have no checkpoint yet."""
-    begun = sorted(path for path in folder.glob("fold_*") if path.is_dir())
-    return [
-        path.name.removeprefix("fold_") for path in begun if not any((path / name).is_file() for name in _CHECKPOINTS)
-    ]
+    return folds_without(folder, _CHECKPOINTS)
 
 
 def goes_on(folder: Path, folds: Sequence[str] | None) -> bool:

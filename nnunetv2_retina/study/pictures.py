@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,33 +41,41 @@ def draw(finished: Sequence[PlannedRun], systems: Sequence[str], folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     sheets = {}
     for dataset in dict.fromkeys(planned.run.title for planned in finished):
-        shown: dict[str, PlannedRun] = {}
+        first: dict[str, _Shown] = {}
         for planned in sorted((p for p in finished if p.run.title == dataset), key=lambda p: p.run.seed):
-            if planned.run.system not in shown and _predicted(planned):
-                shown[planned.run.system] = planned
-        shown = {system: shown[system] for system in systems if system in shown}
-        if name := _middle(list(shown.values())):
-            path = folder / f"side_by_side_{shown[next(iter(shown))].folder.parents[1].name}.png"
+            if planned.run.system not in first and (cases := _predicted(planned)):
+                first[planned.run.system] = _Shown(planned, cases)
+        shown = [first[system] for system in systems if system in first]
+        if name := _middle(shown):
+            path = folder / f"side_by_side_{shown[0].planned.folder.parents[1].name}.png"
             sheets[f"{dataset}: {_draw(path, name, shown)}"] = path
     return sheets
 
 
-def _middle(runs: Sequence[PlannedRun]) -> str | None:
+@dataclass(frozen=True)
+class _Shown:
+    """A run, and its predictions by case."""
+
+    planned: PlannedRun
+    cases: Mapping[str, Path]
+
+
+def _middle(runs: Sequence[_Shown]) -> str | None:
     """Return the case in the middle of those that all of the runs have predicted; None where there is none."""
-    common = sorted(set.intersection(*(set(_predicted(planned)) for planned in runs))) if runs else []
+    common = sorted(set.intersection(*(set(entry.cases) for entry in runs))) if runs else []
     return common[len(common) // 2] if common else None
 
 
-def _draw(path: Path, name: str, runs: Mapping[str, PlannedRun]) -> str:
-    some = next(iter(runs.values()))
-    images, labels = scored_folders(some.run.dataset, some.run.scored)
+def _draw(path: Path, name: str, runs: Sequence[_Shown]) -> str:
+    some = runs[0].planned.run
+    images, labels = scored_folders(some.dataset, some.scored)
     dataset_json = read_dataset_json(images.parent)
     truth = labels / f"{name}{dataset_json['file_ending']}"
     rows = {
-        f"{system}, seed {planned.run.seed}": overlay_row(
-            Pair(name, _predicted(planned)[name], truth), images, dataset_json, "foreground"
+        f"{entry.planned.run.system}, seed {entry.planned.run.seed}": overlay_row(
+            Pair(name, entry.cases[name], truth), images, dataset_json, "foreground"
         )
-        for system, planned in runs.items()
+        for entry in runs
     }
     row: OverlayRow = next(iter(rows.values()))
     rule = Rule.from_dataset_json(dataset_json, distances=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, check, find, folds_left_out, model_name
+from nnunetv2_retina.nnunet.models import BEST, FINAL, LATEST, check, find, folds_without, model_name
 
 NAME = model_name("nnUNetTrainer", "nnUNetPlans", "2d")
 
@@ -72,10 +72,10 @@ def test_a_checkpoint_is_the_name_of_a_file(model: Path, name: str) -> None:
         check(model, None, name)
 
 
-def test_folds_that_were_begun_and_are_not_used_are_known(tmp_path: Path) -> None:
+def test_folds_that_were_begun_and_have_no_checkpoint_are_known(tmp_path: Path) -> None:
     for fold, file in ((0, FINAL), (1, LATEST), (2, "")):
         (tmp_path / f"fold_{fold}").mkdir()
         if file:
             (tmp_path / f"fold_{fold}" / file).touch()
-    assert folds_left_out(tmp_path, [0], FINAL) == ["1", "2"]
-    assert folds_left_out(tmp_path, [1], LATEST) == ["0", "2"]
+    assert folds_without(tmp_path, [FINAL]) == ["1", "2"]
+    assert folds_without(tmp_path, [LATEST]) == ["0", "2"]
