@@ -2,7 +2,8 @@
 
 A parser that ``add_option`` was called for takes them; ``console.command`` does the rest. Keys are the names of
 options, without their dashes; ``-`` and ``_`` are the same, and SOURCE is ``source``. The command line wins over the
-file, and the file over the parser's defaults.
+file, also where it names one of options that exclude each other and the file another; the file wins over the parser's
+defaults.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def parse(make: ParserFactory, argv: Sequence[str] | None = None) -> argparse.Na
         RetinaError: for a file that cannot be read, or that names an unknown option or value.
     """
     parser = make()
-    apply(parser, given(make, argv))
+    if values := given(make, argv):
+        excluded = _excluded(make(), argv)
+        apply(parser, {name: value for name, value in values.items() if name not in excluded})
     return parser.parse_args(argv)
 
 
@@ -113,6 +116,23 @@ def _path(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Path |
     return path
 
 
+def _without_defaults(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return the parser changed so that what is not given does not appear."""
+    for action in parser._actions:
+        action.required, action.default = False, argparse.SUPPRESS
+        if not action.option_strings and action.nargs is None:
+            action.nargs = "?"
+    parser._defaults.clear()
+    return parser
+
+
+def _excluded(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
+    """Return the attributes of options that one on the command line excludes."""
+    exclusive = [{action.dest for action in group._group_actions} for group in parser._mutually_exclusive_groups]
+    typed = vars(_without_defaults(parser).parse_known_args(argv)[0]).keys()
+    return {name for dests in exclusive if dests & typed for name in dests - typed}
+
+
 def _settings(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     return [a for a in parser._actions if not isinstance(a, _NOT_SETTINGS) and _FLAG not in a.option_strings]
 
@@ -134,11 +154,7 @@ def _keys(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 def _values(path: Path, make: ParserFactory) -> dict[str, Any]:
     probe = make()
     keys = _keys(probe)
-    for action in probe._actions:  # what the file does not name must not appear
-        action.required, action.default = False, argparse.SUPPRESS
-        if not action.option_strings and action.nargs is None:
-            action.nargs = "?"
-    probe._defaults.clear()
+    _without_defaults(probe)
     positional: list[str] = []
     options: list[str] = []
     switches: dict[str, Any] = {}

@@ -12,7 +12,9 @@ from nnunetv2_retina.console.engines import Workers
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.files import check_file
 
-METHODS = ("exact", "sampled", "training", "nnunet")
+MEASURED = ("exact", "sampled", "nnunet")
+METHODS = (*MEASURED, "training")
+"""What moments are taken from, besides a file."""
 CHUNK = 64
 SHARD = (64, 1024, 1024)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -61,6 +63,11 @@ class VolumeSettings(Workers):
     def __post_init__(self) -> None:
         if self.moments not in METHODS:
             check_file(Path(self.moments), f"--moments {', '.join(METHODS)}, and no moments file")
+        if self.moments_box is not None and self.moments not in MEASURED:
+            raise RetinaError(
+                f"--moments {self.moments} states mean and standard deviation, --moments-box says where to measure them. "
+                "Leave one out"
+            )
         super().__post_init__()
         part_of([], self.part)
         if self.chunk < 1:

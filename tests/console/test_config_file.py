@@ -10,6 +10,7 @@ from nnunetv2_retina import console
 from nnunetv2_retina.commands import predict
 from nnunetv2_retina.console import config_file
 from nnunetv2_retina.console.config_file import RUN_YAML, parse, write
+from nnunetv2_retina.errors import RetinaError
 from pretraining import options
 
 
@@ -47,6 +48,17 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(file):
     options = parse(make, [*config, "--batch-size", "2", "--stack"])
     assert (options.output, options.batch_size, options.step_size, options.size) == (Path("out"), 2, 1e-3, "base")
     assert (options.fast, options.mirror, options.mode, options.also) == (True, False, "stack", [Path("a")])
+
+
+def test_an_option_on_the_command_line_takes_the_place_of_one_in_the_file_that_it_excludes(file, capsys):
+    config = file("i: images\no: out\nd: 710\nf: 0")
+    options = parse(predict.parser, [*config, "-m", "model"])
+    assert (options.m, options.d, options.f) == (Path("model"), None, ["0"])
+    with pytest.raises(SystemExit):
+        parse(predict.parser, [*config, "-m", "model", "-d", "711"])
+    assert "argument -d: not allowed with argument -m" in capsys.readouterr().err
+    with pytest.raises(RetinaError, match=r"given.yaml: argument -m: not allowed with argument -d"):
+        parse(predict.parser, file("i: images\no: out\nd: 710\nm: model"))
 
 
 @pytest.mark.parametrize(
