@@ -33,7 +33,9 @@ def aligned_mask(image: ImageFile[Volume], mask: ImageFile[Volume], case: CaseFi
 
 
 def _check_direction(image: ImageFile[Volume], mask: ImageFile[Volume], case: CaseFiles) -> None:
-    one, other = image.direction, mask.direction
+    if image.place is None or mask.place is None:
+        return
+    one, other = image.place.direction, mask.place.direction
     if one is None or other is None or len(one) != len(other):
         return
     if not np.allclose(one, other, atol=_DIRECTION_TOLERANCE):
@@ -46,8 +48,10 @@ def _check_direction(image: ImageFile[Volume], mask: ImageFile[Volume], case: Ca
 
 
 def _origin_remarks(image: ImageFile[Volume], mask: ImageFile[Volume]) -> list[str]:
-    one, other = image.origin, mask.origin
-    if one is None or other is None or len(one) != len(other) or np.allclose(one, other, rtol=1e-3, atol=1e-3):
+    if image.place is None or mask.place is None:
+        return []
+    one, other = image.place.origin, mask.place.origin
+    if len(one) != len(other) or np.allclose(one, other, rtol=1e-3, atol=1e-3):
         return []
     return [
         f"the image's first voxel lies at {_shown(one)}, the mask's at {_shown(other)}: paired by index all the same"

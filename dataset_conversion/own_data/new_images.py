@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dataset_conversion.own_data.layout import Location
+    from dataset_conversion.readers.decoded import Place
     from dataset_conversion.readers.images import ImageFile
     from dataset_conversion.readers.slabs import Volume
     from dataset_conversion.writer.record import CaseProgress
@@ -138,11 +139,11 @@ def write_images(
     spacing: Spacing | None,
     remarks: list[str],
     workers: Workers = ALONE,
-) -> dict[str, Spacing | None]:
+) -> dict[str, tuple[Spacing | None, Place | None]]:
     """Write images as ``convert_images`` does, under names that are given: name -> where it is.
 
     Returns:
-        Name -> spacing, as given or as the file states it; None if it is not known.
+        Name -> spacing, as given or as the file states it, and place, if the file states both; None if not known.
     """
     from dataset_conversion.writer.target_folder import atomic_folder
     from nnunetv2_retina.nnunet.datasets import channel_count, find_dataset_json, read_dataset_json
@@ -160,8 +161,8 @@ def write_images(
     with workers.engine(say) as engine, atomic_folder(target.absolute()) as folder:
         done = {image.name: seen for image, seen in engine.run(_Writing(folder, contents, spacing), images)}
     for image in images:
-        remarks += [f"{image.name}: {text}" for text in done[image.name][1]]
-    return {image.name: done[image.name][0] for image in images}
+        remarks += [f"{image.name}: {text}" for text in done[image.name][2]]
+    return {image.name: done[image.name][:2] for image in images}
 
 
 @dataclass(frozen=True)
@@ -174,20 +175,23 @@ class NewImage:
 
 @dataclass(frozen=True)
 class _Writing:
-    """Reads an image and writes it; returns its spacing and remarks."""
+    """Reads an image and writes it; returns its spacing, its place and remarks."""
 
     folder: Path
     contents: dict[str, Any]
     """Of the data set's dataset.json."""
     spacing: Spacing | None
 
-    def __call__(self, new: NewImage) -> tuple[Spacing | None, tuple[str, ...]]:
+    def __call__(self, new: NewImage) -> tuple[Spacing | None, Place | None, tuple[str, ...]]:
         image = new.location.open()
         spacing = self.spacing or image.spacing
         if spacing is not None:
             spacing = _fitting(spacing, image.array.ndim, new.name)
         _write(self.folder, new.name, image, self.contents, spacing)
-        return spacing, tuple(image.remarks)
+        place = image.place if self.spacing is None else None  # one that is given takes the place of the file's
+        if place is not None and len(place.spacing) not in (image.array.ndim, 3):
+            place = None  # of four axes, one of which is left out
+        return spacing, place, tuple(image.remarks)
 
 
 def _write(

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from dataset_conversion.readers.decoded import Decoded
+from dataset_conversion.readers.decoded import Decoded, Place
 from dataset_conversion.readers.hdf5 import HDF5_SUFFIXES, read_hdf5
 from dataset_conversion.readers.itk import read_itk
 from dataset_conversion.readers.mrc import MRC_SUFFIXES, read_mrc
@@ -49,9 +49,8 @@ class ImageFile(Generic[AnyVolume]):
     """None if the file has none."""
     remarks: tuple[str, ...] = ()
     """What a user should know of how it was read."""
-    direction: tuple[float, ...] | None = None
-    """How the axes lie in space, as ``Decoded.direction``."""
-    origin: tuple[float, ...] | None = None
+    place: Place | None = None
+    """In space; None if the format has none."""
     colours: Colours = field(default_factory=dict)
     """Of a mask with a palette."""
 
@@ -85,7 +84,7 @@ def read_image(
         with _errors(Path(path)):
             check_size(image.array.nbytes, memory_bytes(), " x ".join(map(str, image.array.shape)))
     array = whole(image.array)
-    return ImageFile(array, image.spacing, image.remarks, image.direction, image.origin, image.colours)
+    return ImageFile(array, image.spacing, image.remarks, image.place, image.colours)
 
 
 def open_image(
@@ -108,7 +107,7 @@ def open_image(
     path = Path(path)
     if is_zarr(path):
         decoded = read_zarr(path, dataset, box)
-        return ImageFile(decoded.array, None if mask else _spacing(decoded.steps, decoded.unit), origin=decoded.origin)
+        return ImageFile(decoded.array, None if mask else _spacing(decoded.steps, decoded.unit), place=decoded.place)
     suffix = file_suffix(path)
     if suffix not in SUPPORTED:
         raise RetinaError(
@@ -127,7 +126,7 @@ def open_image(
         remarks.append(f"the file's pixel size of {min(spacing):g} nm is a screen's or a printer's: not taken")
         spacing = None
     colours = {} if decoded.palette is None else colours_of(array, decoded.palette)
-    return ImageFile(array, spacing, tuple(remarks), decoded.direction, decoded.origin, colours)
+    return ImageFile(array, spacing, tuple(remarks), decoded.place, colours)
 
 
 def _decode(path: Path, suffix: str, dataset: str | None, mask: bool) -> Decoded:

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK
 from nibabel.openers import ImageOpener
 
-from dataset_conversion.readers.decoded import Decoded
+from dataset_conversion.readers.decoded import Decoded, Place
 from dataset_conversion.readers.raw_planes import raw_planes, unpack_gzip, unpacking
 from dataset_conversion.readers.slabs import Array, Slabs, is_large
 from dataset_conversion.readers.units import nanometres
@@ -42,8 +42,7 @@ def read_itk(path: Path) -> Decoded:
         steps,
         NANOMETRES if factor else None,
         coloured=reader.GetNumberOfComponents() in (3, 4),
-        direction=tuple(reader.GetDirection()),
-        origin=tuple(reader.GetOrigin()),
+        place=Place(tuple(reader.GetSpacing()), tuple(reader.GetOrigin()), tuple(reader.GetDirection())),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.readers.decoded import Decoded
+from dataset_conversion.readers.decoded import Decoded, Place
 from dataset_conversion.readers.slabs import Array, Slabs, is_large, plane_ranges
 from nnunetv2_retina.images.box import parse_box
 from nnunetv2_retina.images.levels import shifted
@@ -43,4 +43,4 @@ def read_zarr(path: Path, level: str | None, box: str | None) -> Decoded:
 
     begins = shifted(chosen.origin, chosen.spacing, [side.start for side in part])
     array = Slabs(shape, dtype, blocks) if is_large(shape, dtype) else StoredArray(volume.address, chosen).read(part)
-    return Decoded(array, steps, unit, origin=None if steps is None else begins[::-1])
+    return Decoded(array, steps, unit, place=None if steps is None else Place(steps[::-1], begins[::-1]))

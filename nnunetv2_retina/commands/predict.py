@@ -151,11 +151,13 @@ def _read(arguments: argparse.Namespace, target: Path, model: Path) -> tuple[dic
     if twice := sorted(locations.keys() & volumes.keys()):
         raise RetinaError(f"{arguments.i} holds two images called {twice[0]}, one of them a Zarr volume. Rename one")
     locations |= volumes
-    steps = write_images(locations, target, model, given_spacing(arguments), remarks)
-    return {
-        name: Origin(location.slices or (location.path,), bool(location.slices), steps[name])
-        for name, location in locations.items()
-    }, remarks
+    known = write_images(locations, target, model, given_spacing(arguments), remarks)
+    origins = {}
+    for name, location in locations.items():
+        spacing, place = known[name]
+        geometry = None if place is None else place.geometry()
+        origins[name] = Origin(location.slices or (location.path,), bool(location.slices), spacing, geometry)
+    return origins, remarks
 
 
 def _readable(folder: Path) -> bool:

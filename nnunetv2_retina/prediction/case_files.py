@@ -40,6 +40,8 @@ class Origin:
     """Whether they are the slices of a volume."""
     spacing: Spacing | None = None
     """Of a voxel; None: not known."""
+    geometry: Mapping[str, Any] | None = None
+    """Spacing, origin and direction as SimpleITK has them, for formats that hold them; None: not known."""
 
 
 class CaseFiles:
@@ -87,6 +89,8 @@ class CaseFiles:
             RetinaError: if a format cannot hold them, or a spacing is needed and not known.
         """
         spacing = self._spacing(case, prediction.labels, properties)
+        if type(self.writer) is SimpleITKIO:
+            properties = {**properties, "sitk_stuff": self._geometry(case, properties)}
         if prediction.probabilities is not None:
             np.savez_compressed(folder / f"{case.name}.npz", probabilities=prediction.probabilities)
             save_pickle(properties, str(folder / f"{case.name}.pkl"))
@@ -148,8 +152,15 @@ class CaseFiles:
                 ending = _kind(source)
                 formats.write_labels(path / (source.name[: -len(ending)] + _written(ending)), plane, flat, names)
             return
-        geometry = properties["sitk_stuff"] if type(self.writer) is SimpleITKIO else None
+        geometry = self._geometry(case, properties)
         formats.write_labels(path, labels[0] if len(labels) == 1 else labels, spacing, names, geometry)
+
+    def _geometry(self, case: InputCase, properties: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Return how the voxels of the file that a user gave lie in space, so that labels lie on it; None: unknown."""
+        origin = self.origins.get(case.name)
+        if origin is not None and origin.geometry is not None:
+            return origin.geometry
+        return properties["sitk_stuff"] if type(self.writer) is SimpleITKIO else None
 
     def _spacing(self, case: InputCase, labels: np.ndarray, properties: dict[str, Any]) -> Spacing | None:
         """Return the size of an image's voxels: the file's or, of formats that hold none, the data set's, if known."""

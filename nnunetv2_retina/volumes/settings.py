@@ -65,8 +65,8 @@ class VolumeSettings(Workers):
             check_file(Path(self.moments), f"--moments {', '.join(METHODS)}, and no moments file")
         if self.moments_box is not None and self.moments not in MEASURED:
             raise RetinaError(
-                f"--moments {self.moments} states mean and standard deviation, --moments-box says where to measure them. "
-                "Leave one out"
+                f"--moments {self.moments} states mean and standard deviation, --moments-box says where to measure "
+                "them. Leave one out"
             )
         super().__post_init__()
         part_of([], self.part)

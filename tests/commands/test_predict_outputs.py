@@ -148,6 +148,25 @@ def test_a_volume_of_one_slice_keeps_its_place(deep, tmp_path, asked):
         assert written.GetSpacing() == pytest.approx((9, 8, 40)) and written.GetOrigin() == pytest.approx((1, 2, 3))
 
 
+@pytest.mark.parametrize("asked", [None, "nrrd", "same"])
+@pytest.mark.parametrize("shape", [(1, 40, 48), (3, 40, 48)])
+def test_labels_lie_on_images_of_any_name(deep, tmp_path, asked, shape):
+    """A file that is not named as nnU-Net has it is read as conversion reads it; its place in space is kept."""
+    turned = (-1.0, 0, 0, 0, -1, 0, 0, 0, 1)
+    image = sitk.GetImageFromArray(noise(*shape))
+    for name, place in (("Spacing", (9.0, 8.0, 40.0)), ("Origin", (1.0, 2.0, 3.0)), ("Direction", turned)):
+        getattr(image, f"Set{name}")(place)
+    sitk.WriteImage(image, tmp_path / "cell.nrrd")
+    given = ("-i", tmp_path / "cell.nrrd", "-m", deep, "--instances")
+    assert predict(*given, "-o", tmp_path / "out", *([] if asked is None else ["--output-format", asked])) == 0
+    for name in ("cell", "cell_instances"):
+        written = sitk.ReadImage(tmp_path / f"out/{name}.{'nii.gz' if asked is None else 'nrrd'}")
+        assert written.GetSize() == image.GetSize() and written.GetSpacing() == pytest.approx(image.GetSpacing())
+        assert written.GetOrigin() == pytest.approx((1, 2, 3)) and written.GetDirection() == pytest.approx(turned)
+    assert predict(*given, "-o", tmp_path / "other", "--spacing", 30, 8, 9) == 0
+    assert sitk.ReadImage(tmp_path / "other/cell.nii.gz").GetSpacing()[::-1][-2:] == pytest.approx((8, 9))
+
+
 @pytest.mark.parametrize("most", [200, 300, 70_000])
 @pytest.mark.parametrize("ending", [".tif", ".nii.gz", ".nrrd", ".mrc", ".h5"])
 def test_numbers_survive_in_every_format(tmp_path, ending, most):
@@ -190,6 +209,11 @@ def test_zarr_volumes_are_read_alone_and_beside_files(deep, tmp_path, capsys, mo
     assert alone.shape == volume.shape and alone.any()
     np.testing.assert_array_equal(alone, both)
     np.testing.assert_array_equal(alone, other)
+    write(tmp_path / "moved.zarr", volume, spacing=(40, 8, 9), origin=(400, 16, 27))
+    assert predict("-i", tmp_path / "moved.zarr", "-o", tmp_path / "moved", "-m", deep) == 0
+    moved = sitk.ReadImage(tmp_path / "moved/moved.nii.gz")
+    assert moved.GetOrigin() == pytest.approx((27, 16, 400)) and moved.GetSpacing() == pytest.approx((9, 8, 40))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(moved), alone)
     (tmp_path / "in" / "other.tif").rename(tmp_path / "in" / "stack.tif")
     assert predict("-i", tmp_path / "in", "-o", tmp_path / "twice", *given) == 2
     monkeypatch.setattr(command, "MOST_VOXELS", 100)

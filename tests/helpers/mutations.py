@@ -174,7 +174,7 @@ def _words(value: Any) -> str:
 def _conversion(mask: bool) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
         image = read_image(path, mask=mask)
-        return image.array, tuple(image.spacing) if image.spacing else None, image.direction
+        return image.array, tuple(image.spacing) if image.spacing else None, image.place and image.place.direction
 
     return read
 

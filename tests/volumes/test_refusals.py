@@ -44,7 +44,7 @@ def test_models_that_do_not_fit(source, tmp_path, capsys):
     shown = refused(capsys, source, model, output, "--level", "0", "--moments-box", "0:80,:,:")
     assert "--moments-box 0:80,:,:; expected z0:z1,y0:y1,x0:x1 inside 8 x 40 x 40 voxels" in shown
     shown = refused(capsys, source, model, output, "--moments", "training", "--moments-box", "0:4,:,:")
-    assert "--moments training states mean and standard deviation, --moments-box says where to measure them. Leave" in shown
+    assert "--moments training states mean and standard deviation, --moments-box says where to measure" in shown
     assert "has no level 7; it has 0, 1" in refused(capsys, source, model, output, "--level", "7")
     model = make_model(tmp_path / "flat", spacing=(8.0, 8.0), **TIF)
     assert "(z, y, x) are 4 x 8 x 8, 2.0 to 1" in refused(capsys, source, model, output, "--orthoplane")

@@ -31,7 +31,7 @@ def test_a_large_volume_is_what_it_is_when_read_whole(tmp_path, monkeypatch, nam
         assert [z for z, _ in parts] == np.cumsum([0, *(len(part) for _, part in parts[:-1])]).tolist()
         np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), expected.array)
         assert {part.dtype for _, part in parts} == {expected.array.dtype}
-    facts = ("spacing", "remarks", "direction", "origin")
+    facts = ("spacing", "remarks", "place")
     assert all(getattr(opened, fact) == getattr(expected, fact) for fact in facts)
     np.testing.assert_array_equal(read_image(path, mask=mask).array, expected.array)
 
