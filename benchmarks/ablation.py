@@ -56,11 +56,17 @@ VARIANTS: dict[str, Callable[[TransUNet], None]] = {
 }
 
 
+def changed(predictor: Predictor, variant: str) -> Predictor:
+    """Return a predictor whose network has a part switched off, made anew: it predicts with a copy of the network."""
+    VARIANTS[variant](predictor.nnunet.network)
+    return Predictor(predictor.nnunet, predictor.settings)
+
+
 def score(model: Path, variant: str, options: argparse.Namespace) -> float | None:
     """IoU of the model with a part switched off."""
     settings = PredictionSettings(mirroring=False, step_size=options.step_size)
     predictor = Predictor.from_model_folder(model, [options.f], options.checkpoint, options.device, settings)
-    VARIANTS[variant](predictor.nnunet.network)
+    predictor = changed(predictor, variant)
     with tempfile.TemporaryDirectory() as folder:
         FolderRun(predictor, options.i, Path(folder), RunSettings(), lambda line: None).run()
         found = evaluate(Path(folder), options.l, read_dataset_json(model))
