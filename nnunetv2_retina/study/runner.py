@@ -22,7 +22,7 @@ from nnunetv2_retina.console.engines import ALONE, Workers
 from nnunetv2_retina.console.wording import duration
 from nnunetv2_retina.errors import RetinaError
 from nnunetv2_retina.evaluation.metric import IOU
-from nnunetv2_retina.files import make_folder, read_json, replacing, write_json
+from nnunetv2_retina.files import is_leftover, make_folder, read_json, replacing, write_json
 from nnunetv2_retina.nnunet.commands import Say, process_defaults
 from nnunetv2_retina.nnunet.datasets import PREPROCESSED, RAW, RESULTS, nnunet_folder
 from nnunetv2_retina.study import folders
@@ -53,6 +53,8 @@ def open_output(study: Study, output: Path) -> None:
         RetinaError: if it holds something else, or cannot be written.
     """
     path = output / STUDY
+    # looked at first: another process that begins the same study writes its file before anything else
+    held = [entry for entry in output.iterdir() if not is_leftover(entry.name)] if output.is_dir() else []
     if path.is_file():
         name = read_json(path, "Give another output folder with -o").get("name")
         if name != study.name:
@@ -60,7 +62,7 @@ def open_output(study: Study, output: Path) -> None:
                 f"{output} holds the results of study {name!r}; this file is study {study.name!r}. Give another output "
                 "folder with -o"
             )
-    elif output.is_dir() and any(output.iterdir()):
+    elif held:
         raise RetinaError(
             f"{output} is not empty and holds no results of a study (no {STUDY}). Give a new folder with -o"
         )

@@ -53,10 +53,10 @@ class Journal:
             RetinaError: if the folder holds something else, was begun with another setting, or cannot be written to.
         """
         path = self.folder / _RUN
-        if self.output.exists() and not path.exists():
-            held = [entry for entry in self.output.iterdir() if entry.name != FOLDER] if self.output.is_dir() else [1]
-            if held:
-                raise RetinaError(f"{self.output} is there and was not begun by this command. {ADVICE}")
+        # looked at first: another process that begins the same output writes the journal before anything else
+        held = self.output.exists() and (not self.output.is_dir() or {*os.listdir(self.output)} - {FOLDER})
+        if held and not path.exists():
+            raise RetinaError(f"{self.output} is there and was not begun by this command. {ADVICE}")
         make_folder(self.folder, "Give another output")
         with self.alone("begin"):
             if not path.exists():

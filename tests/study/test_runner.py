@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,18 @@ from nnunetv2_retina.study import folders, runner
 from nnunetv2_retina.study.definition import Study, StudyDataset, StudyPrediction, StudySystem
 from nnunetv2_retina.study.estimates import estimate_lines, estimates
 from nnunetv2_retina.study.runner import merge, open_output, run_all
-from nnunetv2_retina.study.runs import FAILED, LOG, RESULT, RUN, PlannedRun, Resolved, Run, planned_runs, rehearsals
+from nnunetv2_retina.study.runs import (
+    FAILED,
+    LOG,
+    RESULT,
+    RUN,
+    STUDY,
+    PlannedRun,
+    Resolved,
+    Run,
+    planned_runs,
+    rehearsals,
+)
 
 NAMES = {"901": "Dataset901_a", "902": "Dataset902_b"}
 RESOLVED = Resolved(NAMES, {"Dataset901_a": {"batch_size": 2}, "Dataset902_b": {}}, {"em": "f1"})
@@ -252,6 +264,23 @@ def test_the_output_folder_of_another_study_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RetinaError, match=r"cannot write to .*file"):
         open_output(make_study(), tmp_path / "file")
+
+
+def test_two_processes_may_begin_a_study_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / f"{STUDY}.4711.tmp").write_text("{")  # the other one is still writing
+    open_output(make_study(), tmp_path / "early")
+    list_folder = Path.iterdir
+
+    def begin_meanwhile(folder: Path) -> Iterator[Path]:
+        monkeypatch.setattr(Path, "iterdir", list_folder)
+        open_output(make_study(), folder)
+        (folder / "runs").mkdir()
+        return folder.iterdir()
+
+    (tmp_path / "late").mkdir()
+    monkeypatch.setattr(Path, "iterdir", begin_meanwhile)
+    open_output(make_study(), tmp_path / "late")
 
 
 def test_parts_are_disjoint_and_together_all(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The journal of an output: what it was begun with is what it goes on with."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,17 @@ def test_keys_are_of_the_numbers_that_are_stored(tmp_path: Path) -> None:
     first = journal.begin({"-step_size": 1}, {"chunk": 8})
     again = journal.begin({"-step_size": 1.0}, {"chunk": 16})
     assert digest(again["settings"]) == digest(first["settings"]) and again["plan"] == {"chunk": 8}
+
+
+def test_two_processes_may_begin_an_output_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, list_folder = tmp_path / "out.zarr", os.listdir
+    output.mkdir()
+
+    def begin_meanwhile(folder: Path) -> list[str]:
+        monkeypatch.setattr(os, "listdir", list_folder)
+        Journal(folder).begin({"-step_size": 1}, {})
+        (folder / "0").mkdir()
+        return os.listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", begin_meanwhile)
+    assert Journal(output).begin({"-step_size": 1}, {})["settings"] == {"-step_size": 1}
