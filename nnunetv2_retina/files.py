@@ -27,8 +27,11 @@ _MANY = 0xFFFF
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the name of a temporary file beside ``path``; on success it becomes ``path``, on failure it is removed."""
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    """Yield the name of a temporary file beside ``path``; on success it becomes ``path``, on failure it is removed.
+
+    The name holds more than the process's number: in containers of several machines that share a folder, all are 1.
+    """
+    temporary = f"{os.fspath(path)}.{os.urandom(3).hex()}.{os.getpid()}.tmp"
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -164,7 +167,7 @@ def make_folder(folder: Path, advice: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another machine's process of the same number may have removed it
     except OSError as error:
         raise RetinaError(f"cannot write to {folder} ({error.strerror or error}). {advice}") from error
     return folder

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.checks import known
 
 from nnunetv2_retina.errors import RetinaError
-from nnunetv2_retina.files import is_leftover, locked, remove_leftovers
+from nnunetv2_retina.files import is_leftover, locked, remove_leftovers, replacing
 
 HOLD = "import sys, time, pathlib; from nnunetv2_retina.files import locked\n"
 HOLD += "with locked(pathlib.Path(sys.argv[1]), ''): print(flush=True); time.sleep(60)"
@@ -30,6 +31,15 @@ def test_a_lock_is_given_back(tmp_path):
     for _ in range(2):
         with locked(tmp_path, "held"), pytest.raises(RetinaError, match="held"), locked(tmp_path, "held"):
             pass
+
+
+def test_processes_of_one_number_on_two_machines_may_write_the_same_file(tmp_path):
+    path = tmp_path / "study.json"
+    with replacing(path) as here, replacing(path) as there:
+        for name in (here, there):
+            assert is_leftover(Path(name).name)
+            Path(name).write_text("{}")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["study.json"]
 
 
 @pytest.mark.parametrize(
