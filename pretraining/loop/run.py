@@ -28,6 +28,9 @@ from pretraining.store.reader import ImageStore
 
 _SHOWN_IMAGES = 6
 _MEASURED_AT_ONCE = 256
+_UNDRAWN = 19
+"""For so many times as long as curves and pictures took, no new ones are drawn: they take a twentieth of the time at most.
+On a GPU an epoch of few images is shorter than they are."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class _Clock:
     epoch: float
     steps: int = 0
     """Of the current epoch since this process began."""
+    undrawn_until: float = 0.0
+    """When curves and pictures may be drawn again."""
 
 
 class Run:
@@ -206,7 +211,12 @@ class Run:
         state.loss_sum, state.loss_count = 0.0, 0
         keep = self._is_kept()
         if self.processes.is_first:
-            self._report(record, keep)
+            self._report(record)
+            begin = time.monotonic()
+            if keep or state.iteration == self.total or begin >= clock.undrawn_until:
+                self._draw(keep)
+                end = time.monotonic()
+                clock.undrawn_until = end + _UNDRAWN * (end - begin)
         if keep:
             self._save(f"checkpoint_epoch_{self._epochs():04d}.pth")
         clock.epoch, clock.steps = time.monotonic(), 0
@@ -233,8 +243,7 @@ class Run:
         total, count = self.processes.sum(torch.zeros(2, dtype=torch.float64) if pair is None else pair).tolist()
         return total / count if count else math.nan
 
-    def _report(self, record: dict[str, Any], keep: bool) -> None:
-        write_log(self.output, self.progress.history)
+    def _draw(self, keep: bool) -> None:
         plot(self.output, self.progress.history)
         shown = self.held_out[:: math.ceil(len(self.held_out) / _SHOWN_IMAGES)]  # of all sources
         images = read(self.store, shown, self.engine.device).to(self.engine.device)
@@ -243,6 +252,9 @@ class Run:
             write_pictures(self.output, pictures, names, "latest")
             if keep:
                 write_pictures(self.output, pictures, names, f"epoch_{self._epochs():04d}")
+
+    def _report(self, record: dict[str, Any]) -> None:
+        write_log(self.output, self.progress.history)
         if self.board:
             self.board.add(record)
         loss = record["held_out_loss"]

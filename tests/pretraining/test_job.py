@@ -109,6 +109,19 @@ def test_epochs_can_go_unmeasured_and_train_the_same(reference, source, tmp_path
     assert_equal_weights(weights_of(tmp_path), weights_of(reference))
 
 
+def test_short_epochs_are_not_all_drawn_but_the_last_is(source, tmp_path, monkeypatch):
+    """Drawing takes longer than an epoch of a few images on a GPU."""
+    drawn = []
+
+    def plot(folder, history):
+        drawn.append(len(history))
+        time.sleep(0.5)
+
+    monkeypatch.setattr("pretraining.loop.run.plot", plot)
+    assert main([str(source), "-o", str(tmp_path), "--epochs", "3", "--keep-every", "0", *SETTINGS]) == 0
+    assert drawn == [1, 3] and len(log_of(tmp_path)) == 3
+
+
 def test_the_loss_falls(source, tmp_path):
     recipe = Recipe(size="tiny", batch_size=2, iterations=20, learning_rate=0.02)
     job = Job(
