@@ -29,7 +29,7 @@ from pretraining.store.reader import ImageStore
 _SHOWN_IMAGES = 6
 _MEASURED_AT_ONCE = 256
 _UNDRAWN = 19
-"""For so many times as long as curves and pictures took, no new ones are drawn: they take a twentieth of the time at most.
+"""No new curves and pictures are drawn for so many times as long as the last took: a twentieth of the time at most.
 On a GPU an epoch of few images is shorter than they are."""
 
 
