@@ -194,8 +194,9 @@ def label_sheet(
 def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> None:
     """Write a PNG with a row per image and a titled column per kind of picture.
 
-    The columns of a row share one grey scale, that of the last grey picture whose title is not a difference (begins
-    with ``|``); differences are shown from 0, white, to the width of that scale, black.
+    The columns of a row share one grey scale, that of the last picture of grey levels. Titles tell what are none:
+    differences (``|...``) are shown from 0, white, to the width of that scale, black; errors (``error ...``) from 0,
+    black, to their largest, white.
 
     Args:
         path: file to write; its folder exists.
@@ -204,11 +205,15 @@ def grey_sheet(path: str | Path, columns: Mapping[str, NDArray[Any]], names: Seq
     """
     figure = new_figure(2.6 * len(columns), 2.75 * len(names))
     panels = figure.subplots(len(names), len(columns), squeeze=False)
-    reference = [stack for title, stack in columns.items() if not title.startswith("|") and stack.ndim == 3][-1]
+    levels = [stack for title, stack in columns.items() if not title.startswith(("|", "error")) and stack.ndim == 3]
     for row, (name, axes) in enumerate(zip(names, panels, strict=True)):
-        low, high = np.percentile(reference[row], (0.5, 99.5))
+        low, high = np.percentile(levels[-1][row], (0.5, 99.5))
         for axis, (title, stack) in zip(axes, columns.items(), strict=True):
-            scale, least, most = ("gray_r", 0, high - low) if title.startswith("|") else ("gray", low, high)
+            scale, least, most = "gray", low, high
+            if title.startswith("|"):
+                scale, least, most = "gray_r", 0, high - low
+            elif title.startswith("error"):
+                least, most = 0, stack[row].max()
             axis.imshow(stack[row], cmap=scale, vmin=least, vmax=most, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])

@@ -137,6 +137,17 @@ def test_sheet_without_images_is_refused(tmp_path: Path) -> None:
         overlay_sheet(tmp_path / "sheet.png", [], {1: "mitochondria"})
 
 
+def test_errors_and_differences_do_not_set_the_grey_scale(tmp_path: Path, monkeypatch) -> None:
+    """Beside them an image was black and white."""
+    limits: list[tuple[float, ...]] = []
+    shown = noting(limits, lambda *_, vmin, vmax, **__: (round(float(vmin)), round(float(vmax))), Axes.imshow)
+    monkeypatch.setattr(Axes, "imshow", shown)
+    image, error = np.linspace(-200, 200, 4096).reshape(1, 64, 64), np.full((1, 64, 64), 7.0)
+    columns = {"input": image, "|output - target|": abs(image), "error of the tokens": error}
+    grey_sheet(tmp_path / "a.png", columns, [""])
+    assert limits == [(-198, 198), (0, 396), (0, 7)]
+
+
 def test_names_may_hold_dollars(tmp_path: Path) -> None:
     image, name = np.arange(64.0).reshape(8, 8), "a $10^{-3$"
     labels = (image > 30).astype(np.uint8)
